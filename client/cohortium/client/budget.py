@@ -1,0 +1,140 @@
+"""The privacy ledger: what a dataset has given, ever, across all studies.
+
+A row is durable before the update that it pays for leaves, and is never changed: a crash in
+between counts as spent. Whether the next spend still fits is decided by a Renyi filter at one
+order fixed by the cap (Feldman & Zrnic 2021); what is *reported* is the composed privacy loss.
+The ledger, not any library's engine, is where accounting starts again after a restart.
+"""
+
+from dataclasses import dataclass
+
+from cohortium.client.config import Dataset
+from cohortium.common.database import Database
+from cohortium.common.document import canonical, parse_json
+from cohortium.common.errors import RefusedError
+from cohortium.common.messages import Spent
+from cohortium.common.privacy import accounting
+from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.study import Study
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: a study's round, and the mechanism that really ran."""
+
+    id: int
+    dataset: str
+    study: str
+    round: int
+    mechanism: Mechanism
+    spent_ms: int
+
+
+@dataclass(frozen=True)
+class Balance:
+    """A dataset's account, epsilon at its own delta."""
+
+    dataset: str
+    epsilon_spent: float
+    epsilon_cap: float
+    delta_cap: float
+    by_study: dict[str, float]
+
+
+class Ledger:
+    """One dataset's account."""
+
+    def __init__(self, database: Database, dataset: Dataset) -> None:
+        self._database = database
+        self._dataset = dataset
+
+    def entries(self) -> list[Entry]:
+        rows = self._database.execute(
+            "SELECT * FROM ledger WHERE dataset = ? ORDER BY id", (self._dataset.name,)
+        )
+        return [
+            Entry(
+                row["id"],
+                row["dataset"],
+                row["study"],
+                row["round"],
+                parse_json(row["mechanism"].encode(), Mechanism, "ledger row"),
+                row["spent_ms"],
+            )
+            for row in rows
+        ]
+
+    def has(self, study: str) -> bool:
+        """Whether a study has already spent here (its plan was checked when it began)."""
+        return any(entry.study == study for entry in self.entries())
+
+    def check(self, planned: Mechanism) -> None:
+        """Raise RefusedError unless `planned` fits under the cap beside all that was spent."""
+        cap, delta = self._dataset.epsilon_cap, self._dataset.delta_cap
+        order = accounting.filter_order(cap, delta)
+        spent = [entry.mechanism for entry in self.entries()]
+        after = accounting.filter_spent([*spent, planned], order)
+        if after > accounting.filter_limit(cap, delta, order):
+            raise RefusedError(
+                "privacy.cap",
+                f'dataset "{self._dataset.name}" cannot give what the study still wants: lifetime '
+                f"cap epsilon {cap:g} at delta {delta:g}, "
+                f"{self._reported(spent, delta):.3f} of it spent; the site operator may raise "
+                "epsilon_cap in the dataset's file, knowing what that means",
+            )
+
+    def check_delta(self, study: Study) -> None:
+        """Raise RefusedError for a study whose delta is laxer than the dataset's."""
+        if study.privacy.delta is not None and study.privacy.delta > self._dataset.delta_cap:
+            raise RefusedError(
+                "privacy.delta",
+                f"the study's delta {study.privacy.delta:g} is above this dataset's "
+                f"{self._dataset.delta_cap:g}; the coordinator must lower it",
+            )
+
+    def spend(self, study: str, round: int, mechanism: Mechanism, now_ms: int) -> int:
+        """Write the row (inside the caller's transaction) and return its id."""
+        self.check(mechanism)
+        self._database.execute(
+            "INSERT INTO ledger (dataset, study, round, mechanism, spent_ms) VALUES (?, ?, ?, ?, ?)",
+            (self._dataset.name, study, round, canonical(mechanism).decode(), now_ms),
+        )
+        return int(self._database.execute("SELECT last_insert_rowid()")[0][0])
+
+    def spent(self, study: Study, mechanism: Mechanism) -> Spent:
+        """What is told to the coordinator of a round in which `mechanism` ran, not yet written."""
+        entries = self.entries()
+        ever = [*(entry.mechanism for entry in entries), mechanism]
+        mine = [entry.mechanism for entry in entries if entry.study == study.digest]
+        mine.append(mechanism)
+        delta = study.privacy.delta or self._dataset.delta_cap
+        return Spent(
+            sampler=mechanism.sampler,
+            sample_rate=mechanism.sample_rate,
+            noise_multiplier=mechanism.noise_multiplier,
+            steps=sum(item.steps for item in mine),
+            delta=delta,
+            epsilon=self._reported(mine, delta),
+            lifetime_epsilon=self._reported(ever, self._dataset.delta_cap),
+            cap_epsilon=self._dataset.epsilon_cap,
+            cap_delta=self._dataset.delta_cap,
+        )
+
+    def balance(self) -> Balance:
+        """The whole account, for `site budget`."""
+        entries, delta = self.entries(), self._dataset.delta_cap
+        studies = dict.fromkeys(entry.study for entry in entries)
+        return Balance(
+            dataset=self._dataset.name,
+            epsilon_spent=self._reported([entry.mechanism for entry in entries], delta),
+            epsilon_cap=self._dataset.epsilon_cap,
+            delta_cap=delta,
+            by_study={
+                study: self._reported([e.mechanism for e in entries if e.study == study], delta)
+                for study in studies
+            },
+        )
+
+    @staticmethod
+    def _reported(mechanisms: list[Mechanism], delta: float) -> float:
+        return accounting.epsilon(mechanisms, delta)

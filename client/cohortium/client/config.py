@@ -1,0 +1,189 @@
+"""The files of a site's state directory.
+
+site.toml            who we are, whom we trust, what we allow (written by join, edited by people)
+datasets/NAME.toml   one registered dataset each: path, schema, lifetime privacy cap
+keys/                node.key (transport), signing.key (messages, approvals): mode 0600
+ca.pem               the coordinator's certificate authority
+site.db              studies, approvals, privacy ledger, stored replies, event log
+site.lock            held while the daemon runs
+daemon.json          what the daemon last said of itself
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from cohortium.common.document import Document, load
+from cohortium.common.errors import DocumentError, UsageError
+from cohortium.common.schema import Name, Schema, load_schema
+from cohortium.common.study import DUO_CODES
+
+
+class CoordinatorPeer(Document):
+    """The one coordinator that this site answers."""
+
+    name: Name
+    fleet_address: str
+    signing_key: str
+    ca_fingerprint: str
+
+
+class Policy(Document):
+    """What a study may do here. Every default denies; see docs/site-policy.md."""
+
+    purposes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ("logistic", "mlp")
+    max_rounds: PositiveInt = 100
+    max_epsilon_per_study: PositiveFloat = 4.0
+    minimum_patients: PositiveInt = 20
+    minimum_cell: Annotated[int, Field(ge=0)] = 10
+    allow_unprotected: bool = False
+    allow_exact_counts: bool = False
+
+
+class SiteConfig(Document):
+    """site.toml"""
+
+    name: Name
+    device: str = "auto"
+    threads: PositiveInt = 1
+    coordinator: CoordinatorPeer
+    policy: Policy
+
+
+class DatasetConfig(Document):
+    """datasets/NAME.toml: where a table lies and how much privacy it has to give, ever."""
+
+    path: Path = Field(strict=False)
+    schema_file: Path = Field(strict=False)
+    epsilon_cap: PositiveFloat
+    delta_cap: Annotated[float, Field(gt=0, le=1e-2)]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A registered dataset with its schema loaded."""
+
+    name: str
+    path: Path
+    data_model: Schema
+    epsilon_cap: float
+    delta_cap: float
+
+
+@dataclass(frozen=True)
+class SiteDir:
+    """Names of the files in a state directory; nothing is read here."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "site.toml"
+
+    @property
+    def node_key(self) -> Path:
+        return self.root / "keys" / "node.key"
+
+    @property
+    def signing_key(self) -> Path:
+        return self.root / "keys" / "signing.key"
+
+    @property
+    def ca(self) -> Path:
+        return self.root / "ca.pem"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "site.db"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "site.lock"
+
+    @property
+    def status(self) -> Path:
+        return self.root / "daemon.json"
+
+    def dataset(self, name: str) -> Path:
+        return self.root / "datasets" / f"{name}.toml"
+
+    def load_config(self) -> SiteConfig:
+        """Read site.toml; says how to make one where there is none."""
+        if not self.config.exists():
+            raise UsageError(
+                f"{self.root} is no site's directory (no site.toml): run "
+                "`cohortium site join INVITE --dir DIR` first, or give the right --dir"
+            )
+        config = load(self.config, SiteConfig)
+        unknown = set(config.policy.purposes) - set(DUO_CODES)
+        if unknown:
+            raise DocumentError(
+                f"{self.config}: policy.purposes: {sorted(unknown)} are no Data Use Ontology codes; "
+                f"known: {', '.join(DUO_CODES)}"
+            )
+        return config
+
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the registered datasets."""
+        return tuple(sorted(path.stem for path in (self.root / "datasets").glob("*.toml")))
+
+    def load_dataset(self, name: str) -> Dataset:
+        """Read datasets/NAME.toml and its schema; DocumentError names what is wrong."""
+        path = self.dataset(name)
+        if not path.exists():
+            known = ", ".join(self.datasets()) or "none"
+            raise DocumentError(
+                f'no dataset "{name}" is registered here (known: {known}): the site operator runs '
+                f"`cohortium site data add {name} --path TABLE --schema SCHEMA`"
+            )
+        config = load(path, DatasetConfig)
+        return Dataset(
+            name=name,
+            path=config.path,
+            data_model=load_schema(config.schema_file),
+            epsilon_cap=config.epsilon_cap,
+            delta_cap=config.delta_cap,
+        )
+
+    def write_dataset(self, name: str, config: DatasetConfig) -> None:
+        """Register a dataset; the file is whole or absent."""
+        values = config.model_dump(mode="json")
+        write_whole(self.dataset(name), tomli_w.dumps(values))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+POLICY_TEXT = """\
+# What a study may do at this hospital. Default deny: with no purpose allowed, no study can run.
+# A refusal names the key below that refused. A change takes effect at once.
+[policy]
+purposes = []                  # Data Use Ontology codes that you allow, such as "HMB", "DS", "GRU"
+models = ["logistic", "mlp"]
+max_rounds = 100
+max_epsilon_per_study = 4.0    # privacy that one study may spend of a dataset's lifetime cap
+minimum_patients = 20          # smaller cohorts take part in nothing
+minimum_cell = 10              # results about fewer patients never leave (0 switches that off)
+allow_unprotected = false      # true lets studies without differential privacy run
+allow_exact_counts = false     # true lets exact numbers of patients leave
+"""
+
+
+def site_toml(name: str, peer: CoordinatorPeer) -> str:
+    """The first site.toml: identity from enrolment, policy that allows nothing yet."""
+    head = tomli_w.dumps(
+        {"name": name, "device": "auto", "threads": 1, "coordinator": peer.model_dump()}
+    )
+    text = f"# Written once by `cohortium site join`; yours to edit.\n{head}\n{POLICY_TEXT}"
+    tomllib.loads(text)
+    return text

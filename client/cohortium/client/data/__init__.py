@@ -1,0 +1,1 @@
+"""Connectors: from a hospital's files to a checked table."""

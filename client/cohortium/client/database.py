@@ -1,0 +1,51 @@
+"""The site's one SQLite file: what must survive a power cut, in one place, in one transaction."""
+
+from pathlib import Path
+
+from cohortium.common.audit.log import LOG_MIGRATION
+from cohortium.common.database import Database, open_database
+
+SCHEMA = """
+CREATE TABLE studies (
+    digest TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    canonical BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'approved', 'rejected', 'stopped', 'ended')),
+    note TEXT NOT NULL,
+    received_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE approvals (
+    digest TEXT NOT NULL REFERENCES studies (digest),
+    person TEXT NOT NULL,
+    document BLOB NOT NULL,
+    signature BLOB NOT NULL,
+    PRIMARY KEY (digest, person)
+) STRICT;
+CREATE TABLE replies (
+    study TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    request_sha256 BLOB NOT NULL,
+    reply_kind TEXT NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (study, round, kind)
+) STRICT;
+CREATE TABLE ledger (
+    id INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    study TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    mechanism TEXT NOT NULL,
+    spent_ms INTEGER NOT NULL,
+    UNIQUE (study, round)
+) STRICT;
+CREATE TRIGGER ledger_is_append_only_u BEFORE UPDATE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the privacy ledger is append-only'); END;
+CREATE TRIGGER ledger_is_append_only_d BEFORE DELETE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the privacy ledger is append-only'); END;
+"""
+
+
+def open_site_database(path: Path) -> Database:
+    """Open site.db, creating or upgrading it."""
+    return open_database(path, [SCHEMA, LOG_MIGRATION])

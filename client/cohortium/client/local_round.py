@@ -1,0 +1,156 @@
+"""From an approved study to one round of training, or one evaluation, on this site's cohort.
+
+Every number that matters to privacy comes from the study that the site approved, never from the
+request that asks for the round.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from cohortium.client.cohort import Cohort
+from cohortium.client.training import batch_order, full_batch, plain, private
+from cohortium.client.training.sgd import Sgd
+from cohortium.client.training.update import LocalUpdate
+from cohortium.common import arrays
+from cohortium.common.metrics.disclosure import suppress
+from cohortium.common.metrics.tally import SiteEvaluation, measure
+from cohortium.common.models.building import build_seeded
+from cohortium.common.privacy.accounting import Mechanism, Sampler, noise_multiplier
+from cohortium.common.privacy.noise import NoiseSource
+from cohortium.common.study import Study
+
+Vector = npt.NDArray[np.float32]
+
+NO_CLIPPING = 1e30  # without privacy a gradient keeps its length
+EVALUATION_ROWS = 65_536
+
+
+def planned(study: Study, rounds: int = 1) -> Mechanism | None:
+    """What so many rounds of the study will run; None without privacy.
+
+    The noise multiplier is the one at which all of the study's rounds together cost its epsilon.
+    """
+    privacy, training = study.privacy, study.training
+    if privacy.mechanism == "none":
+        return None
+    assert privacy.epsilon is not None
+    assert privacy.delta is not None
+    sampler: Sampler = "full-batch" if training.batches == "full" else "poisson"
+    rate = training.sample_rate or 1.0
+    total = training.rounds * training.local_steps
+    return Mechanism(
+        sampler=sampler,
+        sample_rate=rate,
+        noise_multiplier=noise_multiplier(privacy.epsilon, privacy.delta, rate, total, sampler),
+        steps=rounds * training.local_steps,
+    )
+
+
+def weight(study: Study, cohort: Cohort) -> float:
+    """How much this site's update counts: its public band, one, or (if allowed) its true size."""
+    weights = {"bands": cohort.nominal, "equal": 1, "exact": cohort.patients}
+    return float(weights[study.strategy.weighting])
+
+
+def train(
+    study: Study,
+    cohort: Cohort,
+    start: Vector,
+    round_number: int,
+    site: str,
+    device: str,
+) -> LocalUpdate:
+    """One round from the model `start`, float32 (parameters,); rounds count from 1.
+
+    Raises:
+        ProtocolError: `start` does not fit the study's model.
+        RefusedError: the model cannot be trained privately.
+    """
+    module = _module(study, cohort)
+    mechanism = planned(study)
+    data = (module, start, cohort.features, cohort.labels)
+    place = torch.device(device)
+    if study.training.batches == "full":
+        return _full_batch(study, cohort, mechanism, data, place)
+    if mechanism is None:
+        return _plain(study, cohort, round_number, site, data, place)
+    assert study.privacy.clip_norm is not None
+    plan = private.PrivatePlan(
+        outcome="binary",
+        sgd=_sgd(study),
+        local_steps=study.training.local_steps,
+        sample_rate=mechanism.sample_rate,
+        expected_batch_size=mechanism.sample_rate * cohort.nominal,
+        clip_norm=study.privacy.clip_norm,
+        noise_multiplier=mechanism.noise_multiplier,
+    )
+    return private.train(*data, plan, NoiseSource(), place)
+
+
+def evaluate(study: Study, cohort: Cohort, model: Vector, minimum_cell: int) -> SiteEvaluation:
+    """Metrics of a model on held-out patients, after disclosure control."""
+    module = _module(study, cohort)
+    arrays.load_into(module, model)
+    module.eval()
+    with torch.no_grad():
+        parts = torch.split(torch.from_numpy(cohort.test_features), EVALUATION_ROWS)
+        logits = torch.cat([module(part)[:, 0] for part in parts])
+        scores = torch.sigmoid(logits.double()).numpy()
+    found = measure(scores, cohort.test_labels, cohort.test_attributes, study)
+    return suppress(found, minimum_cell)
+
+
+Job = tuple[nn.Module, Vector, npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+def _full_batch(
+    study: Study, cohort: Cohort, mechanism: Mechanism | None, data: Job, device: torch.device
+) -> LocalUpdate:
+    exact = study.strategy.weighting == "exact"
+    plan = full_batch.FullBatchPlan(
+        outcome="binary",
+        clip_norm=study.privacy.clip_norm or NO_CLIPPING,
+        noise_multiplier=mechanism.noise_multiplier if mechanism else 0.0,
+        nominal_rows=cohort.patients if exact else cohort.nominal,
+    )
+    update = full_batch.train(*data, plan, NoiseSource(), device)
+    return update if mechanism else LocalUpdate(update.delta, None)
+
+
+def _plain(
+    study: Study,
+    cohort: Cohort,
+    round_number: int,
+    site: str,
+    data: Job,
+    device: torch.device,
+) -> LocalUpdate:
+    training, position = study.training, study.sites.names.index(site)
+    assert training.batch_size is not None
+    plan = plain.PlainPlan(
+        outcome="binary",
+        sgd=_sgd(study),
+        proximal=study.strategy.proximal_mu,
+        seed=training.seed + round_number,
+    )
+    shape = (training.batch_size, training.local_steps, round_number, training.seed, position)
+    if training.shared_stream_rows:
+        batches = batch_order.shared_stream(training.shared_stream_rows, *shape)
+    else:
+        batches = batch_order.own_stream(cohort.patients, *shape)
+    return plain.train(*data, plan, batches, device)
+
+
+def _sgd(study: Study) -> Sgd:
+    assert study.training.learning_rate is not None
+    return Sgd(
+        learning_rate=study.training.learning_rate,
+        momentum=study.training.momentum,
+        weight_decay=study.training.weight_decay,
+    )
+
+
+def _module(study: Study, cohort: Cohort) -> nn.Module:
+    return build_seeded(study.model, cohort.features.shape[1], 1, study.training.seed)

@@ -1,0 +1,333 @@
+"""Answering the coordinator: the one entry to a site, where everything is checked and refused.
+
+request -> verify signature, addressee -> stored reply? -> approval, policy -> act
+        -> egress -> ledger row, reply and events durable in one transaction -> sign -> reply
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cohortium.client import egress, local_round, policy
+from cohortium.client.replies import Replies, Reply
+from cohortium.client.site import Site
+from cohortium.common.audit.events import Thing
+from cohortium.common.document import Document
+from cohortium.common.envelope import Header, seal, unseal
+from cohortium.common.errors import CohortiumError, DataError, ProtocolError, RefusedError
+from cohortium.common.messages import (
+    EMPTY,
+    Close,
+    Closed,
+    Consent,
+    Evaluate,
+    Evaluated,
+    Invite,
+    Measure,
+    Measured,
+    Refusal,
+    Spent,
+    Train,
+    Update,
+    Vector,
+    kind_of,
+    unpack,
+)
+from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.study import Study
+
+NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A verified request and the site that answers it."""
+
+    site: Site
+    header: Header
+    body: memoryview
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a handler made: the message, its vector, and what that cost the dataset."""
+
+    message: Document
+    study: Study | None
+    vector: Vector = field(default_factory=lambda: EMPTY)
+    parameters: int = 0
+    spent: Mechanism | None = None
+    stored: bool = True
+
+
+def answer(raw: bytes, site: Site) -> bytes:
+    """One signed request in, one signed reply out. Never raises; a refusal is a reply too."""
+    header = NOBODY
+    try:
+        header, body = _verify(raw, site)
+        reply = _reply(Request(site, header, body))
+    except Exception as error:
+        reply = _refuse(site, header, error)
+    return seal(_reply_header(header, reply.kind, site), reply.body, site.key)
+
+
+def _verify(raw: bytes, site: Site) -> tuple[Header, memoryview]:
+    header, body = unseal(raw, site.coordinator_key)
+    if header.recipient != site.name or header.sender != site.config.coordinator.name:
+        raise ProtocolError("the request is not from our coordinator to this site")
+    return header, body
+
+
+def _reply(request: Request) -> Reply:
+    handler = HANDLERS.get(request.header.kind)
+    if handler is None:
+        raise ProtocolError("this site knows no such message")
+    replies = Replies(request.site.database)
+    stored = replies.find(request.header, request.body)
+    if stored is not None:
+        return stored
+    return _commit(request, replies, handler(request))
+
+
+def _commit(request: Request, replies: Replies, made: Answer) -> Reply:
+    """Pay, keep and record in one transaction; only then may the reply leave."""
+    site, header = request.site, request.header
+    body = egress.release(made.message, made.vector, made.study, made.parameters)
+    reply = Reply(kind_of(made.message), body)
+    if not made.stored:
+        return reply
+    with site.database.transaction():
+        if made.spent is not None and made.study is not None:
+            _spend(request, made.study, made.spent, made.message)
+        replies.store(header, request.body, reply)
+        _record(request, reply)
+    return reply
+
+
+def _spend(request: Request, study: Study, mechanism: Mechanism, message: Document) -> None:
+    site, header = request.site, request.header
+    row = site.ledger(study).spend(header.study, header.round, mechanism, site.now_ms())
+    assert isinstance(message, Update)
+    assert message.spent is not None
+    site.log.append(
+        "privacy.spent",
+        actor=site.actor,
+        study=header.study,
+        round=header.round,
+        detail={
+            "dataset": study.data.dataset,
+            "row": str(row),
+            "epsilon": f"{message.spent.epsilon:.6f}",
+            "epsilon_after": f"{message.spent.lifetime_epsilon:.6f}",
+            "cap": f"{message.spent.cap_epsilon:g}",
+            "delta": f"{message.spent.cap_delta:g}",
+            "sampler": mechanism.sampler,
+            "sample_rate": repr(mechanism.sample_rate),
+            "noise_multiplier": repr(mechanism.noise_multiplier),
+            "clip_norm": repr(study.privacy.clip_norm),
+            "steps": str(mechanism.steps),
+            "unit": study.privacy.unit,
+            "adjacency": "add-or-remove-one",
+            "rng": "AES-256-CTR, os.urandom keys",
+        },
+    )
+
+
+def _record(request: Request, reply: Reply) -> None:
+    site, header = request.site, request.header
+    if reply.kind not in ("update", "evaluated"):
+        return
+    digest = f"sha256:{hashlib.sha256(reply.body).hexdigest()}"
+    site.log.append(
+        "round.update.sent" if reply.kind == "update" else "evaluation.completed",
+        actor=site.actor,
+        study=header.study,
+        round=header.round,
+        obj=(Thing(t=reply.kind, h=digest, bytes=len(reply.body)),),
+    )
+
+
+def _invite(request: Request) -> Answer:
+    """Consider a study: it may run when policy, data, budget and a person all say yes."""
+    site = request.site
+    message, _ = unpack(request.body, Invite)
+    study = message.study
+    if study.digest != request.header.study:
+        raise ProtocolError("the invitation's study is not the one it is signed for")
+    known = site.studies.receive(study, site.now_ms())
+    if known.state in ("rejected", "stopped"):
+        raise RefusedError(f"study.{known.state}", known.note)
+    _may_take_part(site, study)
+    approvals = site.approvals.of(study, site.name)
+    cohort = site.cohort(study) if study.preprocessing.scaling != "federated-standard" else None
+    if cohort is not None:
+        policy.check_cohort(cohort.patients, site.policy)
+    if not approvals:
+        return Answer(Consent(decision="waiting"), study, stored=False)
+    site.studies.mark(study.digest, "approved", "")
+    return Answer(
+        Consent(
+            decision="approved",
+            approvers=tuple(approval.person for approval in approvals),
+            approved_at=approvals[0].at,
+            patients=cohort.band if cohort else "",
+            weight=local_round.weight(study, cohort) if cohort else 0.0,
+        ),
+        study,
+        stored=False,
+    )
+
+
+def _may_take_part(site: Site, study: Study) -> None:
+    """Everything that site.toml, the roster and the budget can say before a person is asked."""
+    policy.check(study, site.policy)
+    if site.name not in study.sites.names:
+        raise RefusedError("study.sites", "this site is not among the sites of the study")
+    if study.data.dataset not in site.directory.datasets():
+        raise RefusedError(
+            "data.dataset",
+            f'no dataset "{study.data.dataset}" is registered at this site; the site operator '
+            f"runs `cohortium site data add {study.data.dataset} ...`",
+        )
+    plan = local_round.planned(study, study.training.rounds)
+    if plan is not None and not site.ledger(study).has(study.digest):
+        site.ledger(study).check_delta(study)
+        site.ledger(study).check(plan)
+
+
+def _approved(request: Request) -> Study:
+    """The study that a request belongs to, if it may still run here."""
+    site, header = request.site, request.header
+    known = site.studies.by_digest(header.study)
+    if known.state != "approved":
+        why = known.note or "nobody at this site has approved it"
+        raise RefusedError(f"study.{known.state}", why)
+    study = known.study
+    site.approvals.require(study, site.name)
+    policy.check(study, site.policy)
+    if header.round > study.training.rounds:
+        raise RefusedError(
+            "study.rounds", f"{study.training.rounds} rounds were approved, not {header.round}"
+        )
+    return study
+
+
+def _measure(request: Request) -> Answer:
+    unpack(request.body, Measure)
+    study = _approved(request)
+    if study.preprocessing.scaling != "federated-standard":
+        raise RefusedError("study.scaling", "the study's scaling needs no statistics")
+    statistics = request.site.measure(study)
+    policy.check_cohort(statistics.count, request.site.policy)
+    return Answer(Measured(statistics=statistics), study)
+
+
+def _train(request: Request) -> Answer:
+    site, header = request.site, request.header
+    message, start = unpack(request.body, Train)
+    study = _approved(request)
+    if header.round < 1:
+        raise ProtocolError("rounds count from 1")
+    cohort = site.cohort(study, message.statistics)
+    policy.check_cohort(cohort.patients, site.policy)
+    planned = local_round.planned(study)
+    if planned is not None:
+        site.ledger(study).check(planned)
+    update = local_round.train(study, cohort, start, header.round, site.name, site.device)
+    return Answer(
+        Update(
+            weight=local_round.weight(study, cohort), spent=_spent(site, study, update.mechanism)
+        ),
+        study,
+        update.delta,
+        len(start),
+        update.mechanism,
+    )
+
+
+def _spent(site: Site, study: Study, mechanism: Mechanism | None) -> Spent | None:
+    return None if mechanism is None else site.ledger(study).spent(study, mechanism)
+
+
+def _evaluate(request: Request) -> Answer:
+    site = request.site
+    message, model = unpack(request.body, Evaluate)
+    study = _approved(request)
+    cohort = site.cohort(study, message.statistics)
+    policy.check_cohort(cohort.patients, site.policy)
+    evaluation = local_round.evaluate(study, cohort, model, site.policy.minimum_cell)
+    return Answer(Evaluated(evaluation=evaluation), study)
+
+
+def _close(request: Request) -> Answer:
+    site = request.site
+    message, _ = unpack(request.body, Close)
+    known = site.studies.by_digest(request.header.study)
+    if known.state in ("waiting", "approved"):
+        site.studies.mark(known.digest, "ended", message.outcome)
+        site.log.append(
+            "run.completed" if message.outcome == "completed" else "run.stopped",
+            actor=site.actor,
+            study=known.digest,
+        )
+    site.forget(known.digest)
+    return Answer(Closed(), known.study, stored=False)
+
+
+HANDLERS: dict[str, Callable[[Request], Answer]] = {
+    "invite": _invite,
+    "measure": _measure,
+    "train": _train,
+    "evaluate": _evaluate,
+    "close": _close,
+}
+
+
+def _refuse(site: Site, header: Header, error: Exception) -> Reply:
+    """Record a refusal and say as much of it as a stranger may know."""
+    correlation_id = site.correlate(error)
+    rule, explanation = _public(error)
+    try:
+        site.log.append(
+            "round.refused",
+            actor=site.actor,
+            outcome="denied" if isinstance(error, CohortiumError) else "failure",
+            study=header.study or None,
+            round=header.round,
+            reason=rule,
+            detail={"kind": header.kind, "correlation": correlation_id},
+        )
+    except CohortiumError as disk:
+        site.correlate(disk)
+    refusal = Refusal(rule=rule, explanation=explanation, correlation_id=correlation_id)
+    return Reply("refusal", egress.release(refusal, EMPTY, None, 0))
+
+
+def _public(error: Exception) -> tuple[str, str]:
+    if isinstance(error, RefusedError):
+        return error.rule, error.explanation
+    if isinstance(error, DataError):
+        return (
+            "data.unfit",
+            "the site's data does not fit the study; its operator finds the reason in its log",
+        )
+    if isinstance(error, ProtocolError):
+        return "protocol", str(error)
+    if isinstance(error, CohortiumError):
+        return (
+            "site.cannot",
+            "the site cannot do this now; its operator finds the reason in its log",
+        )
+    return "site.error", "an unexpected error at the site; its operator finds it in the log"
+
+
+def _reply_header(request: Header, kind: str, site: Site) -> Header:
+    return Header(
+        kind=kind,
+        study=request.study,
+        round=request.round,
+        message_id=request.message_id,
+        sender=site.name,
+        recipient=site.config.coordinator.name,
+        sent_ms=site.now_ms(),
+    )

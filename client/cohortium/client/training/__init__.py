@@ -1,0 +1,1 @@
+"""Training on one site's own rows: with differential privacy, or plainly where both sides agree."""

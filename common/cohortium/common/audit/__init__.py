@@ -1,0 +1,1 @@
+"""The record of what happened: one append-only event log per party."""

@@ -1,0 +1,143 @@
+"""Documents that people write: TOML in, a frozen value out, or one line that says what is wrong."""
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from cohortium.common.errors import DocumentError, ProtocolError
+
+
+class Document(BaseModel):
+    """Read once, never changed; an unknown key, or "false" for false, is an error."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+D = TypeVar("D", bound=BaseModel)
+
+
+def load(path: Path, kind: type[D]) -> D:
+    """Read and check one TOML document.
+
+    Raises:
+        DocumentError: unreadable, not TOML, or not what `kind` allows; names file and key.
+    """
+    return parse(read_toml(path), kind, str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file, or say in one line why that is impossible."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DocumentError(f"{path}: no such file; check the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DocumentError(f"{path}: cannot be read ({reason})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise DocumentError(f"{path}: not valid TOML: {error}") from None
+
+
+def parse(values: Mapping[str, Any], kind: type[D], source: str) -> D:
+    """Check already parsed values; `source` is what an error calls the document.
+
+    Lists become tuples where the document wants a tuple, as TOML and JSON know only lists.
+    """
+    try:
+        return kind.model_validate(_tuples(values))
+    except ValidationError as error:
+        raise DocumentError(f"{source}: {_explain(error, kind)}") from None
+
+
+def parse_json(raw: bytes | memoryview, kind: type[D], source: str) -> D:
+    """Check bytes that came from a peer.
+
+    Raises:
+        ProtocolError: not JSON, or not what `kind` allows; names fields, never their values.
+    """
+    try:
+        return kind.model_validate_json(bytes(raw))
+    except ValidationError as error:
+        fields = sorted(
+            {".".join(str(p) for p in e["loc"]) for e in error.errors(include_url=False)}
+        )
+        raise ProtocolError(
+            f"{source}: not as the protocol says: {', '.join(fields)[:200]}"
+        ) from None
+
+
+def canonical(document: BaseModel) -> bytes:
+    """The one byte form of a document: JSON, sorted keys, no spaces, UTF-8."""
+    values = document.model_dump(mode="json")
+    text = json.dumps(
+        values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def digest(document: BaseModel) -> str:
+    """SHA-256 of the canonical form, in hex."""
+    return hashlib.sha256(canonical(document)).hexdigest()
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return `; did you mean "x"?`, or the known words where none is near."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f'; did you mean "{close[0]}"?'
+    return f"; known here: {', '.join(sorted(known))}" if known else ""
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(item) for item in value)
+    return value
+
+
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """One line for the first thing wrong, and how many more there are."""
+    first, *others = error.errors(include_url=False)
+    line = _explain_one(first, kind)
+    return f"{line} (and {len(others)} more)" if others else line
+
+
+def _explain_one(detail: ErrorDetails, kind: type[BaseModel]) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        key = str(detail["loc"][-1])
+        known = _keys_at(kind, detail["loc"][:-1])
+        return f'unknown key "{where}"{nearest(key, known)}'
+    if detail["type"] == "missing":
+        return f'"{where}" is missing and has no default'
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _keys_at(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that a document knows at a place, following the types down."""
+    current: Any = kind
+    for part in loc:
+        fields = getattr(current, "model_fields", None)
+        if fields is not None and part in fields:
+            current = _model_in(fields[part].annotation)
+        # A key of a mapping, an index of a tuple or a union's tag: the type stays.
+    return list(getattr(current, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,186 @@
+"""What coordinator and site say to each other: one frozen value per message, and its bytes.
+
+| the coordinator asks | the site answers | when                                            |
+| -------------------- | ---------------- | ----------------------------------------------- |
+| Invite               | Consent          | until every site has decided                    |
+| Measure              | Measured         | once, if scaling is federated-standard          |
+| Train                | Update           | every round                                     |
+| Evaluate             | Evaluated        | after the rounds that the study names           |
+| Close                | Closed           | when the study has ended, for whatever reason   |
+| any of them          | Refusal          | policy, budget, data or protocol forbid it      |
+
+The body of an envelope is `field length (4, big-endian) | JSON fields | float32 vector,
+little-endian`. Parameters travel as one flat vector: every further array would cost Flower two
+more objects and tens of milliseconds a round.
+"""
+
+import struct
+from typing import Annotated, ClassVar, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from cohortium.common.document import Document, canonical, parse_json
+from cohortium.common.errors import ProtocolError
+from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.study import Study
+
+Vector = npt.NDArray[np.float32]
+
+MAX_FIELD_BYTES = 4 * 2**20
+MAX_PARAMETERS = 500_000_000
+
+Short = Annotated[str, Field(max_length=200)]
+Line = Annotated[str, Field(max_length=2000)]
+Count = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Invite(Document):
+    """Would you take part in exactly this study?"""
+
+    kind: ClassVar[str] = "invite"
+    study: Study
+
+
+class Consent(Document):
+    """A site's decision. `approvers` are the persons who signed; `patients` is a public band."""
+
+    kind: ClassVar[str] = "consent"
+    decision: Literal["approved", "waiting", "refused"]
+    rule: Short = ""
+    explanation: Line = ""
+    approvers: tuple[Short, ...] = ()
+    approved_at: Short = ""
+    patients: Short = ""
+    weight: NotNegative = 0.0
+
+
+class Measure(Document):
+    """Send the sums from which one mean and deviation over all sites can be computed."""
+
+    kind: ClassVar[str] = "measure"
+
+
+class Measured(Document):
+    """Sums over a site's training rows, one per encoded column."""
+
+    kind: ClassVar[str] = "measured"
+    statistics: Statistics
+
+
+class Train(Document):
+    """Train one round from the model in the vector. Everything else stands in the study."""
+
+    kind: ClassVar[str] = "train"
+    statistics: Statistics | None = None
+
+
+class Spent(Document):
+    """What a round cost, and the site's ledger after it.
+
+    epsilon: of this study so far, at the study's delta; lifetime_epsilon: of everything ever done
+    with the dataset, at `cap_delta`; both as reported (composed mechanisms, never added).
+    """
+
+    sampler: Literal["poisson", "full-batch"]
+    sample_rate: float
+    noise_multiplier: float
+    steps: Count
+    delta: float
+    epsilon: NotNegative
+    lifetime_epsilon: NotNegative
+    cap_epsilon: NotNegative
+    cap_delta: float
+
+
+class Update(Document):
+    """The change of the model in the vector; `spent` is None only in a study without privacy."""
+
+    kind: ClassVar[str] = "update"
+    weight: Annotated[float, Field(gt=0)]
+    spent: Spent | None
+
+
+class Evaluate(Document):
+    """Measure the model in the vector on held-out patients."""
+
+    kind: ClassVar[str] = "evaluate"
+    statistics: Statistics | None = None
+
+
+class Evaluated(Document):
+    """Sums for metrics, after disclosure control."""
+
+    kind: ClassVar[str] = "evaluated"
+    evaluation: SiteEvaluation
+
+
+class Close(Document):
+    """The study has ended."""
+
+    kind: ClassVar[str] = "close"
+    outcome: Short
+
+
+class Closed(Document):
+    """Noted."""
+
+    kind: ClassVar[str] = "closed"
+
+
+class Refusal(Document):
+    """No, and which rule says so. The correlation id finds the line in the site's own log."""
+
+    kind: ClassVar[str] = "refusal"
+    rule: Short
+    explanation: Line
+    correlation_id: Short
+
+
+Question = Invite | Measure | Train | Evaluate | Close
+M = TypeVar("M", bound=Document)
+
+EMPTY: Vector = np.zeros(0, dtype=np.float32)
+
+
+def kind_of(message: Document | type[Document]) -> str:
+    """The word that an envelope's header calls a message by."""
+    kind = getattr(message, "kind", None)
+    if not isinstance(kind, str):
+        raise ProtocolError("only messages of the protocol can be sent")
+    return kind
+
+
+def pack(message: Document, vector: Vector = EMPTY) -> bytes:
+    """The body of an envelope.
+
+    Args:
+        vector: float32, shape (parameters,); empty where the message carries none.
+    """
+    fields = canonical(message)
+    values = np.ascontiguousarray(vector, dtype="<f4")
+    return b"".join((struct.pack(">I", len(fields)), fields, values.data))
+
+
+def unpack(body: bytes | memoryview, kind: type[M]) -> tuple[M, Vector]:
+    """Take a body apart, within limits; the vector is a read-only view of the body.
+
+    Raises:
+        ProtocolError: cut short, too large, fields that the message does not have, or a vector
+            with a value that is not finite.
+    """
+    view = memoryview(body)
+    if len(view) < 4:
+        raise ProtocolError(f"{kind.__name__}: the message is cut short")
+    (length,) = struct.unpack(">I", view[:4])
+    rest = len(view) - 4 - length
+    if length > MAX_FIELD_BYTES or rest < 0 or rest % 4 or rest // 4 > MAX_PARAMETERS:
+        raise ProtocolError(f"{kind.__name__}: the message's lengths do not fit")
+    fields = parse_json(view[4 : 4 + length], kind, kind.__name__)
+    vector = np.frombuffer(view[4 + length :], dtype="<f4")
+    if not np.isfinite(vector).all():
+        raise ProtocolError(f"{kind.__name__}: the vector holds a value that is not finite")
+    return fields, vector

@@ -1,0 +1,226 @@
+"""Model inputs, labels and attribute levels of a site's rows, as a study asks for them.
+
+Every column first becomes plain numbers: a number itself, a flag or a one-hot dummy 0 or 1. What is
+missing gets the neutral value: the schema's centre for a number, 0.5 for a flag or each dummy.
+Scaling follows, so that with `public-range` a missing value is exactly 0.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cohortium.common import bands
+from cohortium.common.errors import DataError, ProtocolError
+from cohortium.common.preprocessing.split import train_mask
+from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.schema import CategoryColumn, NumberColumn
+from cohortium.common.study import Study
+from cohortium.common.table import Mask, Table
+
+LIMIT = 2.5  # inputs are clipped to +-2.5 spreads around the public centre
+HALF = 0.5  # the middle of a 0/1 column
+TINY = 1e-9  # keeps a constant column from dividing by zero, as the papers do
+
+Floats = NDArray[np.float32]
+Wide = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """The n usable rows of a site.
+
+    Attributes:
+        features: float32 (n, f), columns as `feature_names` says.
+        labels: float32 (n,), 1.0 positive and 0.0 negative.
+        train: bool (n,), false for held-out rows.
+        attributes: int16 (n,) per fairness attribute: level, -1 unknown.
+        patients: int64 (n,), equal where two rows are one patient's.
+    """
+
+    features: Floats
+    labels: Floats
+    train: Mask
+    attributes: Mapping[str, NDArray[np.int16]]
+    patients: NDArray[np.int64]
+
+
+def feature_names(study: Study) -> tuple[str, ...]:
+    """Names of the model's inputs, in order.
+
+    `data.features` in their order (a category is one input per code but the first), then
+    `<name>_missing` for exactly the columns in `preprocessing.missing_indicators`, then
+    `site_<name>` for every site with `site_intercept`.
+    """
+    return (*_column_names(study), *_intercept_names(study))
+
+
+def encode(table: Table, study: Study, site: str, statistics: Statistics | None = None) -> Encoded:
+    """Encode the rows that the study can use: those with a label and, with `exclude`, no gap.
+
+    Args:
+        statistics: of all sites together; given exactly with `federated-standard` scaling.
+
+    Raises:
+        DataError: too few rows, nothing to train on or nothing to evaluate.
+        ProtocolError: statistics of another number of inputs, or none where they are needed.
+    """
+    table = _usable(table, study, site)
+    train = train_mask(table, study, site)
+    labels = _labels(table, study)
+    if train.sum() < 2:
+        raise DataError(f"{site}: fewer than 2 rows to train on; add rows or leave the study")
+    scaled = _scale(_plain(table, study), train, study, statistics)
+    intercept = [np.full(table.rows, name == site, np.float32) for name in _intercept_sites(study)]
+    return Encoded(
+        features=np.column_stack([scaled, *intercept]).astype(np.float32),
+        labels=labels,
+        train=train,
+        attributes={name: _levels(table, study, name) for name in study.fairness.attributes},
+        patients=table.patients,
+    )
+
+
+def site_statistics(table: Table, study: Study, site: str) -> Statistics:
+    """Sums over this site's training rows, before scaling: what `federated-standard` merges.
+
+    Raises:
+        DataError: as `encode`.
+    """
+    table = _usable(table, study, site)
+    train = train_mask(table, study, site)
+    return Statistics.from_encoded(_plain(table, study)[train])
+
+
+def require_both_classes(encoded: Encoded, site: str) -> None:
+    """Refuse a site that has seen one answer only: alone it can learn nothing but that answer.
+
+    Not part of `encode`, since such a site can still add to a federation: in the published split
+    of heart disease, every training patient of one hospital is ill.
+
+    Raises:
+        DataError: all training labels are equal.
+    """
+    labels = encoded.labels[encoded.train]
+    if labels.min() == labels.max():
+        raise DataError(
+            f"{site}: label has one class only at this site ({bands.text(len(labels))} training "
+            "rows): it cannot train a binary model; check the label or leave the study"
+        )
+
+
+def _usable(table: Table, study: Study, site: str) -> Table:
+    inputs = study.data.features if study.preprocessing.missing == "exclude" else ()
+    usable = ~table.missing(study.task.label)
+    for name in inputs:
+        usable &= ~table.missing(name)
+    if not usable.any():
+        gap = "a label and every input" if inputs else "a label"
+        raise DataError(
+            f'{site}: no row has {gap} (label "{study.task.label}"); check the registered file'
+        )
+    return table.select(usable)
+
+
+def _labels(table: Table, study: Study) -> Floats:
+    name = study.task.label
+    column = study.data_model.columns[name]
+    if isinstance(column, NumberColumn):
+        above = study.task.positive_above or 0.0  # a study gives one for a number
+        return (table.numbers[name] > above).astype(np.float32)
+    positive = [column.codes.index(code) for code in study.task.positive_codes]
+    return np.isin(table.codes[name], positive).astype(np.float32)
+
+
+def _levels(table: Table, study: Study, name: str) -> NDArray[np.int16]:
+    """Which band or code each row falls into; a band holds its lower edge."""
+    if name in table.codes:
+        return table.codes[name]
+    levels = np.digitize(table.numbers[name], study.fairness.bands[name])
+    return np.where(table.missing(name), -1, levels).astype(np.int16)
+
+
+def _column_names(study: Study) -> Iterator[str]:
+    for name in study.data.features:
+        column = study.data_model.columns[name]
+        if isinstance(column, CategoryColumn):
+            yield from (f"{name}_{code}" for code in column.codes[1:])
+        else:
+            yield name
+    yield from (f"{name}_missing" for name in _indicators(study))
+
+
+def _intercept_names(study: Study) -> Iterator[str]:
+    yield from (f"site_{name}" for name in _intercept_sites(study))
+
+
+def _indicators(study: Study) -> tuple[str, ...]:
+    """Which gaps get an input cannot be known from a schema, so the study lists them."""
+    preprocessing = study.preprocessing
+    return preprocessing.missing_indicators if preprocessing.missing == "indicator" else ()
+
+
+def _intercept_sites(study: Study) -> tuple[str, ...]:
+    return study.sites.names if study.preprocessing.site_intercept else ()
+
+
+def _plain(table: Table, study: Study) -> Wide:
+    """Unscaled inputs (n, f - intercepts), gaps filled with the neutral value."""
+    columns = [column for name in study.data.features for column in _inputs(table, study, name)]
+    columns += [table.missing(name).astype(np.float64) for name in _indicators(study)]
+    return np.column_stack(columns)
+
+
+def _inputs(table: Table, study: Study, name: str) -> Iterator[Wide]:
+    column = study.data_model.columns[name]
+    gaps = table.missing(name)
+    if isinstance(column, NumberColumn):
+        yield np.where(gaps, column.scale[0], table.numbers[name])
+        return
+    for place in range(1, len(column.codes)):
+        yield np.where(gaps, HALF, table.codes[name] == place)
+
+
+def _public_scale(study: Study) -> tuple[Wide, Wide]:
+    """Public centre and spread of every input before the intercepts; (0.5, 1) for 0/1 inputs."""
+    scales = []
+    for name in study.data.features:
+        column = study.data_model.columns[name]
+        if isinstance(column, NumberColumn):
+            scales.append(column.scale)
+        else:
+            scales += [(HALF, 1.0)] * (len(column.codes) - 1)
+    scales += [(HALF, 1.0)] * len(_indicators(study))
+    centres, spreads = np.array(scales).T
+    return centres, spreads
+
+
+def _scale(plain: Wide, train: Mask, study: Study, statistics: Statistics | None) -> Wide | Floats:
+    scaling = study.preprocessing.scaling
+    if scaling == "public-range":
+        centres, spreads = _public_scale(study)
+        return np.asarray(np.clip((plain - centres) / spreads, -LIMIT, LIMIT))
+    if scaling == "federated-standard":
+        return _standardise(plain, statistics)
+    return _site_standardise(plain, train) if scaling == "site-standard" else plain
+
+
+def _standardise(plain: Wide, statistics: Statistics | None) -> Wide:
+    if statistics is None or len(statistics.total) != plain.shape[1]:
+        raise ProtocolError(
+            f"federated-standard scaling needs statistics of {plain.shape[1]} inputs from all sites"
+        )
+    if statistics.count < 2:
+        raise ProtocolError("federated-standard scaling needs statistics of at least 2 rows")
+    return np.asarray((plain - statistics.mean) / (statistics.deviation + TINY))
+
+
+def _site_standardise(plain: Wide, train: Mask) -> Floats:
+    """Z-scores by the site's own training rows, by torch: papers that use it are bit-sensitive."""
+    import torch
+
+    inputs = torch.from_numpy(plain.astype(np.float32))
+    fit = inputs[torch.from_numpy(train)]
+    scaled: Floats = ((inputs - fit.mean(0)) / (fit.std(0) + TINY)).numpy()
+    return scaled

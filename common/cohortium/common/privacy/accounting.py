@@ -1,0 +1,286 @@
+"""What a site's noisy releases cost: epsilon at a given delta, and the noise that keeps within it.
+
+Two data sets are neighbours where one has one patient more (add or remove one). Mechanisms are
+composed, their epsilons never added. `epsilon` is what is reported: exact for full batches
+(Gaussian differential privacy), numerical privacy-loss distributions (PLD) for Poisson samples.
+The `filter_*` functions are what a site enforces: a Renyi filter, which stays valid where later
+mechanisms are chosen after seeing earlier results.
+"""
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from dp_accounting import dp_event, pld
+from dp_accounting.privacy_accountant import NeighboringRelation
+from numpy.typing import NDArray
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
+from scipy.optimize import brentq, minimize_scalar
+from scipy.special import gammaln, log_ndtr, logsumexp, ndtr, ndtri
+
+from cohortium.common.document import Document
+from cohortium.common.errors import UsageError
+
+Sampler = Literal["poisson", "full-batch"]
+
+# Renyi orders: whole numbers only, for which the sampled Gaussian has a finite sum.
+ORDERS = tuple(range(2, 65)) + tuple(round(64 * 2 ** (i / 2)) for i in range(1, 17))
+PLD_INTERVAL = 1e-4
+# Above it nobody is protected, a PLD takes seconds, and the looser Renyi bound says as much.
+PLD_MAX_EPSILON = 100.0
+
+
+class Mechanism(Document):
+    """`steps` releases of a sum of vectors clipped to norm C, with noise of std noise_multiplier C.
+
+    `model_dump()` and `document.parse` turn it into a JSON-able dict and back. poisson: each
+    patient is in each step by an own coin of probability `sample_rate`. full-batch: all are in.
+    """
+
+    sampler: Sampler
+    sample_rate: Annotated[float, Field(gt=0, le=1)]
+    noise_multiplier: NonNegativeFloat
+    steps: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _full_batch_samples_all(self) -> Self:
+        if self.sampler == "full-batch" and self.sample_rate != 1:
+            raise ValueError("a full-batch mechanism has sample_rate = 1.0")
+        return self
+
+    def event(self) -> dp_event.DpEvent:
+        """The same as dp-accounting's interchange record."""
+        gaussian: dp_event.DpEvent = dp_event.GaussianDpEvent(self.noise_multiplier)
+        if self.sample_rate < 1:
+            gaussian = dp_event.PoissonSampledDpEvent(self.sample_rate, gaussian)
+        return dp_event.SelfComposedDpEvent(gaussian, self.steps)
+
+
+def epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
+    """Epsilon of all mechanisms together at `delta`, never below the true one.
+
+    Full batches only: exact, mu = sqrt(sum of steps / noise_multiplier^2) (Dong, Roth, Su 2022,
+    Corollaries 2.13 and 3.3). Else PLD by dp-accounting (Doroshenko et al. 2022), or the Renyi
+    bound where that fails or exceeds 100.
+
+    Returns:
+        0.0 for nothing spent, infinity for a release without noise.
+    """
+    if _without_noise(mechanisms):
+        return math.inf
+    sampled, mu = _merged(mechanisms)
+    if not sampled:
+        return _gaussian_epsilon(mu, delta)
+    return _sampled_epsilon(sampled, mu, delta, PLD_INTERVAL)
+
+
+def rdp_epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
+    """Renyi upper bound on `epsilon`, a tenth above it, at a fraction of the time.
+
+    Conversion at the best whole order: Balle et al. 2020, Theorem 21.
+    """
+    if not any(mechanism.steps for mechanism in mechanisms):
+        return 0.0
+    spent = [filter_spent(mechanisms, order) for order in ORDERS]
+    bounds = (rdp + _conversion(order, delta) for order, rdp in zip(ORDERS, spent, strict=True))
+    return max(0.0, min(bounds))
+
+
+def filter_order(cap_epsilon: float, delta: float) -> float:
+    """The one Renyi order that a budget uses for life, chosen before anything is spent.
+
+    The lowest at which a plain Gaussian gets 0.85 of what it gets at its best order: at higher
+    ones the divergence of a sampled Gaussian with little noise explodes.
+
+    Raises:
+        UsageError: the cap is too small for any order.
+    """
+    reach = {order: filter_limit(cap_epsilon, delta, order) / order for order in ORDERS}
+    best = max(reach.values())
+    if best <= 0:
+        raise UsageError(
+            f"privacy budget: epsilon {cap_epsilon:g} at delta {delta:g} leaves room for no "
+            "release at all; who sets the site's cap must raise it"
+        )
+    return float(next(order for order in ORDERS if reach[order] >= 0.85 * best))
+
+
+def filter_limit(cap_epsilon: float, delta: float, order: float) -> float:
+    """What `filter_spent` may reach at `order` for (cap_epsilon, delta) to hold.
+
+    Renyi filter of Feldman & Zrnic 2021, Theorem 4.3, with the conversion of `rdp_epsilon`.
+    """
+    return cap_epsilon - _conversion(order, delta)
+
+
+def filter_spent(mechanisms: Sequence[Mechanism], order: float) -> float:
+    """Renyi divergence of `order`, a whole number from 2, of all mechanisms together: a plain sum.
+
+    Sampled Gaussian: Mironov, Talwar, Zhang 2019, Section 3.3.
+    """
+    return math.fsum(
+        m.steps * _step_rdp(m.sample_rate, m.noise_multiplier, round(order))
+        for m in mechanisms
+        if m.steps
+    )
+
+
+def noise_multiplier(
+    target_epsilon: float, delta: float, sample_rate: float, steps: int, sampler: Sampler
+) -> float:
+    """The smallest noise multiplier found for which `epsilon` of the plan stays within target."""
+    plan = Mechanism(sampler=sampler, sample_rate=sample_rate, noise_multiplier=0.0, steps=steps)
+    return _noise_multiplier(plan, target_epsilon, delta)
+
+
+def true_positive_rate(mechanisms: Sequence[Mechanism], false_positive_rate: float = 0.01) -> float:
+    """Share of members that the best possible attacker finds at the given share of false alarms.
+
+    inf over epsilon of exp(epsilon) FPR + delta(epsilon) (Dong, Roth, Su 2022, Proposition 2.12).
+    """
+    if _without_noise(mechanisms):
+        return 1.0
+    sampled, mu = _merged(mechanisms)
+    if not sampled:
+        return float(ndtr(ndtri(false_positive_rate) + mu))
+    loss = _accountant(sampled, mu, PLD_INTERVAL)
+
+    def rate(eps: float) -> float:  # convex in exp(eps)
+        return math.exp(eps) * false_positive_rate + float(loss.get_delta(eps))
+
+    best = minimize_scalar(rate, bounds=(0, -math.log(false_positive_rate)), method="bounded")
+    return min(1.0, float(best.fun))
+
+
+def _without_noise(mechanisms: Sequence[Mechanism]) -> bool:
+    return any(m.steps and not m.noise_multiplier for m in mechanisms)
+
+
+def _merged(mechanisms: Sequence[Mechanism]) -> tuple[tuple[Mechanism, ...], float]:
+    """Sampled mechanisms, equal ones as one; and the Gaussian-DP mu of all full batches."""
+    steps: Counter[tuple[float, float]] = Counter()
+    for m in mechanisms:
+        steps[m.sample_rate, m.noise_multiplier] += m.steps
+    mu = math.sqrt(math.fsum(n / sigma**2 for (rate, sigma), n in steps.items() if rate == 1 and n))
+    sampled = tuple(
+        Mechanism(sampler="poisson", sample_rate=rate, noise_multiplier=sigma, steps=n)
+        for (rate, sigma), n in sorted(steps.items())
+        if rate < 1 and n
+    )
+    return sampled, mu
+
+
+def _gaussian_delta(mu: float, eps: float) -> float:
+    """Dong, Roth, Su 2022, Corollary 2.13."""
+    return float(ndtr(mu / 2 - eps / mu) - math.exp(eps + log_ndtr(-mu / 2 - eps / mu)))
+
+
+def _gaussian_epsilon(mu: float, delta: float) -> float:
+    if mu == 0 or _gaussian_delta(mu, 0.0) <= delta:
+        return 0.0
+    high = mu**2 / 2 - mu * float(ndtri(delta))  # where the first term alone is delta
+    return float(brentq(lambda e: _gaussian_delta(mu, e) - delta, 0.0, max(high, 1e-9)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _sampled_epsilon(
+    sampled: tuple[Mechanism, ...], mu: float, delta: float, interval: float
+) -> float:
+    bound = rdp_epsilon([*sampled, *_full_batch(mu)], delta)
+    if bound > PLD_MAX_EPSILON:
+        return bound
+    try:
+        return min(bound, float(_accountant(sampled, mu, interval).get_epsilon(delta)))
+    except (ArithmeticError, MemoryError, ValueError):
+        return bound
+
+
+def _accountant(sampled: tuple[Mechanism, ...], mu: float, interval: float) -> pld.PLDAccountant:
+    accountant = pld.PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, interval)
+    for mechanism in (*sampled, *_full_batch(mu)):
+        accountant.compose(mechanism.event())
+    return accountant
+
+
+def _full_batch(mu: float) -> list[Mechanism]:
+    """The one full-batch release that costs as much as all."""
+    if mu == 0:
+        return []
+    return [Mechanism(sampler="full-batch", sample_rate=1.0, noise_multiplier=1 / mu, steps=1)]
+
+
+def _conversion(order: float, delta: float) -> float:
+    """What an epsilon at `delta` is above the Renyi divergence of `order`."""
+    return math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
+
+
+@functools.lru_cache(maxsize=65536)
+def _step_rdp(sample_rate: float, sigma: float, order: int) -> float:
+    if sigma == 0:
+        return math.inf
+    if sample_rate == 1:
+        return order / (2 * sigma**2)
+    k = np.arange(order + 1.0)
+    terms = (
+        _log_binomial(order, k)
+        + (order - k) * math.log1p(-sample_rate)
+        + k * math.log(sample_rate)
+        + k * (k - 1) / (2 * sigma**2)
+    )
+    return max(0.0, float(logsumexp(terms))) / (order - 1)
+
+
+def _log_binomial(n: int, k: NDArray[np.float64]) -> NDArray[np.float64]:
+    result: NDArray[np.float64] = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return result
+
+
+@functools.lru_cache(maxsize=256)
+def _noise_multiplier(plan: Mechanism, target: float, delta: float) -> float:
+    if plan.sample_rate == 1:
+        return _full_batch_noise(plan, target, delta)
+
+    interval = min(max(2.5e-4 * target, PLD_INTERVAL), 5e-3)  # coarser errs on the safe side
+
+    def excess(log_sigma: float) -> float:
+        mechanism = plan.model_copy(update={"noise_multiplier": math.exp(log_sigma)})
+        return _sampled_epsilon((mechanism,), 0.0, delta, interval) - target
+
+    high = math.log(_rdp_noise(plan, target, delta))
+    low = high - 0.1
+    while excess(low) <= 0:
+        low, high = low - 0.1, low
+    found = float(brentq(excess, low, high, xtol=1e-4))
+    while excess(found) > 0:
+        found += 1e-4
+    return math.exp(found)
+
+
+def _full_batch_noise(plan: Mechanism, target: float, delta: float) -> float:
+    """mu that spends the target, by bisection on the exact curve; then sigma = sqrt(steps) / mu."""
+    high = 1.0
+    while _gaussian_delta(high, target) < delta:
+        high *= 2
+    mu = brentq(lambda m: _gaussian_delta(m, target) - delta, high * 1e-12, high, xtol=1e-15)
+    sigma = math.sqrt(plan.steps) / float(mu)
+    while _gaussian_epsilon(math.sqrt(plan.steps) / sigma, delta) > target:
+        sigma *= 1 + 1e-9
+    return sigma
+
+
+def _rdp_noise(plan: Mechanism, target: float, delta: float) -> float:
+    """A noise multiplier within target by the Renyi bound, within 1 % of the least."""
+
+    def within(sigma: float) -> bool:
+        mechanism = plan.model_copy(update={"noise_multiplier": sigma})
+        return rdp_epsilon([mechanism], delta) <= target
+
+    sigma = 1.0
+    while not within(sigma):
+        sigma *= 2
+    while within(sigma / 1.01):
+        sigma /= 1.01
+    return sigma

@@ -1,0 +1,121 @@
+"""One study's signed conversation with its sites: every reply is checked before anyone reads it."""
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cohortium.common.document import Document
+from cohortium.common.envelope import Header, seal, unseal
+from cohortium.common.errors import CohortiumError, ProtocolError, SignatureError
+from cohortium.common.identity import SigningKey, VerifyKey
+from cohortium.common.messages import EMPTY, Question, Refusal, Vector, kind_of, pack, unpack
+from cohortium.server.sites import Sites
+
+FIRST_RESEND_S = 20.0  # a site that was killed lost its message; ask again, with growing patience
+RESEND_GROWTH = 2.0
+
+M = TypeVar("M", bound=Document)
+
+
+class StudyStopped(CohortiumError):
+    """Somebody asked the study to stop."""
+
+
+@dataclass(frozen=True, eq=False)
+class Said(Generic[M]):
+    """A site's verified answer: what was hoped for, or a refusal."""
+
+    site: str
+    message: M | Refusal
+    vector: Vector
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Asks sites in the name of the coordinator.
+
+    Attributes:
+        study: digest of the study that all requests belong to.
+        peers: signing key of every enrolled site.
+        stopped: says who asked to stop the study, or nothing.
+    """
+
+    study: str
+    coordinator: str
+    key: SigningKey
+    peers: Mapping[str, VerifyKey]
+    sites: Sites
+    stopped: Callable[[], str]
+    now_ms: Callable[[], int]
+
+    def ask(
+        self,
+        names: tuple[str, ...],
+        question: Question,
+        expected: type[M],
+        *,
+        round: int,
+        deadline_s: float,
+        vector: Vector = EMPTY,
+    ) -> Iterator[Said[M]]:
+        """Ask each site; yield answers as they arrive, until all have answered or the deadline.
+
+        The same signed request is sent again to a site that stays silent: it answers a round
+        once, however often it is asked. A reply that is not the site's own, or not to this
+        request, becomes a refusal with rule `reply.signature` or `reply.protocol`.
+
+        Raises:
+            StudyStopped: somebody asked the study to stop.
+            UnreachableError: the transport is gone.
+        """
+        body = pack(question, vector)
+        headers = {name: self._header(kind_of(question), name, round) for name in names}
+        requests = {name: seal(header, body, self.key) for name, header in headers.items()}
+        deadline, patience = time.monotonic() + deadline_s, FIRST_RESEND_S
+        while requests and (left := deadline - time.monotonic()) > 0:
+            for name, raw in self.sites.ask(dict(requests), min(patience, left)):
+                del requests[name]
+                yield self._open(name, raw, headers[name], expected)
+            if by := self.stopped():
+                raise StudyStopped(f"stopped by {by}")
+            patience *= RESEND_GROWTH
+
+    def _header(self, kind: str, site: str, round: int) -> Header:
+        return Header(
+            kind=kind,
+            study=self.study,
+            round=round,
+            message_id=secrets.token_hex(16),
+            sender=self.coordinator,
+            recipient=site,
+            sent_ms=self.now_ms(),
+        )
+
+    def _open(self, site: str, raw: bytes, asked: Header, expected: type[M]) -> Said[M]:
+        try:
+            header, body = unseal(raw, self.peers[site])
+            _check_answers(header, asked)
+            kind: type[M] | type[Refusal] = Refusal if header.kind == Refusal.kind else expected
+            if header.kind != kind_of(kind):
+                raise ProtocolError(f"{site} sent another kind of message than was asked for")
+            message, vector = unpack(body, kind)
+        except SignatureError as error:
+            return Said(site, _doubt("reply.signature", error), EMPTY, len(raw))
+        except CohortiumError as error:
+            return Said(site, _doubt("reply.protocol", error), EMPTY, len(raw))
+        return Said(site, message, vector, len(raw))
+
+
+def _check_answers(header: Header, asked: Header) -> None:
+    """A reply names the request that it answers, and goes from whom was asked to who asked."""
+    same = ("study", "round", "message_id")
+    swapped = header.sender == asked.recipient and header.recipient == asked.sender
+    if not swapped or any(getattr(header, key) != getattr(asked, key) for key in same):
+        raise ProtocolError(f"{asked.recipient} sent a reply that answers another request")
+
+
+def _doubt(rule: str, error: CohortiumError) -> Refusal:
+    return Refusal(rule=rule, explanation=str(error), correlation_id="")

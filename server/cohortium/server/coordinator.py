@@ -1,0 +1,383 @@
+"""A study from invitation to final model: invite, plan, train, aggregate, evaluate, record.
+
+Nothing here knows Flower. The state between rounds is one value, kept in the store after every
+round: to resume is to call `run_study` again.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from cohortium.common import arrays
+from cohortium.common.audit.events import Actor
+from cohortium.common.audit.log import EventLog
+from cohortium.common.document import Document
+from cohortium.common.errors import CohortiumError, ProtocolError
+from cohortium.common.messages import (
+    Close,
+    Closed,
+    Consent,
+    Evaluate,
+    Evaluated,
+    Invite,
+    Measure,
+    Measured,
+    Refusal,
+    Spent,
+    Train,
+    Update,
+    Vector,
+)
+from cohortium.common.metrics.summary import summarise
+from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.models.building import build_seeded
+from cohortium.common.preprocessing.encode import feature_names
+from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.study import Study
+from cohortium.server.aggregation import optimizer
+from cohortium.server.aggregation.fold import Fold
+from cohortium.server.aggregation.optimizer import ServerState, final_model
+from cohortium.server.conversation import Conversation, Said, StudyStopped
+from cohortium.server.store import RoundRecord, Store
+
+ASK_AGAIN_S = (0.5, 5.0)  # how long to wait before asking an undecided site again: first, at most
+CONSENT_SLICE_S = 30.0  # patience with one invitation; preparing data and noise takes seconds
+CLOSE_S = 5.0
+Ending = Literal["completed", "failed", "stopped"]
+M = TypeVar("M", bound=Document)
+
+# A site that refuses by one of these is not asked again in this study.
+FOR_GOOD = ("approval.", "data.", "policy.", "privacy.", "reply.", "study.")
+
+
+class StudyFailed(CohortiumError):
+    """The study cannot go on; the message is its cause."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What running a study needs besides the study: where it talks, remembers and records."""
+
+    talk: Conversation
+    store: Store
+    log: EventLog
+    actor: Actor
+    now_ms: Callable[[], int]
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who takes part and what all must know before the first round."""
+
+    study: Study
+    sites: tuple[str, ...]
+    statistics: Statistics | None
+
+
+@dataclass
+class Exchange:
+    """What one round gathered besides the model."""
+
+    replied: list[str]
+    bytes_received: dict[str, int]
+    refused: dict[str, str]
+
+    def note(self, said: Said[M]) -> M | None:
+        """Count the bytes and remember a refusal; the message if it is none."""
+        received = self.bytes_received.get(said.site, 0)
+        self.bytes_received[said.site] = received + said.bytes
+        if isinstance(said.message, Refusal):
+            self.refused[said.site] = f"{said.message.rule}: {said.message.explanation}"
+            return None
+        return said.message
+
+
+def run_study(study: Study, desk: Desk) -> Vector:
+    """Run a study, or go on with it, to its final model: float32 (parameters,).
+
+    Whatever happens, sites are told that it is over and the store holds a terminal state.
+
+    Raises:
+        StudyFailed, StudyStopped: with the cause.
+        UnreachableError: the transport is gone; the study stays resumable.
+    """
+    digest = study.digest
+    desk.store.begin(digest)
+    try:
+        model = _rounds(_plan(study, _invite(study, desk), desk), desk)
+    except StudyStopped as error:
+        _end(study, desk, "stopped", str(error))
+        raise
+    except (StudyFailed, ProtocolError) as error:
+        _end(study, desk, "failed", str(error))
+        raise StudyFailed(str(error)) from None
+    _end(study, desk, "completed", "")
+    return model
+
+
+def initial_model(study: Study) -> Vector:
+    """The model that round 1 starts from: PyTorch's initialisation under the study's seed."""
+    inputs = len(feature_names(study))
+    return arrays.flatten(build_seeded(study.model, inputs, 1, study.training.seed))
+
+
+def _invite(study: Study, desk: Desk) -> tuple[str, ...]:
+    """Ask until every site has decided, or the deadline; returns who approved, in their order."""
+    decided = desk.store.consents(study.digest)
+    undecided = [n for n in study.sites.names if n not in decided or _open(decided[n])]
+    deadline = time.monotonic() + study.sites.approval_deadline_s
+    pause = ASK_AGAIN_S[0]
+    while undecided and time.monotonic() < deadline:
+        desk.store.say(study.digest, f"waiting for approval: {', '.join(undecided)}")
+        for said in desk.talk.ask(
+            tuple(undecided), Invite(study=study), Consent, round=0, deadline_s=CONSENT_SLICE_S
+        ):
+            consent = _consent(said.message)
+            if not _open(consent):
+                undecided.remove(said.site)
+                decided[said.site] = consent
+            _note_decision(study, desk, said.site, consent)
+        if undecided:
+            desk.sleep(pause)
+            pause = min(pause * 1.5, ASK_AGAIN_S[1])
+    return _quorum(study, decided)
+
+
+def _quorum(study: Study, decided: dict[str, Consent]) -> tuple[str, ...]:
+    approved = tuple(
+        name
+        for name in study.sites.names
+        if name in decided and decided[name].decision == "approved"
+    )
+    if len(approved) >= study.sites.min_sites:
+        return approved
+    reasons = [
+        f"{name}: {consent.rule} ({consent.explanation})"
+        for name, consent in decided.items()
+        if consent.decision == "refused"
+    ]
+    silent = [name for name in study.sites.names if name not in decided]
+    if silent:
+        reasons.append(f"no decision in time: {', '.join(silent)}")
+    raise StudyFailed(
+        f"{len(approved)} of the {study.sites.min_sites} sites that the study needs approved it; "
+        + "; ".join(reasons)
+    )
+
+
+def _open(consent: Consent) -> bool:
+    return consent.decision == "waiting"
+
+
+def _consent(message: Consent | Refusal) -> Consent:
+    if isinstance(message, Consent):
+        return message
+    return Consent(decision="refused", rule=message.rule, explanation=message.explanation)
+
+
+def _note_decision(study: Study, desk: Desk, site: str, consent: Consent) -> None:
+    if _open(consent):
+        return
+    with desk.store.database.transaction():
+        desk.store.decide(study.digest, site, consent, desk.now_ms())
+        if consent.decision == "approved":
+            persons = ", ".join(consent.approvers)[:180]
+            detail = {"site": site, "person": persons}
+            desk.log.append("study.approved", actor=desk.actor, study=study.digest, detail=detail)
+        else:
+            desk.log.append(
+                "study.rejected",
+                actor=desk.actor,
+                outcome="denied",
+                study=study.digest,
+                reason=consent.rule,
+                detail={"site": site},
+            )
+
+
+def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
+    """Before the first round: the sums for federated-standard scaling, where the study wants it."""
+    resumed = desk.store.checkpoint(study.digest) is not None
+    desk.log.append(
+        "run.resumed" if resumed else "run.started",
+        actor=desk.actor,
+        study=study.digest,
+        detail={"rounds": str(study.training.rounds), "sites": ", ".join(sites)[:200]},
+    )
+    if study.preprocessing.scaling != "federated-standard":
+        return Plan(study, sites, None)
+    measured: dict[str, Statistics] = {}
+    seen = Exchange([], {}, {})
+    deadline_s = study.sites.round_deadline_s
+    for said in desk.talk.ask(sites, Measure(), Measured, round=0, deadline_s=deadline_s):
+        if (message := seen.note(said)) is not None:
+            measured[said.site] = message.statistics
+            seen.replied.append(said.site)
+    _require_quorum(study, "measuring for scaling", sites, seen)
+    present = tuple(name for name in sites if name in measured)
+    total = measured[present[0]]
+    for name in present[1:]:
+        total = total + measured[name]
+    return Plan(study, present, total)
+
+
+def _rounds(plan: Plan, desk: Desk) -> Vector:
+    study = plan.study
+    state, first = _resume(study, desk)
+    gone = {site for record in desk.store.rounds(study.digest) for site in _gone(record)}
+    for number in range(first, study.training.rounds + 1):
+        sites = tuple(name for name in plan.sites if name not in gone)
+        state, record = _round(Plan(study, sites, plan.statistics), desk, state, number)
+        desk.store.record(study.digest, record, optimizer.to_bytes(state))
+        gone |= _gone(record)
+    return final_model(state)
+
+
+def _gone(record: RoundRecord) -> set[str]:
+    return {site for site, reason in record.refused.items() if reason.startswith(FOR_GOOD)}
+
+
+def _resume(study: Study, desk: Desk) -> tuple[ServerState, int]:
+    found = desk.store.checkpoint(study.digest)
+    if found is None:
+        return ServerState.start(initial_model(study)), 1
+    return optimizer.from_bytes(found[1]), found[0] + 1
+
+
+def _round(
+    plan: Plan, desk: Desk, state: ServerState, number: int
+) -> tuple[ServerState, RoundRecord]:
+    """Train, aggregate, evaluate, record."""
+    study, started = plan.study, time.monotonic()
+    total = study.training.rounds
+    desk.store.say(study.digest, f"round {number} of {total}: training")
+    seen = Exchange([], {}, {})
+    mean, spent = _train(plan, desk, state.model, number, seen)
+    state = optimizer.step(state, mean, study.strategy, number, total)
+    evaluations = {}
+    if number == total or number % study.evaluation.every == 0:
+        desk.store.say(study.digest, f"round {number} of {total}: evaluating")
+        model = final_model(state) if number == total else state.model
+        evaluations = _evaluate(plan, desk, model, number, seen)
+    record = RoundRecord(
+        round=number,
+        seconds=round(time.monotonic() - started, 3),
+        bytes_received=seen.bytes_received,
+        replied=tuple(seen.replied),
+        missing=tuple(n for n in plan.sites if n not in seen.replied),
+        refused=seen.refused,
+        spent=spent,
+        evaluations=evaluations,
+        summary=summarise(evaluations) if evaluations else None,
+    )
+    _log_round(study, desk, record)
+    return state, record
+
+
+def _train(
+    plan: Plan, desk: Desk, model: Vector, number: int, seen: Exchange
+) -> tuple[Vector, dict[str, Spent]]:
+    """Ask for updates and fold each as it arrives; the weighted mean, and what each site spent."""
+    fold, spent = Fold(len(model)), dict[str, Spent]()
+    for said in desk.talk.ask(
+        plan.sites,
+        Train(statistics=plan.statistics),
+        Update,
+        round=number,
+        deadline_s=plan.study.sites.round_deadline_s,
+        vector=model,
+    ):
+        update = seen.note(said)
+        if update is None:
+            continue
+        try:
+            fold.add(said.vector, update.weight)
+        except ProtocolError as error:
+            seen.refused[said.site] = f"reply.protocol: {error}"
+            continue
+        seen.replied.append(said.site)
+        if update.spent is not None:
+            spent[said.site] = update.spent
+    _require_quorum(plan.study, f"round {number}", plan.sites, seen)
+    return fold.mean(), spent
+
+
+def _evaluate(
+    plan: Plan, desk: Desk, model: Vector, number: int, seen: Exchange
+) -> dict[str, SiteEvaluation]:
+    """What sites say of a model on their held-out patients; a silent site is left out."""
+    found = {}
+    for said in desk.talk.ask(
+        plan.sites,
+        Evaluate(statistics=plan.statistics),
+        Evaluated,
+        round=number,
+        deadline_s=plan.study.sites.round_deadline_s,
+        vector=model,
+    ):
+        message = seen.note(said)
+        if message is not None:
+            found[said.site] = message.evaluation
+    return {name: found[name] for name in plan.sites if name in found}
+
+
+def _require_quorum(study: Study, when: str, asked: tuple[str, ...], seen: Exchange) -> None:
+    if len(seen.replied) >= study.sites.min_sites:
+        return
+    reasons = [f"{site} refused ({reason})" for site, reason in sorted(seen.refused.items())]
+    silent = [name for name in asked if name not in seen.replied and name not in seen.refused]
+    if silent:
+        reasons.append(
+            f"no reply within {study.sites.round_deadline_s:g} s from {', '.join(silent)}"
+        )
+    raise StudyFailed(
+        f"{when}: {len(seen.replied)} of the {study.sites.min_sites} sites needed replied; "
+        + "; ".join(reasons)
+    )
+
+
+def _log_round(study: Study, desk: Desk, record: RoundRecord) -> None:
+    desk.log.append(
+        "round.aggregated",
+        actor=desk.actor,
+        study=study.digest,
+        round=record.round,
+        detail={"replied": str(len(record.replied)), "missing": str(len(record.missing))},
+    )
+    for site, reason in record.refused.items():
+        desk.log.append(
+            "node.dropped",
+            actor=desk.actor,
+            study=study.digest,
+            round=record.round,
+            reason=reason.split(":")[0],
+            detail={"site": site},
+        )
+
+
+ENDINGS: dict[Ending, Literal["run.completed", "run.failed", "run.stopped"]] = {
+    "completed": "run.completed",
+    "failed": "run.failed",
+    "stopped": "run.stopped",
+}
+
+
+def _end(study: Study, desk: Desk, state: Ending, cause: str) -> None:
+    """Store the end with its event, then tell the sites that can hear it."""
+    with desk.store.database.transaction():
+        desk.store.end(study.digest, state, cause, desk.now_ms())
+        desk.log.append(
+            ENDINGS[state],
+            actor=desk.actor,
+            outcome="failure" if state == "failed" else "success",
+            study=study.digest,
+            reason=cause[:200] or None,
+        )
+    names = tuple(desk.store.consents(study.digest))
+    try:
+        for _ in desk.talk.ask(names, Close(outcome=state), Closed, round=0, deadline_s=CLOSE_S):
+            pass
+    except CohortiumError:
+        pass  # a site that does not hear it finds out when it is asked nothing more

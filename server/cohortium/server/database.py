@@ -1,0 +1,57 @@
+"""The coordinator's one SQLite file."""
+
+from pathlib import Path
+
+from cohortium.common.audit.log import LOG_MIGRATION
+from cohortium.common.database import Database, open_database
+
+SCHEMA = """
+CREATE TABLE invitations (
+    site TEXT PRIMARY KEY,
+    token_sha256 TEXT NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    used_ms INTEGER
+) STRICT;
+CREATE TABLE sites (
+    name TEXT PRIMARY KEY,
+    node_key BLOB NOT NULL UNIQUE,
+    signing_key TEXT NOT NULL UNIQUE,
+    enrolled_ms INTEGER NOT NULL,
+    revoked_ms INTEGER
+) STRICT;
+CREATE TABLE studies (
+    digest TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    canonical BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('submitted', 'running', 'completed', 'failed', 'stopped')),
+    cause TEXT NOT NULL,
+    progress TEXT NOT NULL,
+    stop_by TEXT NOT NULL,
+    submitted_ms INTEGER NOT NULL,
+    ended_ms INTEGER
+) STRICT;
+CREATE TABLE consents (
+    study TEXT NOT NULL REFERENCES studies (digest),
+    site TEXT NOT NULL,
+    decision TEXT NOT NULL,
+    body BLOB NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (study, site)
+) STRICT;
+CREATE TABLE rounds (
+    study TEXT NOT NULL REFERENCES studies (digest),
+    round INTEGER NOT NULL,
+    record TEXT NOT NULL,
+    PRIMARY KEY (study, round)
+) STRICT;
+CREATE TABLE checkpoints (
+    study TEXT PRIMARY KEY REFERENCES studies (digest),
+    round INTEGER NOT NULL,
+    state BLOB NOT NULL
+) STRICT;
+"""
+
+
+def open_coordinator_database(path: Path) -> Database:
+    """Open coordinator.db, creating or upgrading it."""
+    return open_database(path, [SCHEMA, LOG_MIGRATION])

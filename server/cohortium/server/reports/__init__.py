@@ -1,0 +1,1 @@
+"""What people read about a study: one page, and the same numbers as JSON and CSV."""

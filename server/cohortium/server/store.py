@@ -1,0 +1,167 @@
+"""The coordinator's durable record: studies, consents, rounds and the checkpoint to go on from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cohortium.common.database import Database
+from cohortium.common.document import Document, canonical, parse_json
+from cohortium.common.errors import UsageError
+from cohortium.common.messages import Consent, Spent
+from cohortium.common.metrics.summary import Summary
+from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.study import Study
+
+State = Literal["submitted", "running", "completed", "failed", "stopped"]
+
+
+class RoundRecord(Document):
+    """What happened in a round, as far as the coordinator may know it."""
+
+    round: int
+    seconds: float
+    bytes_received: Mapping[str, int]
+    replied: tuple[str, ...]
+    missing: tuple[str, ...]
+    refused: Mapping[str, str]
+    spent: Mapping[str, Spent]
+    evaluations: Mapping[str, SiteEvaluation]
+    summary: Summary | None
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """A study with its state; `cause` explains a failure or stop, `progress` what it does now."""
+
+    study: Study
+    digest: str
+    state: State
+    cause: str
+    progress: str
+    stop_by: str
+    submitted_ms: int
+    ended_ms: int | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("completed", "failed", "stopped")
+
+
+class Store:
+    """Every change is durable when the method returns, or when the caller's transaction ends."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def submit(self, study: Study, now_ms: int) -> StudyRow:
+        """Queue a study; submitting the same one again changes nothing.
+
+        Raises:
+            UsageError: another study has that name.
+        """
+        rows = self.database.execute("SELECT digest FROM studies WHERE name = ?", (study.name,))
+        if rows and rows[0]["digest"] != study.digest:
+            raise UsageError(
+                f'another study is named "{study.name}" ({rows[0]["digest"][:12]}); '
+                "give this one another name"
+            )
+        if not rows:
+            self.database.execute(
+                "INSERT INTO studies VALUES (?, ?, ?, 'submitted', '', 'queued', '', ?, NULL)",
+                (study.digest, study.name, canonical(study), now_ms),
+            )
+        return self.study(study.name)
+
+    def study(self, name: str) -> StudyRow:
+        """A study by name, or by 8 or more digits of its digest."""
+        rows = self.database.execute(
+            "SELECT * FROM studies WHERE name = ? OR (length(?) >= 8 AND digest LIKE ? || '%')",
+            (name, name, name),
+        )
+        if not rows:
+            known = ", ".join(row.study.name for row in self.studies()) or "none yet"
+            raise UsageError(f'no study "{name}" was submitted here; known: {known}')
+        row = rows[0]
+        return StudyRow(
+            study=parse_json(row["canonical"], Study, "stored study"),
+            digest=row["digest"],
+            state=row["state"],
+            cause=row["cause"],
+            progress=row["progress"],
+            stop_by=row["stop_by"],
+            submitted_ms=row["submitted_ms"],
+            ended_ms=row["ended_ms"],
+        )
+
+    def studies(self) -> list[StudyRow]:
+        """All studies in the order of submission."""
+        rows = self.database.execute("SELECT name FROM studies ORDER BY submitted_ms, name")
+        return [self.study(row["name"]) for row in rows]
+
+    def begin(self, digest: str) -> None:
+        self.database.execute("UPDATE studies SET state = 'running' WHERE digest = ?", (digest,))
+
+    def end(self, digest: str, state: State, cause: str, now_ms: int) -> None:
+        """Put a study into a terminal state, with its cause."""
+        self.database.execute(
+            "UPDATE studies SET state = ?, cause = ?, progress = '', ended_ms = ? WHERE digest = ?",
+            (state, cause, now_ms, digest),
+        )
+
+    def say(self, digest: str, progress: str) -> None:
+        """What the study is doing, for those who watch."""
+        self.database.execute(
+            "UPDATE studies SET progress = ? WHERE digest = ? AND progress <> ?",
+            (progress, digest, progress),
+        )
+
+    def ask_to_stop(self, digest: str, by: str) -> None:
+        self.database.execute(
+            "UPDATE studies SET stop_by = ? WHERE digest = ? AND stop_by = ''", (by, digest)
+        )
+
+    def stop_requested(self, digest: str) -> str:
+        """Who asked the study to stop, or nothing."""
+        rows = self.database.execute("SELECT stop_by FROM studies WHERE digest = ?", (digest,))
+        return str(rows[0]["stop_by"]) if rows else ""
+
+    def decide(self, digest: str, site: str, consent: Consent, now_ms: int) -> None:
+        """Keep a site's last word."""
+        self.database.execute(
+            "INSERT INTO consents VALUES (?, ?, ?, ?, ?) ON CONFLICT (study, site) DO UPDATE "
+            "SET decision = excluded.decision, body = excluded.body, at_ms = excluded.at_ms",
+            (digest, site, consent.decision, canonical(consent), now_ms),
+        )
+
+    def consents(self, digest: str) -> dict[str, Consent]:
+        rows = self.database.execute(
+            "SELECT site, body FROM consents WHERE study = ? ORDER BY site", (digest,)
+        )
+        return {row["site"]: parse_json(row["body"], Consent, "stored consent") for row in rows}
+
+    def record(self, digest: str, record: RoundRecord, checkpoint: bytes) -> None:
+        """A finished round and the state to go on from, together."""
+        with self.database.transaction():
+            self.database.execute(
+                "INSERT INTO rounds VALUES (?, ?, ?)",
+                (digest, record.round, canonical(record).decode()),
+            )
+            self.database.execute(
+                "INSERT INTO checkpoints VALUES (?, ?, ?) ON CONFLICT (study) DO UPDATE "
+                "SET round = excluded.round, state = excluded.state",
+                (digest, record.round, checkpoint),
+            )
+
+    def rounds(self, digest: str, after: int = 0) -> list[RoundRecord]:
+        rows = self.database.execute(
+            "SELECT record FROM rounds WHERE study = ? AND round > ? ORDER BY round",
+            (digest, after),
+        )
+        return [parse_json(row["record"].encode(), RoundRecord, "stored round") for row in rows]
+
+    def checkpoint(self, digest: str) -> tuple[int, bytes] | None:
+        """The last finished round and the state after it."""
+        rows = self.database.execute(
+            "SELECT round, state FROM checkpoints WHERE study = ?", (digest,)
+        )
+        return (rows[0]["round"], rows[0]["state"]) if rows else None

@@ -1,0 +1,87 @@
+"""Putting sites together: means and pooled rates by hand, and what is hidden stays unknown."""
+
+import pytest
+
+from cohortium.common.metrics.summary import summarise, wilson
+from cohortium.common.metrics.tally import BinaryTally, SiteEvaluation
+
+HIDDEN = BinaryTally(
+    n=None,
+    positives=None,
+    correct=None,
+    tp=None,
+    fp=None,
+    tn=None,
+    fn=None,
+    log_loss=None,
+    auroc=None,
+    reason="fewer than 10 patients in a cell",
+)
+
+
+def tally(tp: int, fp: int, tn: int, fn: int) -> BinaryTally:
+    return BinaryTally(
+        n=tp + fp + tn + fn,
+        positives=tp + fn,
+        correct=tp + tn,
+        tp=tp,
+        fp=fp,
+        tn=tn,
+        fn=fn,
+        log_loss=0.5,
+        auroc=0.75,
+    )
+
+
+def site(women: BinaryTally, overall: BinaryTally) -> SiteEvaluation:
+    return SiteEvaluation(overall=overall, groups={"sex": {"female": women}})
+
+
+def test_two_sites_and_a_silent_one_by_hand() -> None:
+    summary = summarise(
+        {
+            "north": site(tally(3, 1, 5, 1), tally(30, 10, 50, 10)),  # 80 of 100 right
+            "south": site(HIDDEN, tally(10, 10, 0, 0)),  # 10 of 20 right
+            "east": site(HIDDEN, HIDDEN),
+        }
+    )
+    assert summary.accuracy.unweighted == pytest.approx(0.65)
+    assert summary.accuracy.weighted == pytest.approx(90 / 120)
+    assert summary.accuracy.sites == 2
+    assert summary.majority.unweighted == pytest.approx((0.6 + 0.5) / 2)
+    assert summary.sites["east"].accuracy is None
+    assert summary.sites["east"].reason == "fewer than 10 patients in a cell"
+    (women,) = summary.groups
+    assert (women.attribute, women.level, women.sites) == ("sex", "female", 3)
+    assert women.accuracy.value == pytest.approx(0.8)
+    assert (women.accuracy.of, women.accuracy.sites_shown) == (10, 1)
+    assert women.sensitivity.value == pytest.approx(3 / 4)
+    assert women.selection_rate.value == pytest.approx(4 / 10)
+
+
+def test_sensitivity_of_a_group_without_positives_is_unknown_not_zero() -> None:
+    women = summarise({"north": site(tally(0, 2, 8, 0), tally(5, 5, 5, 5))}).groups[0]
+    assert (women.sensitivity.value, women.sensitivity.low, women.sensitivity.of) == (None, None, 0)
+    assert women.accuracy.value == pytest.approx(0.8)
+
+
+def test_nobody_measured_is_unknown() -> None:
+    summary = summarise({"east": site(HIDDEN, HIDDEN)})
+    assert (summary.accuracy.unweighted, summary.accuracy.weighted) == (None, None)
+    assert summary.accuracy.sites == 0
+    assert summarise({}).accuracy.unweighted is None
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [  # Newcombe 1998, Statistics in Medicine 17, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_intervals_equal_the_published_ones(
+    successes: int, trials: int, low: float, high: float
+) -> None:
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)

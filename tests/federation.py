@@ -1,0 +1,263 @@
+"""A whole federation in one process: real sites, real codec, policy and ledger, no sockets."""
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from cohortium.client import rounds
+from cohortium.client.approvals import approval_of
+from cohortium.client.config import CoordinatorPeer, DatasetConfig, SiteDir, site_toml
+from cohortium.client.site import Site, open_site
+from cohortium.common.audit.events import Actor
+from cohortium.common.audit.log import EventLog
+from cohortium.common.identity import SigningKey, VerifyKey
+from cohortium.common.study import Study, load_study
+from cohortium.server.conversation import Conversation
+from cohortium.server.coordinator import Desk
+from cohortium.server.database import open_coordinator_database
+from cohortium.server.store import Store
+
+COORDINATOR = "consortium"
+
+SCHEMA = """
+name = "ward"
+
+[columns.age]
+kind = "number"
+low = 18
+high = 100
+unit = "years"
+
+[columns.sex]
+kind = "flag"
+no_label = "female"
+yes_label = "male"
+
+[columns.marker]
+kind = "number"
+low = 0
+high = 10
+
+[columns.ill]
+kind = "flag"
+"""
+
+PRIVATE = """
+[training]
+rounds = 4
+batches = "poisson"
+local_steps = 5
+sample_rate = 0.2
+learning_rate = 0.5
+
+[privacy]
+mechanism = "gaussian"
+epsilon = 3.0
+delta = 1e-5
+clip_norm = 1.0
+"""
+
+PLAIN = """
+[training]
+rounds = 4
+batches = "shuffle"
+batch_size = 16
+local_steps = 10
+learning_rate = 0.2
+
+[privacy]
+mechanism = "none"
+"""
+
+STUDY = """
+name = "ward-study"
+
+[purpose]
+text = "Tell ill from well patients by age, sex and marker."
+duo = "HMB"
+legal_basis = "test data, nobody's"
+
+[data]
+schema = "schema.toml"
+dataset = "ward"
+features = ["age", "sex", "marker"]
+
+[task]
+kind = "binary"
+label = "ill"
+positive_codes = ["1"]
+
+[model]
+name = "logistic"
+
+[split]
+test_fraction = 0.3
+
+[fairness]
+attributes = ["sex", "age"]
+[fairness.bands]
+age = [50]
+
+[sites]
+names = ["a", "b", "c"]
+min_sites = 2
+round_deadline_s = 60.0
+approval_deadline_s = 5.0
+"""
+
+
+def clock() -> datetime:
+    return datetime.now(UTC)
+
+
+def write_ward(path: Path, seed: int, patients: int = 200) -> Path:
+    """A table in which marker and age decide, with noise, who is ill."""
+    rng = np.random.default_rng(seed)
+    age = rng.integers(20, 90, patients)
+    sex = rng.integers(0, 2, patients)
+    marker = rng.uniform(0, 10, patients)
+    score = (marker - 5) + (age - 55) / 20 + rng.normal(0, 1, patients)
+    rows = zip(age, sex, marker, (score > 0).astype(int), strict=True)
+    lines = [f"{a},{s},{m:.2f},{ill}" for a, s, m, ill in rows]
+    path.write_text("age,sex,marker,ill\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def write_study(directory: Path, *parts: str, name: str = "ward-study") -> Study:
+    """schema.toml and study.toml made of STUDY and `parts`; returns the loaded study."""
+    (directory / "schema.toml").write_text(SCHEMA)
+    text = STUDY.replace("ward-study", name) + "".join(textwrap.dedent(part) for part in parts)
+    (directory / "study.toml").write_text(text)
+    return load_study(directory / "study.toml")
+
+
+def make_site(
+    root: Path,
+    name: str,
+    coordinator: VerifyKey,
+    *,
+    patients: int = 200,
+    policy: Mapping[str, str] | None = None,
+    epsilon_cap: float = 10.0,
+) -> Site:
+    """A site as `join` and `data add` would leave it, with a policy that allows the test study."""
+    directory = SiteDir(root)
+    (root / "keys").mkdir(parents=True)
+    SigningKey.generate().save(directory.signing_key)
+    peer = CoordinatorPeer(
+        name=COORDINATOR,
+        fleet_address="127.0.0.1:1",
+        signing_key=coordinator.text,
+        ca_fingerprint="",
+    )
+    text = site_toml(name, peer)
+    for key, value in {"purposes": '["HMB"]', **(policy or {})}.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"{key} ="))
+        text = text.replace(line, f"{key} = {value}")
+    directory.config.write_text(text)
+    table = write_ward(root / "ward.csv", seed=sum(map(ord, name)), patients=patients)
+    (root / "schema.toml").write_text(SCHEMA)
+    directory.write_dataset(
+        "ward",
+        DatasetConfig(
+            path=table,
+            schema_file=root / "schema.toml",
+            epsilon_cap=epsilon_cap,
+            delta_cap=1e-5,
+        ),
+    )
+    return open_site(root)
+
+
+def approve(site: Site, study: Study, person: str = "Dr. Weiss") -> None:
+    """What `site approve` does."""
+    site.studies.receive(study, site.now_ms())
+    site.approvals.add(approval_of(study, site.name, person, "2026-11-22T12:00:00.000Z"), site.key)
+
+
+@dataclass
+class InProcessSites:
+    """`Sites` by function call; `wire` keeps every byte that went either way."""
+
+    sites: Mapping[str, Site]
+    wire: list[tuple[str, bytes, bytes]] = field(default_factory=list)
+
+    def ask(self, requests: Mapping[str, bytes], deadline_s: float) -> Iterator[tuple[str, bytes]]:
+        for name, request in requests.items():
+            if name in self.sites:
+                reply = rounds.answer(request, self.sites[name])
+                self.wire.append((name, request, reply))
+                yield name, reply
+
+
+@dataclass
+class Federation:
+    """A coordinator with its sites."""
+
+    root: Path
+    key: SigningKey
+    sites: dict[str, Site]
+    store: Store
+    log: EventLog
+    transport: InProcessSites
+
+    @property
+    def actor(self) -> Actor:
+        return Actor(type="coordinator", id=COORDINATOR, auth="local")
+
+    def desk(self, study: Study) -> Desk:
+        """As the daemon makes it, after `study submit`."""
+        self.store.submit(study, 0)
+        talk = Conversation(
+            study=study.digest,
+            coordinator=COORDINATOR,
+            key=self.key,
+            peers={name: site.key.public for name, site in self.sites.items()},
+            sites=self.transport,
+            stopped=lambda: self.store.stop_requested(study.digest),
+            now_ms=lambda: int(clock().timestamp() * 1000),
+        )
+        return Desk(
+            talk=talk,
+            store=self.store,
+            log=self.log,
+            actor=self.actor,
+            now_ms=talk.now_ms,
+            sleep=lambda _: None,
+        )
+
+
+def federate(
+    root: Path,
+    names: tuple[str, ...] = ("a", "b", "c"),
+    *,
+    policy: Mapping[str, str] | None = None,
+    epsilon_cap: float = 10.0,
+    patients: int = 200,
+) -> Federation:
+    """A coordinator and so many enrolled sites below `root`."""
+    key = SigningKey.generate()
+    sites = {
+        name: make_site(
+            root / name,
+            name,
+            key.public,
+            policy=policy,
+            epsilon_cap=epsilon_cap,
+            patients=patients,
+        )
+        for name in names
+    }
+    database = open_coordinator_database(root / "coordinator.db")
+    return Federation(
+        root=root,
+        key=key,
+        sites=sites,
+        store=Store(database),
+        log=EventLog(database, COORDINATOR, COORDINATOR, clock),
+        transport=InProcessSites(sites),
+    )
