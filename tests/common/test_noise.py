@@ -74,6 +74,19 @@ def test_a_forked_process_does_not_draw_its_parents_noise() -> None:
     assert not set(theirs) & set(source.uniform(4))
 
 
+def test_each_value_is_the_sum_of_four_draws() -> None:
+    class Counting(NoiseSource):
+        drawn = 0
+
+        def normals(self, pairs: int) -> np.ndarray:
+            self.drawn += 2 * pairs
+            return super().normals(pairs)
+
+    source = Counting()
+    source.gaussian((BLOCK + 1000,), 1.0)
+    assert source.drawn == 4 * (BLOCK + 1000)
+
+
 def test_shape_and_type_are_kept_for_any_size() -> None:
     for shape in [(), (0,), (1,), (3, 5), (BLOCK + 1,)]:
         noise = gaussian(shape, 1.0)

@@ -44,14 +44,25 @@ def held_out(patients: list[int], chosen: Study, site: str = "north") -> set[int
     return set(rows.patients[~train_mask(rows, chosen, site)].tolist())
 
 
-@given(rows=st.lists(st.integers(0, 30), min_size=8), seed=st.integers(0, 2**31))
+@given(rows=st.lists(st.integers(0, 30)), seed=st.integers(0, 2**31))
 def test_a_patient_is_never_on_both_sides(rows: list[int], seed: int) -> None:
-    patients = [*rows, 100, 101, 102]  # enough for one held out of four or more
+    patients = [*rows, *range(100, 200)]  # enough that neither side is ever empty
     mask = train_mask(table(patients), study(seed), "north")
     train = {patient for patient, kept in zip(patients, mask, strict=True) if kept}
     test = {patient for patient, kept in zip(patients, mask, strict=True) if not kept}
     assert train.isdisjoint(test)
-    assert len(test) == round(0.25 * len(set(patients)))
+
+
+@given(seed=st.integers(0, 2**31))
+def test_a_patient_who_joins_or_leaves_moves_nobody_else(seed: int) -> None:
+    patients = list(range(60))
+    without = held_out(patients[:-1], study(seed))
+    assert held_out(patients, study(seed)) - {59} == without
+
+
+def test_the_share_held_out_is_the_one_asked_for() -> None:
+    patients = list(range(20_000))
+    assert len(held_out(patients, study(seed=5))) / 20_000 == pytest.approx(0.25, abs=0.01)
 
 
 def test_a_split_is_the_same_again_and_differs_by_seed_and_site() -> None:
@@ -69,11 +80,11 @@ def test_a_keyed_patient_keeps_its_side_at_another_site_and_in_another_row_order
 
 
 @pytest.mark.parametrize("patients", [[1], [1, 1, 1], [1, 2]])
-def test_too_few_patients_to_hold_one_out_is_refused(patients: list[int]) -> None:
-    with pytest.raises(DataError, match="held out"):
-        train_mask(table(patients), study(fraction=0.2), "north")
-    with pytest.raises(DataError, match="left to train on"):
-        train_mask(table(patients), study(fraction=0.9), "north")
+def test_too_few_patients_for_both_sides_are_refused(patients: list[int]) -> None:
+    with pytest.raises(DataError, match="no row is held out"):
+        train_mask(table(patients), study(fraction=1e-9), "north")
+    with pytest.raises(DataError, match="no row is left to train on"):
+        train_mask(table(patients), study(fraction=1 - 1e-9), "north")
 
 
 inputs = st.lists(

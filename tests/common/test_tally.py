@@ -84,6 +84,21 @@ def test_what_cannot_be_measured_is_unknown_not_zero() -> None:
     assert nobody.reason == "no patients"
 
 
+def test_patients_without_an_answer_join_a_declared_level_of_that_name() -> None:
+    labels = ("female", "male", "unknown")
+    sex = {"kind": "category", "codes": ("F", "M", "U"), "labels": labels}
+    columns = {**STUDY.data_model.model_dump()["columns"], "sex": sex}
+    values = {**STUDY.model_dump(), "data_model": {"name": "ward", "columns": columns}}
+    chosen = parse(values, Study, "study.toml")
+    levels = np.array([0, 2, -1], dtype=np.int16)
+    found = measure(np.full(3, 0.7), np.ones(3, np.float32), {"sex": levels}, chosen)
+    assert {name: tally.n for name, tally in found.groups["sex"].items()} == {
+        "female": 1,
+        "male": 0,
+        "unknown": 2,
+    }
+
+
 @pytest.mark.parametrize("broken", [float("nan"), 1.5, -0.1])
 def test_a_model_that_gives_no_probabilities_is_refused(broken: float) -> None:
     scores = np.array([0.9, broken], dtype=np.float32)

@@ -45,6 +45,7 @@ def site(name: str, **values: object) -> SiteReport:
         "accuracy": 0.8125,
         "auroc": 0.87654,
         "log_loss": 0.43219,
+        "majority": 0.5234,
         "n": 64,
         "messages": (Traffic(kind="update", count=10, bytes=12_340),),
         **values,
@@ -135,7 +136,7 @@ def test_every_row_of_every_table_is_on_the_page() -> None:
     for name, table in made.items():
         assert shown[f"table-{name}"] == [[cell.text for cell in row] for row in table.rows]
     assert [len(made[name].rows) for name in ("results", "sites", "groups", "rounds")] == [
-        5,
+        4,
         2,
         2,
         3,
@@ -156,7 +157,7 @@ def test_what_is_suppressed_is_said_in_words_and_never_zero(tmp_path: Path) -> N
     write_report(report(), tmp_path)
     shown = page_tables((tmp_path / "report.html").read_text(encoding="utf-8"))
     male = shown["table-groups"][1]
-    assert male[2:7] == ["suppressed: fewer than 11 patients"] * 5
+    assert male[2:6] == ["suppressed: fewer than 11 patients"] * 4
     assert shown["table-results"][1][1:3] == ["not shown", "not shown"]
     row = csv_rows(tmp_path / "groups.csv")[1]
     assert [row["accuracy"], row["accuracy_low"], row["test_patients"]] == ["", "", ""]
@@ -169,7 +170,14 @@ def test_page_csv_and_json_tell_the_same_numbers(tmp_path: Path) -> None:
     write_report(data, tmp_path)
     shown = page_tables((tmp_path / "report.html").read_text(encoding="utf-8"))
     result = csv_rows(tmp_path / "results.csv")[0]
-    assert shown["table-results"][0] == ["northgate", "64", "81.2\u00a0%", "0.877", "0.432"]
+    assert shown["table-results"][0] == [
+        "northgate",
+        "64",
+        "81.2\u00a0%",
+        "52.3\u00a0%",
+        "0.877",
+        "0.432",
+    ]
     assert numbers.percent(float(result["accuracy"])) == "81.2\u00a0%"
     assert (result["auroc"], result["log_loss"]) == ("0.87654", "0.43219")
     spent = csv_rows(tmp_path / "privacy.csv")[0]

@@ -96,7 +96,8 @@ class Ledger:
         """Write the row (inside the caller's transaction) and return its id."""
         self.check(mechanism)
         self._database.execute(
-            "INSERT INTO ledger (dataset, study, round, mechanism, spent_ms) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO ledger (dataset, study, round, mechanism, spent_ms) "
+            "VALUES (?, ?, ?, ?, ?)",
             (self._dataset.name, study, round, canonical(mechanism).decode(), now_ms),
         )
         return int(self._database.execute("SELECT last_insert_rowid()")[0][0])

@@ -1,12 +1,10 @@
 """A gRPC channel to the coordinator that trusts one CA and nothing else."""
 
-import os
-
 import grpc
 
 from cohortium.common.errors import IdentityError, UnreachableError
 
-MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC's own ceiling; Flower splits nothing smaller for us
+MAX_MESSAGE_BYTES = 2**31 - 1  # gRPC's own ceiling; a payload is one object
 OPTIONS = (
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -19,11 +17,9 @@ OPTIONS = (
 def open_channel(address: str, ca_certificate: bytes) -> grpc.Channel:
     """Open a TLS channel to `host:port`; nothing is sent before the first call.
 
-    gRPC's C core would write failed handshakes to standard error; what they mean is in the
-    error that a call raises, and `explain` puts it into words.
+    gRPC's C core writes failed handshakes to standard error unless GRPC_VERBOSITY was NONE when
+    grpc was first imported; the command line sets it. `explain` says what they mean.
     """
-    if os.environ.get("GRPC_VERBOSITY", "error").lower() == "error":  # Flower's default
-        os.environ["GRPC_VERBOSITY"] = "NONE"
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca_certificate), OPTIONS)
 
 

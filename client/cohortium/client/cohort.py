@@ -10,7 +10,12 @@ from cohortium.client.data.table import read_table
 from cohortium.common import bands
 from cohortium.common.document import digest
 from cohortium.common.errors import RefusedError
-from cohortium.common.preprocessing.encode import Encoded, encode, site_statistics
+from cohortium.common.preprocessing.encode import (
+    Encoded,
+    encode,
+    require_both_classes,
+    site_statistics,
+)
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.common.table import Table
@@ -63,7 +68,10 @@ def load_table(study: Study, dataset: Dataset) -> Table:
 
 def prepare(table: Table, study: Study, site: str, statistics: Statistics | None = None) -> Cohort:
     """Encode a table for one study; raises DataError for what cannot be trained on."""
-    return _split(encode(table, study, site, statistics))
+    encoded = encode(table, study, site, statistics)
+    if study.task.one_class_sites == "refuse":
+        require_both_classes(encoded, site)
+    return _split(encoded)
 
 
 def measure(table: Table, study: Study, site: str) -> Statistics:

@@ -12,7 +12,7 @@ daemon.json          what the daemon last said of itself
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tomli_w
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -49,7 +49,7 @@ class SiteConfig(Document):
     """site.toml"""
 
     name: Name
-    device: str = "auto"
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     threads: PositiveInt = 1
     coordinator: CoordinatorPeer
     policy: Policy
@@ -123,8 +123,8 @@ class SiteDir:
         unknown = set(config.policy.purposes) - set(DUO_CODES)
         if unknown:
             raise DocumentError(
-                f"{self.config}: policy.purposes: {sorted(unknown)} are no Data Use Ontology codes; "
-                f"known: {', '.join(DUO_CODES)}"
+                f"{self.config}: policy.purposes: {sorted(unknown)} are no Data Use Ontology "
+                f"codes; known: {', '.join(DUO_CODES)}"
             )
         return config
 

@@ -17,35 +17,15 @@ from cohortium.common import arrays
 from cohortium.common.metrics.disclosure import suppress
 from cohortium.common.metrics.tally import SiteEvaluation, measure
 from cohortium.common.models.building import build_seeded
-from cohortium.common.privacy.accounting import Mechanism, Sampler, noise_multiplier
+from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource
+from cohortium.common.privacy.plan import planned
 from cohortium.common.study import Study
 
 Vector = npt.NDArray[np.float32]
 
 NO_CLIPPING = 1e30  # without privacy a gradient keeps its length
 EVALUATION_ROWS = 65_536
-
-
-def planned(study: Study, rounds: int = 1) -> Mechanism | None:
-    """What so many rounds of the study will run; None without privacy.
-
-    The noise multiplier is the one at which all of the study's rounds together cost its epsilon.
-    """
-    privacy, training = study.privacy, study.training
-    if privacy.mechanism == "none":
-        return None
-    assert privacy.epsilon is not None
-    assert privacy.delta is not None
-    sampler: Sampler = "full-batch" if training.batches == "full" else "poisson"
-    rate = training.sample_rate or 1.0
-    total = training.rounds * training.local_steps
-    return Mechanism(
-        sampler=sampler,
-        sample_rate=rate,
-        noise_multiplier=noise_multiplier(privacy.epsilon, privacy.delta, rate, total, sampler),
-        steps=rounds * training.local_steps,
-    )
 
 
 def weight(study: Study, cohort: Cohort) -> float:

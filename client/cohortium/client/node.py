@@ -53,7 +53,7 @@ from cohortium.common.errors import CohortiumError, IdentityError, UnreachableEr
 from cohortium.common.identity import load_node_key, node_public_pem
 
 PAYLOAD = "payload"  # the record's name and its only key, at both ends
-HEARTBEAT_S = 15.0  # Flower takes a node for dead after twice that
+HEARTBEAT_S = 10.0  # the least that Flower allows; a silent node is dead after twice that
 ACTIVATION_PATIENCE_S = 2 * HEARTBEAT_S + 5.0
 POLL_S = (0.1, 1.0)  # right after a message, and when long idle
 POLL_SHARE = 0.1  # waiting adds at most this share to the time since the last message

@@ -34,6 +34,7 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.privacy.plan import planned
 from cohortium.common.study import Study
 
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
@@ -189,7 +190,7 @@ def _may_take_part(site: Site, study: Study) -> None:
             f'no dataset "{study.data.dataset}" is registered at this site; the site operator '
             f"runs `cohortium site data add {study.data.dataset} ...`",
         )
-    plan = local_round.planned(study, study.training.rounds)
+    plan = planned(study, study.training.rounds)
     if plan is not None and not site.ledger(study).has(study.digest):
         site.ledger(study).check_delta(study)
         site.ledger(study).check(plan)
@@ -230,9 +231,9 @@ def _train(request: Request) -> Answer:
         raise ProtocolError("rounds count from 1")
     cohort = site.cohort(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy)
-    planned = local_round.planned(study)
-    if planned is not None:
-        site.ledger(study).check(planned)
+    plan = planned(study)
+    if plan is not None:
+        site.ledger(study).check(plan)
     update = local_round.train(study, cohort, start, header.round, site.name, site.device)
     return Answer(
         Update(

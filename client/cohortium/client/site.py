@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cohortium.client.approvals import Approvals
-from cohortium.client.budget import Ledger
 from cohortium.client.cohort import Cohort, load_table, measure, prepare
 from cohortium.client.config import Policy, SiteConfig, SiteDir
 from cohortium.client.database import open_site_database
@@ -21,6 +21,9 @@ from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.common.table import Table
+
+if TYPE_CHECKING:
+    from cohortium.client.budget import Ledger
 
 logger = logging.getLogger("cohortium.site")
 
@@ -65,7 +68,9 @@ class Site:
     def now_ms(self) -> int:
         return int(self.clock().timestamp() * 1000)
 
-    def ledger(self, study: Study) -> Ledger:
+    def ledger(self, study: Study) -> "Ledger":
+        from cohortium.client.budget import Ledger  # slow to import: the accountants
+
         return Ledger(self.database, self.directory.load_dataset(study.data.dataset))
 
     def cohort(self, study: Study, statistics: Statistics | None = None) -> Cohort:

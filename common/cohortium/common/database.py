@@ -92,6 +92,23 @@ class Database:
         self.close()
 
 
+def attach_database(path: Path) -> Database:
+    """Open a database that exists as it is, whatever its format.
+
+    Raises:
+        CohortiumError: there is none, or it cannot be opened.
+    """
+    if not path.exists():
+        raise CohortiumError(f"{path}: no such file; check the directory")
+    database = _connect(path)
+    try:
+        _configure(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
 def open_database(path: Path, migrations: Sequence[str]) -> Database:
     """Open or create a database that only its owner can read, and bring it up to date.
 
@@ -103,12 +120,7 @@ def open_database(path: Path, migrations: Sequence[str]) -> Database:
         CohortiumError: cannot be opened, is no database, or was made by a newer program.
     """
     _own(path)
-    with _one_line_errors(path):
-        connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
-    connection.row_factory = sqlite3.Row
-    database = Database(path, connection)
+    database = _connect(path)
     try:
         _configure(database)
         _migrate(database, migrations)
@@ -116,6 +128,15 @@ def open_database(path: Path, migrations: Sequence[str]) -> Database:
         database.close()
         raise
     return database
+
+
+def _connect(path: Path) -> Database:
+    with _one_line_errors(path):
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+    connection.row_factory = sqlite3.Row
+    return Database(path, connection)
 
 
 def _own(path: Path) -> None:

@@ -61,6 +61,8 @@ class FlagColumn(Document):
     def _distinct(self) -> Self:
         if self.no == self.yes:
             raise ValueError(f'no and yes are both "{self.no}"')
+        if self.no_label == self.yes_label:
+            raise ValueError(f'no_label and yes_label are both "{self.no_label}"')
         return self
 
     @property
@@ -86,6 +88,8 @@ class CategoryColumn(Document):
             raise ValueError("codes holds a code twice")
         if self.labels and len(self.labels) != len(self.codes):
             raise ValueError(f"{len(self.codes)} codes but {len(self.labels)} labels")
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels holds a label twice")
         return self
 
 

@@ -53,12 +53,17 @@ class Data(Document):
 
 
 class Task(Document):
-    """What is predicted. Binary: `label` above a threshold, or one of the positive codes."""
+    """What is predicted. Binary: `label` above a threshold, or one of the positive codes.
+
+    one_class_sites: `refuse` a site whose training patients all have the same label, which is
+    nearly always a mistake, or `allow` it, as where a clinic sees only the ill.
+    """
 
     kind: Literal["binary"]
     label: Name
     positive_above: float | None = None
     positive_codes: tuple[Code, ...] = ()
+    one_class_sites: Literal["refuse", "allow"] = "refuse"
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -72,8 +77,8 @@ class Preprocessing(Document):
 
     scaling: `public-range` uses the schema's public bounds; `federated-standard` one mean and
     deviation over all sites; `site-standard` each site's own (for reproducing papers); `none`.
-    missing: `indicator` adds one column per input that has gaps in the schema's eyes and puts the
-    public centre in; `impute` only puts the centre in; `exclude` leaves the row out.
+    missing: a gap gets the column's public centre (`impute`), the same and, for the columns in
+    missing_indicators, one more input that says so (`indicator`), or costs the row (`exclude`).
     site_intercept: one 0/1 input per site, so that base rates may differ.
     """
 
@@ -254,6 +259,20 @@ class Study(Document):
         return self
 
     @model_validator(mode="after")
+    def _indicators_are_inputs(self) -> Self:
+        indicators = self.preprocessing.missing_indicators
+        if indicators and self.preprocessing.missing != "indicator":
+            raise ValueError(
+                'preprocessing.missing_indicators: only with preprocessing.missing = "indicator"'
+            )
+        for name in indicators:
+            if name not in self.data.features:
+                raise ValueError(
+                    f'preprocessing.missing_indicators: "{name}" is not in data.features'
+                )
+        return self
+
+    @model_validator(mode="after")
     def _label_rule_fits(self) -> Self:
         column = self.data_model.columns[self.task.label]
         if isinstance(column, NumberColumn):
@@ -285,7 +304,8 @@ class Study(Document):
         if self.training.batches == "shuffle":
             raise ValueError(
                 'training.batches = "shuffle" cannot be private: epsilon is computed for Poisson '
-                'or full batches, and shuffling spends more than it reports; use "poisson" or "full"'
+                "or full batches, and shuffling spends more than it reports; "
+                'use "poisson" or "full"'
             )
         if self.preprocessing.scaling in ("federated-standard", "site-standard"):
             raise ValueError(

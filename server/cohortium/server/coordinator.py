@@ -6,7 +6,7 @@ round: to resume is to call `run_study` again.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from cohortium.common import arrays
@@ -28,6 +28,7 @@ from cohortium.common.messages import (
     Train,
     Update,
     Vector,
+    kind_of,
 )
 from cohortium.common.metrics.summary import summarise
 from cohortium.common.metrics.tally import SiteEvaluation
@@ -80,14 +81,15 @@ class Plan:
 class Exchange:
     """What one round gathered besides the model."""
 
-    replied: list[str]
-    bytes_received: dict[str, int]
-    refused: dict[str, str]
+    replied: list[str] = field(default_factory=list)
+    received: dict[str, dict[str, int]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def note(self, said: Said[M]) -> M | None:
         """Count the bytes and remember a refusal; the message if it is none."""
-        received = self.bytes_received.get(said.site, 0)
-        self.bytes_received[said.site] = received + said.bytes
+        kinds = self.received.setdefault(said.site, {})
+        kind = kind_of(said.message)
+        kinds[kind] = kinds.get(kind, 0) + said.bytes
         if isinstance(said.message, Refusal):
             self.refused[said.site] = f"{said.message.rule}: {said.message.explanation}"
             return None
@@ -158,7 +160,7 @@ def _quorum(study: Study, decided: dict[str, Consent]) -> tuple[str, ...]:
         for name, consent in decided.items()
         if consent.decision == "refused"
     ]
-    silent = [name for name in study.sites.names if name not in decided]
+    silent = [n for n in study.sites.names if n not in decided or _open(decided[n])]
     if silent:
         reasons.append(f"no decision in time: {', '.join(silent)}")
     raise StudyFailed(
@@ -179,6 +181,7 @@ def _consent(message: Consent | Refusal) -> Consent:
 
 def _note_decision(study: Study, desk: Desk, site: str, consent: Consent) -> None:
     if _open(consent):
+        desk.store.decide(study.digest, site, consent, desk.now_ms())
         return
     with desk.store.database.transaction():
         desk.store.decide(study.digest, site, consent, desk.now_ms())
@@ -209,7 +212,7 @@ def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
     if study.preprocessing.scaling != "federated-standard":
         return Plan(study, sites, None)
     measured: dict[str, Statistics] = {}
-    seen = Exchange([], {}, {})
+    seen = Exchange()
     deadline_s = study.sites.round_deadline_s
     for said in desk.talk.ask(sites, Measure(), Measured, round=0, deadline_s=deadline_s):
         if (message := seen.note(said)) is not None:
@@ -253,7 +256,7 @@ def _round(
     study, started = plan.study, time.monotonic()
     total = study.training.rounds
     desk.store.say(study.digest, f"round {number} of {total}: training")
-    seen = Exchange([], {}, {})
+    seen = Exchange()
     mean, spent = _train(plan, desk, state.model, number, seen)
     state = optimizer.step(state, mean, study.strategy, number, total)
     evaluations = {}
@@ -264,7 +267,7 @@ def _round(
     record = RoundRecord(
         round=number,
         seconds=round(time.monotonic() - started, 3),
-        bytes_received=seen.bytes_received,
+        received=seen.received,
         replied=tuple(seen.replied),
         missing=tuple(n for n in plan.sites if n not in seen.replied),
         refused=seen.refused,

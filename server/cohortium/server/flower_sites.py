@@ -9,20 +9,29 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 import httpx
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.constant import SubStatus
 from flwr.common.serde import run_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.runtime_pb2 import (
     ClaimTaskRequest,
+    PullAppMessagesRequest,
     PullPendingTasksRequest,
     PullTaskInputRequest,
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
 )
-from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+)
 from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
@@ -37,13 +46,14 @@ from cohortium.server.superlink import SuperLink
 
 PAYLOAD = "payload"  # the record's name and its only key, at both ends
 MESSAGE_TYPE = "query.cohortium"
+MAX_OBJECTS = 3  # Flower's message, its record dictionary, and the record
 HEARTBEAT_S = 10.0
 CLAIM_TIMEOUT_S = 20.0
-BLIP_S = 5.0  # a call that fails for longer is reported; `ask` goes on until its deadline
+BLIP_S = 2.0  # a call that fails for longer is reported; `ask` goes on until its deadline
 LATE_S = 10.0  # a reply is kept that much longer than asked for
 POLL_S = (0.05, 0.5)  # at first and at most
 POLL_SHARE = 0.05  # waiting adds at most this share to the time that the sites took
-BATCH_BYTES = 1_000_000  # larger messages are moved one at a time, to save memory
+BATCH_BYTES = 1_000_000  # larger requests are pushed one at a time, to save memory
 
 T = TypeVar("T")
 
@@ -100,15 +110,20 @@ class FlowerSites:
         for batch in _batches(list(requests), size):
             part = {site: requests[site] for site in batch}
             pending |= self._push(part, deadline_s + LATE_S, deadline)
+        announced: dict[str, ObjectTree] = {}
         while pending:
+            announced |= self._announced(list(pending.keys() - announced.keys()), deadline)
             arrived = 0
-            for batch in _batches(list(pending), size):
-                for message in self._pull(batch, deadline):
-                    arrived += 1
-                    site = pending.pop(message.metadata.reply_to_message_id)
-                    reply = self._open(site, message)
-                    if reply is not None:
-                        yield site, reply
+            for message_id, tree in list(announced.items()):
+                try:
+                    reply = self._fetch(pending[message_id], tree, deadline)
+                except ObjectUnavailableError:
+                    continue  # announced, and still being uploaded: others come first
+                del announced[message_id]
+                arrived += 1
+                site = pending.pop(message_id)
+                if reply is not None:
+                    yield site, reply
             if time.monotonic() >= deadline:
                 return
             if pending and not arrived:
@@ -194,11 +209,45 @@ class FlowerSites:
         sent.pop("", None)
         return sent
 
-    def _pull(self, message_ids: list[str], deadline: float) -> Iterator[Message]:
-        """Replies that are there; each is forgotten here before the next is asked for."""
-        messages = self._until(deadline, lambda: list(self._grid.pull_messages(message_ids)))
-        while messages:
-            yield messages.pop()
+    def _announced(self, message_ids: list[str], deadline: float) -> dict[str, ObjectTree]:
+        """The objects of each reply that has arrived, by the id of the request it answers.
+
+        The SuperLink's own record says which request that is, not the reply, which a hostile
+        site may have written as it likes.
+        """
+        if not message_ids:
+            return {}
+        request = PullAppMessagesRequest(message_ids=message_ids)
+        client = self._grid._runtime_client
+        reply = self._until(deadline, lambda: client.PullMessages(request))
+        trees = zip(reply.messages_list, reply.message_object_trees, strict=True)
+        return {str(proto.metadata.reply_to_message_id): tree for proto, tree in trees}
+
+    def _fetch(self, site: str, tree: ObjectTree, deadline: float) -> bytes | None:
+        """Fetch one reply, or note in `failures` why there is none.
+
+        Raises:
+            ObjectUnavailableError: the site has not uploaded all of it yet.
+        """
+        ids = [one.object_id for one in islice(iterate_object_tree(tree), MAX_OBJECTS + 1)]
+        if len(ids) > MAX_OBJECTS:
+            self.failures[site] = "the reply is not one block of bytes"
+            return None
+        client, run_id = self._grid._runtime_client, self.run_id
+        pull = make_pull_object_fn_protobuf(client.PullObject, self._grid.node, run_id)
+        try:
+            contents = {one: self._until(deadline, partial(pull, one)) for one in ids}
+            received = ConfirmMessageReceivedRequest(
+                node=self._grid.node, run_id=run_id, message_object_id=tree.object_id
+            )
+            self._until(deadline, lambda: client.ConfirmMessageReceived(received))
+            message = inflate_object_from_contents(tree.object_id, contents)
+        except (UnreachableError, ObjectUnavailableError):
+            raise
+        except Exception as error:  # the boundary: a hostile site may upload anything
+            self.failures[site] = f"the reply cannot be read ({type(error).__name__})"
+            return None
+        return self._open(site, message)
 
     def _pause(self, waited_s: float, deadline: float) -> None:
         pause_s = min(max(waited_s * POLL_SHARE, POLL_S[0]), POLL_S[1])
@@ -208,21 +257,23 @@ class FlowerSites:
         """Repeat a call while the SuperLink is away, until the deadline."""
         while True:
             if self._ended or self._closed.is_set():
-                raise _ended()
+                raise _RunEndedError
             try:
                 return _translate(call)
+            except _RunEndedError:
+                raise
             except UnreachableError:
                 if time.monotonic() >= deadline or self._ended:
                     raise
                 self._closed.wait(POLL_S[1])
 
-    def _open(self, site: str, message: Message) -> bytes | None:
-        if message.has_error():
+    def _open(self, site: str, message: object) -> bytes | None:
+        if isinstance(message, Message) and message.has_error():
             self.failures[site] = _one_line(f"{message.error.code}: {message.error.reason}")
             return None
         try:
-            reply = message.content[PAYLOAD][PAYLOAD]
-        except KeyError:
+            reply = message.content[PAYLOAD][PAYLOAD] if isinstance(message, Message) else None
+        except (KeyError, TypeError, ValueError):
             reply = None
         if isinstance(reply, bytes):
             return reply
@@ -264,7 +315,7 @@ def _translate(call: Callable[[], T]) -> T:
         return call()
     except httpx.HTTPStatusError as error:
         if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise _ended() from None
+            raise _RunEndedError from None
         raise UnreachableError(
             f"the SuperLink answered {error.response.status_code}; see its log file"
         ) from None
@@ -275,8 +326,11 @@ def _translate(call: Callable[[], T]) -> T:
         ) from None
 
 
-def _ended() -> UnreachableError:
-    return UnreachableError("the run was stopped at the SuperLink; resume the study in a new run")
+class _RunEndedError(UnreachableError):
+    """Asking again would not help."""
+
+    def __init__(self) -> None:
+        super().__init__("the run was stopped at the SuperLink; resume the study in a new run")
 
 
 def _one_line(text: str) -> str:
@@ -284,14 +338,8 @@ def _one_line(text: str) -> str:
 
 
 def _quiet_flower() -> None:
-    """Keep Flower off the terminal, and let a receiver look for an object every 0.05 s at first.
-
-    Flower sleeps 1 s, 2 s, 4 s when an object that was announced is not there yet, and has no
-    option for it.
-    """
+    """Keep Flower off the terminal; its warnings may go where ours go."""
     logger = logging.getLogger("flwr")
     logger.handlers = [logging.NullHandler()]
     logger.setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    defaults = inflatable_utils.pull_objects.__kwdefaults__ or {}
-    defaults.update(initial_backoff=POLL_S[0], backoff_cap=2.0)

@@ -16,11 +16,14 @@ State = Literal["submitted", "running", "completed", "failed", "stopped"]
 
 
 class RoundRecord(Document):
-    """What happened in a round, as far as the coordinator may know it."""
+    """What happened in a round, as far as the coordinator may know it.
+
+    `received`: bytes by site and kind of message; `refused`: "rule: explanation" by site.
+    """
 
     round: int
     seconds: float
-    bytes_received: Mapping[str, int]
+    received: Mapping[str, Mapping[str, int]]
     replied: tuple[str, ...]
     missing: tuple[str, ...]
     refused: Mapping[str, str]

@@ -6,6 +6,7 @@ API serves it too, so both are bound to 127.0.0.1 on ports picked free.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +42,7 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
 CALL_TIMEOUT_S = 10.0
 LOOPBACK = "127.0.0.1"
+_CAUSE = re.compile(r"^[\w.]*(Error|Exception)\b|^\s*ERROR|already in use")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 # What Flower wants to see before it starts a run. It holds no code, and nobody unpacks it.
@@ -173,9 +176,7 @@ class SuperLink:
 
     def start_run(self) -> int:
         """Open a run, the bracket around one study's messages; returns its id."""
-        content, _ = build_fab_from_files({"pyproject.toml": EMPTY_BUNDLE})
-        fab = Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content)
-        return int(self._call("StartRun", StartRunRequest(fab=fab)).run_id)
+        return int(self._call("StartRun", StartRunRequest(fab=_empty_bundle())).run_id)
 
     def stop_run(self, run_id: int) -> None:
         """End a run: its messages are no longer delivered, whoever asked gets an error."""
@@ -286,8 +287,17 @@ class SuperLink:
     def _last_words(self) -> str:
         written = self._log.read_bytes()[self._log_start :].decode(errors="replace")
         lines = _COLOURS.sub("", written).splitlines()
-        meaningful = [line for line in lines if line.strip(" ^~|\t")]
-        return _one_line(meaningful[-1] if meaningful else "it said nothing") + f" ({self._log})"
+        said = [line for line in lines if line.strip()] or ["it said nothing"]
+        causes = [line for line in said if _CAUSE.search(line)]
+        return f"{_one_line((causes or said)[-1])} ({self._log})"
+
+
+@functools.cache
+def _empty_bundle() -> Fab:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Flower's use of pathspec
+        content, _ = build_fab_from_files({"pyproject.toml": EMPTY_BUNDLE})
+    return Fab(hash_str=hashlib.sha256(content).hexdigest(), content=content)
 
 
 def _read(path: Path) -> bytes:

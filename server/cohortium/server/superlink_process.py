@@ -6,13 +6,13 @@ even by `kill -9`: the parent holds the write end of our standard input and neve
 """
 
 import os
-import sys
 import threading
 
 from flwr.supercore import sql_mixin
 from flwr.superlink.cli import flower_superlink
 
 BUSY_TIMEOUT_MS = 60_000
+STANDARD_INPUT = 0
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def _end_with_the_parent() -> None:
-    sys.stdin.buffer.read()  # returns at end of file only: nobody holds the other end
+    os.read(STANDARD_INPUT, 1)  # returns at end of file only: nobody holds the other end
     os._exit(1)
 
 

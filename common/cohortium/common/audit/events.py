@@ -5,8 +5,10 @@ string), so that its bytes, and the hash over them, are the same everywhere. It 
 and holds no text that came from data. `salt` keeps a removed line from being guessed by its hash.
 """
 
+import getpass
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -144,6 +146,15 @@ class Actor(Document):
     type: Literal["person", "service", "site", "coordinator"]
     id: Text
     auth: Text
+
+
+def os_user() -> Actor:
+    """The person at the keyboard, as the operating system knows them."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        name = f"uid {os.getuid()}"
+    return Actor(type="person", id=name, auth="os-user")
 
 
 class Thing(Document):

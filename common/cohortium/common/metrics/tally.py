@@ -84,7 +84,7 @@ def _by_level(
 ) -> dict[str, BinaryTally]:
     members = {name: levels == place for place, name in enumerate(names)}
     if (levels < 0).any():
-        members[UNKNOWN] = levels < 0
+        members[UNKNOWN] = (levels < 0) | members.get(UNKNOWN, False)
     return {name: _tally(scores[rows], positive[rows]) for name, rows in members.items()}
 
 

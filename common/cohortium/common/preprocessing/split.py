@@ -10,13 +10,16 @@ from cohortium.common.study import Study
 from cohortium.common.table import Mask, Table
 
 TRAIN, TEST = "train", "test"
+HASH_BYTES = 8
 
 
 def train_mask(table: Table, study: Study, site: str) -> Mask:
     """bool (n,): true for rows to train on, false for rows held out.
 
-    By `split.column`, or by seed: patients are ordered by a SHA-256 of (seed, patient) and the
-    first round(test_fraction * patients) are held out, with all their rows.
+    By `split.column`, or by seed: a patient is held out, with all rows, where a SHA-256 of (seed,
+    patient) falls into the lowest `test_fraction` of its range. Each patient's side is its own: an
+    exact share would move a second patient when one is added, and so train on two changed rows
+    where the privacy promise counts one. Without a patient key, rows must keep their places.
 
     Raises:
         DataError: the column holds anything but train and test, or one side would be empty.
@@ -43,14 +46,12 @@ def _by_column(table: Table, column: str) -> Mask:
 
 
 def _by_seed(table: Table, study: Study, site: str) -> Mask:
-    fraction = study.split.test_fraction or 0.0
     # A keyed patient keeps its side at every site; a row number means another patient elsewhere.
     salt = "" if study.data_model.table.patient_key else site
-    patients = np.unique(table.patients).tolist()
-    order = sorted(patients, key=lambda patient: _rank(study.split.seed, salt, patient))
-    held_out = order[: round(fraction * len(patients))]
-    return ~np.isin(table.patients, np.array(held_out, dtype=np.int64))
+    prefix = f"{study.split.seed}/{salt}/"
+    limit = int((study.split.test_fraction or 0.0) * 256**HASH_BYTES)
+    return np.array([_hash(f"{prefix}{patient}") >= limit for patient in table.patients.tolist()])
 
 
-def _rank(seed: int, salt: str, patient: int) -> bytes:
-    return hashlib.sha256(f"{seed}/{salt}/{patient}".encode()).digest()
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:HASH_BYTES], "big")

@@ -1,13 +1,14 @@
 """A weighted mean of sites' vectors that forgets each one as soon as it is added."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.common.errors import ProtocolError
 
-BLOCK = 1 << 16  # elements worked on at a time: the temporaries stay in the processor's cache
+BLOCK = 1 << 14  # elements worked on at a time: the temporaries stay in the processor's cache
 
 Wide = NDArray[np.float64]
 
@@ -38,9 +39,9 @@ class Fold:
                 not positive.
         """
         self._check(vector, weight)
-        for start in range(0, len(vector), BLOCK):
-            part = slice(start, start + BLOCK)
-            _add_exactly(self._sum[part], self._error[part], vector[part] * np.float64(weight))
+        scratch = np.empty((3, min(BLOCK, len(vector))))
+        for part in _blocks(len(vector)):
+            _add_exactly(self._sum[part], self._error[part], vector[part], weight, scratch)
         self.weight_total += weight
         self.replies += 1
 
@@ -52,7 +53,10 @@ class Fold:
         """
         if not self.replies:
             raise ProtocolError("there is nothing to average: no site replied")
-        return ((self._sum + self._error) / self.weight_total).astype(np.float32)
+        mean = np.empty(len(self._sum), np.float32)
+        for part in _blocks(len(mean)):
+            mean[part] = (self._sum[part] + self._error[part]) / self.weight_total
+        return mean
 
     def _check(self, vector: NDArray[np.float32], weight: float) -> None:
         if vector.dtype != np.float32 or vector.shape != self._sum.shape:
@@ -66,10 +70,21 @@ class Fold:
             raise ProtocolError("an update's weight must be a positive number")
 
 
-def _add_exactly(total: Wide, error: Wide, value: Wide) -> None:
-    """total, error += value in place, with nothing lost to rounding of `total`."""
-    before = total.copy()
-    total += value
-    from_value = total - before
-    from_before = total - from_value
-    error += (before - from_before) + (value - from_value)
+def _blocks(length: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, length, BLOCK))
+
+
+def _add_exactly(
+    total: Wide, error: Wide, vector: NDArray[np.float32], weight: float, scratch: Wide
+) -> None:
+    """total, error += weight * vector in place, with nothing lost to rounding of `total`."""
+    value, after, share = scratch[:, : len(total)]
+    np.multiply(vector, np.float64(weight), out=value)
+    np.add(total, value, out=after)
+    np.subtract(after, total, out=share)  # what of `value` arrived in the sum
+    np.subtract(value, share, out=value)  # what did not
+    np.subtract(after, share, out=share)  # what of `total` stayed in the sum
+    np.subtract(total, share, out=share)  # what did not
+    error += share
+    error += value
+    total[:] = after

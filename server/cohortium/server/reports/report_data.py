@@ -26,7 +26,8 @@ class SiteReport(Document):
     """One hospital: consent, privacy, what left it, and how the model does on its test patients.
 
     `epsilon_spent` is this study's, `epsilon_lifetime` that of all studies on the data set,
-    composed (never added); `n` counts test patients. `sampler` is None without privacy.
+    composed (never added); `n` counts test patients; `majority` is the accuracy of always giving
+    the site's more frequent outcome. `sampler` is None without privacy.
     """
 
     name: str
@@ -44,6 +45,7 @@ class SiteReport(Document):
     accuracy: Share | None = None
     auroc: Share | None = None
     log_loss: NotNegative | None = None
+    majority: Share | None = None
     n: Count | None = None
     messages: tuple[Traffic, ...] = ()
     reasons: tuple[str, ...] = ()
@@ -62,9 +64,6 @@ class GroupReport(Document):
     sensitivity: Share | None = None
     sensitivity_low: Share | None = None
     sensitivity_high: Share | None = None
-    specificity: Share | None = None
-    specificity_low: Share | None = None
-    specificity_high: Share | None = None
     selection_rate: Share | None = None
     selection_rate_low: Share | None = None
     selection_rate_high: Share | None = None
@@ -89,8 +88,8 @@ class RoundReport(Document):
 class Summary(Document):
     """The final model over the sites that measured it.
 
-    `majority_accuracy` is that of always giving each site's more frequent outcome, weighted as
-    `accuracy_weighted`: what a model must beat.
+    `majority_accuracy` is what a model must beat: the mean of the sites' `majority`, weighted as
+    `accuracy_weighted`.
     """
 
     accuracy_mean: Share | None = None

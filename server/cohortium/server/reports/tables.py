@@ -63,24 +63,36 @@ def tables(data: ReportData) -> dict[str, Table]:
 
 
 def results(data: ReportData) -> Table:
-    """Per site, then the means, then the line to beat."""
+    """Per site, then the means; beside each accuracy the one that a model must beat."""
     summary = data.summary
     rows: list[tuple[Cell, ...]] = [
         (
             _text(site.name),
             _cell(site.n, numbers.count, "not shown"),
             _cell(site.accuracy, numbers.percent, "not shown"),
+            _cell(site.majority, numbers.percent, "not shown"),
             _cell(site.auroc, numbers.three_digits, "not shown"),
             _cell(site.log_loss, numbers.three_digits, "not shown"),
         )
         for site in data.sites
     ]
     rows += [
-        _mean(
-            "mean of the sites", summary.accuracy_mean, summary.auroc_mean, summary.log_loss_mean
+        (
+            _text("mean of the sites"),
+            _blank(),
+            _cell(summary.accuracy_mean, numbers.percent, "not measured"),
+            _blank(),
+            _cell(summary.auroc_mean, numbers.three_digits, "not measured"),
+            _cell(summary.log_loss_mean, numbers.three_digits, "not measured"),
         ),
-        _mean("mean weighted by size", summary.accuracy_weighted),
-        _mean("always the more frequent outcome", summary.majority_accuracy),
+        (
+            _text("weighted by patients"),
+            _blank(),
+            _cell(summary.accuracy_weighted, numbers.percent, "not measured"),
+            _cell(summary.majority_accuracy, numbers.percent, "not measured"),
+            _blank(),
+            _blank(),
+        ),
     ]
     return Table(
         "results",
@@ -89,6 +101,7 @@ def results(data: ReportData) -> Table:
             Column("Site", ("site",)),
             Column("Test patients", ("test_patients",), number=True),
             Column("Accuracy", ("accuracy",), number=True),
+            Column("Majority class", ("majority",), number=True),
             Column("AUROC", ("auroc",), number=True),
             Column("Log loss", ("log_loss",), number=True),
         ),
@@ -156,8 +169,8 @@ def privacy(data: ReportData) -> Table:
 
 def groups(data: ReportData) -> Table:
     """The final model by group of patients."""
-    rates = ("accuracy", "sensitivity", "specificity", "selection_rate")
-    headings = ("Accuracy", "Sensitivity", "Specificity", "Predicted positive")
+    rates = ("accuracy", "sensitivity", "selection_rate")
+    headings = ("Accuracy", "Sensitivity", "Predicted positive")
     return Table(
         "groups",
         "By group of patients, with 95% Wilson intervals",
@@ -274,16 +287,8 @@ def _text(value: str) -> Cell:
     return Cell((value,), value)
 
 
-def _mean(
-    name: str, accuracy: float | None, auroc: float | None = None, log_loss: float | None = None
-) -> tuple[Cell, ...]:
-    return (
-        _text(name),
-        Cell((None,), ""),
-        _cell(accuracy, numbers.percent, "not measured"),
-        _cell(auroc, numbers.three_digits, ""),
-        _cell(log_loss, numbers.three_digits, ""),
-    )
+def _blank() -> Cell:
+    return Cell((None,), "")
 
 
 def _rate(group: GroupReport, rate: str, absent: str) -> Cell:

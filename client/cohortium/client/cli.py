@@ -1,0 +1,325 @@
+"""`cohortium site`: the commands of a hospital's operator."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cohortium.client.config import DatasetConfig, SiteDir
+from cohortium.common import daemon
+from cohortium.common.audit.events import os_user
+from cohortium.common.console import JsonFlag, StateDir, emit, note, table
+from cohortium.common.errors import CohortiumError, DataError, UsageError
+
+if TYPE_CHECKING:
+    from cohortium.client.site import Site
+    from cohortium.client.studies import KnownStudy
+
+site = typer.Typer(
+    help="A hospital's site: join a consortium, register data, approve studies, run the daemon.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+data = typer.Typer(
+    help="The datasets that studies may ask for.", no_args_is_help=True, rich_markup_mode=None
+)
+site.add_typer(data, name="data")
+
+Person = Annotated[str, typer.Option("--as", help="Who decides, by name: it is signed and kept.")]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
+
+
+@site.command()
+def join(
+    invitation: Annotated[Path, typer.Argument(help="The file that the coordinator gave you.")],
+    directory: StateDir,
+    as_json: JsonFlag = False,
+) -> None:
+    """Join a consortium. Keys are made here and never leave.
+
+    Example: cohortium site join northgate.invite --dir /srv/cohortium
+    """
+    from cohortium.client.enrol import join as enrol
+
+    joined = enrol(invitation, directory)
+    text = (
+        f"{joined.site} {'had already joined' if joined.already else 'joined'} "
+        f"{joined.coordinator}; signing key {joined.fingerprint}\n"
+        f"Next: edit [policy] in {directory / 'site.toml'} (it allows nothing yet), then\n"
+        f"      cohortium site data add NAME --path TABLE --schema SCHEMA --dir {directory}"
+    )
+    emit({**asdict(joined), "directory": str(directory)}, text, as_json)
+
+
+@data.command("add")
+def data_add(
+    name: Annotated[str, typer.Argument(help="What studies call the dataset.")],
+    path: Annotated[Path, typer.Option(help="The table: delimited text, one patient a row.")],
+    schema: Annotated[Path, typer.Option(help="The schema.toml that it follows.")],
+    directory: StateDir,
+    epsilon_cap: Annotated[
+        float, typer.Option(min=0.001, help="Privacy that all studies together may ever spend.")
+    ] = 10.0,
+    delta_cap: Annotated[float, typer.Option(help="The delta that the cap holds at.")] = 1e-5,
+    as_json: JsonFlag = False,
+) -> None:
+    """Register a table for studies, after checking it against its schema.
+
+    Example: cohortium site data add heart --path heart.csv --schema heart.schema.toml --dir DIR
+    """
+    from cohortium.client.data.table import check_table
+    from cohortium.client.site import open_site
+    from cohortium.common import bands
+    from cohortium.common.document import digest, parse
+    from cohortium.common.schema import load_schema
+
+    here = SiteDir(directory)
+    here.load_config()
+    if not name.isidentifier() and not name.replace("-", "_").replace(".", "_").isidentifier():
+        raise UsageError(f'"{name}" is no dataset name: letters, digits, "_", "-", "."')
+    data_model = load_schema(schema)
+    summary = check_table(path, data_model)
+    if summary.problems:
+        raise DataError(_problems(path, summary.problems))
+    values = {
+        "path": str(path.resolve()),
+        "schema_file": str(schema.resolve()),
+        "epsilon_cap": epsilon_cap,
+        "delta_cap": delta_cap,
+    }
+    config = parse(values, DatasetConfig, f"dataset {name}")
+    if here.dataset(name).exists() and here.load_dataset(name).path != config.path:
+        raise UsageError(
+            f'"{name}" is registered with another table, and its privacy ledger belongs to those '
+            f"patients: edit {here.dataset(name)} if it is the same population"
+        )
+    opened = open_site(directory)
+    here.write_dataset(name, config)
+    event = opened.log.append(
+        "dataset.registered",
+        actor=os_user(),
+        detail={
+            "dataset": name,
+            "schema": digest(data_model),
+            "band": bands.text(max(summary.patients, 1)),
+            "epsilon_cap": f"{epsilon_cap:g}",
+            "delta": f"{delta_cap:g}",
+        },
+    )
+    missing = {column: count for column, count in summary.missing.items() if count}
+    document = {
+        "dataset": name,
+        "patients": summary.patients,
+        "missing": missing,
+        "epsilon_cap": epsilon_cap,
+        "delta_cap": delta_cap,
+        "event": event.id,
+    }
+    gaps = ", ".join(f"{column} {count}" for column, count in missing.items()) or "none"
+    text = (
+        f"{name}: {summary.patients} patients fit {schema.name}; missing values: {gaps}\n"
+        f"lifetime privacy cap: epsilon {epsilon_cap:g} at delta {delta_cap:g}   (event {event.id})"
+    )
+    emit(document, text, as_json)
+
+
+@site.command()
+def doctor(directory: StateDir, as_json: JsonFlag = False) -> None:
+    """Check keys, certificate, policy, disk, packages, network and data. Changes nothing.
+
+    Example: cohortium site doctor --dir DIR
+    """
+    from cohortium.client.doctor import examine
+
+    findings = list(examine(directory))
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.verdict:8}{finding.check}: {finding.said}")
+        if finding.verdict != "ok":
+            lines.append(f"{'':8}-> {finding.advice}")
+    emit({"findings": [asdict(finding) for finding in findings]}, "\n".join(lines), as_json)
+    if any(finding.verdict == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+@site.command()
+def up(directory: StateDir, as_json: JsonFlag = False) -> None:
+    """Run the daemon in the foreground: it connects out to the coordinator and answers it.
+
+    Example: cohortium site up --dir DIR
+    """
+    from cohortium.client.daemon import run
+
+    def tell(state: str) -> None:
+        if as_json:
+            emit({"state": state}, "", as_json)
+        else:
+            note(f"{directory.name}: {state}")
+
+    run(directory, tell)
+
+
+@site.command()
+def status(directory: StateDir, as_json: JsonFlag = False) -> None:
+    """Whether the daemon runs, and what it said last.
+
+    Example: cohortium site status --dir DIR
+    """
+    here = SiteDir(directory)
+    config = here.load_config()
+    running = daemon.is_running(here.lock)
+    said = daemon.said(here.status) if running else {}
+    state = said.get("state", "starting") if running else "not running"
+    document = {
+        "site": config.name,
+        "coordinator": config.coordinator.name,
+        "state": state,
+        "device": said.get("device"),
+        "datasets": list(here.datasets()),
+    }
+    text = f"{config.name}: {state}" + (f" on {said['device']}" if "device" in said else "")
+    emit(document, f"{text}; datasets: {', '.join(here.datasets()) or 'none'}", as_json)
+
+
+@site.command()
+def studies(directory: StateDir, as_json: JsonFlag = False) -> None:
+    """The studies that have reached this site.
+
+    Example: cohortium site studies --dir DIR
+    """
+    found = _open(directory).studies.all()
+    rows = [(item.study.name, item.state, item.digest[:12], item.note) for item in found]
+    document = {
+        "studies": [
+            {"name": name, "state": state, "digest": item.digest, "note": why}
+            for (name, state, _, why), item in zip(rows, found, strict=True)
+        ]
+    }
+    header = ("STUDY", "STATE", "DIGEST", "NOTE")
+    emit(document, table(header, rows, "no study has reached this site yet"), as_json)
+
+
+@site.command()
+def review(study: StudyName, directory: StateDir, as_json: JsonFlag = False) -> None:
+    """What a study wants, in plain words, before you approve it.
+
+    Example: cohortium site review heart-study --dir DIR
+    """
+    opened = _open(directory)
+    known = opened.studies.by_name(study)
+    sheet = _sheet(opened, known)
+    document = {
+        "study": known.study.name,
+        "digest": known.digest,
+        "state": known.state,
+        "sheet": sheet,
+    }
+    emit(document, f"{sheet}\nState      {known.state}", as_json)
+
+
+@site.command()
+def approve(
+    study: StudyName, person: Person, directory: StateDir, as_json: JsonFlag = False
+) -> None:
+    """Sign this site's approval of exactly this study.
+
+    Example: cohortium site approve heart-study --as "Dr. A. Weiss" --dir DIR
+    """
+    from cohortium.client import policy
+    from cohortium.client.approvals import approval_of
+    from cohortium.common.audit.events import timestamp
+
+    opened = _open(directory)
+    known = opened.studies.by_name(study)
+    if known.state in ("ended", "stopped"):
+        raise UsageError(f'study "{study}" is over ({known.state}): there is nothing to approve')
+    policy.check(known.study, opened.policy)
+    note(_sheet(opened, known))
+    at = timestamp(opened.clock())
+    with opened.database.transaction():
+        opened.approvals.add(approval_of(known.study, opened.name, person, at), opened.key)
+        opened.studies.mark(known.digest, "approved", f"by {person}")
+        event = opened.log.append(
+            "study.approved",
+            actor=os_user(),
+            study=known.digest,
+            detail={"person": person, "meaning": "approval of this study on this site's data"},
+        )
+    document = {"study": known.study.name, "digest": known.digest, "by": person, "event": event.id}
+    emit(document, f"approved {known.study.name} as {person}   (event {event.id})", as_json)
+
+
+@site.command()
+def reject(
+    study: StudyName, person: Person, directory: StateDir, as_json: JsonFlag = False
+) -> None:
+    """Say no to a study, or withdraw an approval: it gets nothing more from this site.
+
+    Example: cohortium site reject heart-study --as "Dr. A. Weiss" --dir DIR
+    """
+    opened = _open(directory)
+    known = opened.studies.by_name(study)
+    with opened.database.transaction():
+        opened.approvals.withdraw(known.digest)
+        opened.studies.mark(known.digest, "rejected", f"rejected by {person}")
+        event = opened.log.append(
+            "study.rejected",
+            actor=os_user(),
+            outcome="denied",
+            study=known.digest,
+            reason="a person at the site said no",
+            detail={"person": person},
+        )
+    document = {"study": known.study.name, "digest": known.digest, "by": person, "event": event.id}
+    emit(document, f"rejected {known.study.name} as {person}   (event {event.id})", as_json)
+
+
+@site.command()
+def budget(directory: StateDir, as_json: JsonFlag = False) -> None:
+    """The privacy ledger: per dataset what is spent, by which study, and the lifetime cap.
+
+    Example: cohortium site budget --dir DIR
+    """
+    from cohortium.client.budget import Ledger
+
+    opened = _open(directory)
+    names = {item.digest: item.study.name for item in opened.studies.all()}
+    documents, rows = [], []
+    for name in opened.directory.datasets():
+        balance = Ledger(opened.database, opened.directory.load_dataset(name)).balance()
+        by_study = {names.get(key, key[:12]): value for key, value in balance.by_study.items()}
+        documents.append({**asdict(balance), "by_study": by_study})
+        cap = f"{balance.epsilon_cap:g}"
+        rows.append((name, f"{balance.epsilon_spent:.4f}", cap, f"{balance.delta_cap:g}", ""))
+        rows += [("", f"{value:.4f}", "", "", study) for study, value in by_study.items()]
+    header = ("DATASET", "EPSILON SPENT", "CAP", "DELTA", "STUDY")
+    text = table(header, rows, "no dataset is registered")
+    emit({"datasets": documents}, text, as_json)
+
+
+def _open(directory: Path) -> "Site":
+    from cohortium.client.site import open_site
+
+    return open_site(directory)
+
+
+def _sheet(opened: "Site", known: "KnownStudy") -> str:
+    from cohortium.client.budget import Ledger
+    from cohortium.client.review import sheet
+
+    try:
+        dataset = opened.directory.load_dataset(known.study.data.dataset)
+        balance = Ledger(opened.database, dataset).balance()
+    except CohortiumError:
+        balance = None
+    return sheet(known.study, balance)
+
+
+def _problems(path: Path, problems: Any) -> str:
+    parts = [
+        f"column {item.column}: {item.rule} ({item.count} cells, first in line {item.first_line})"
+        for item in problems[:3]
+    ]
+    more = f" and {len(problems) - 3} more rules" if len(problems) > 3 else ""
+    return f"{path}: {'; '.join(parts)}{more}; correct the table, or the schema if it is wrong"

@@ -1,0 +1,72 @@
+"""The site daemon: connects out to the coordinator, answers it, and nothing else."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from cohortium.client import rounds
+from cohortium.client.config import SiteDir
+from cohortium.client.node import FleetConnection, serve
+from cohortium.client.site import open_site
+from cohortium.client.training.device import choose
+from cohortium.common import daemon
+
+
+def run(root: Path, on_state: Callable[[str], None]) -> None:
+    """Serve until a signal asks to stop.
+
+    Args:
+        on_state: told "online" and "offline", with the device at the first "online".
+
+    Raises:
+        CohortiumError: another daemon runs here, a file is wrong, or the coordinator refuses us.
+    """
+    directory = SiteDir(root)
+    config = directory.load_config()
+    with daemon.only_one(directory.lock, "a site daemon"):
+        daemon.end_with_parent()
+        stop = daemon.stop_on_signals()
+        _log_to(root / "site.log")
+        _limit_threads(config.threads)
+        device = choose(config.device)
+        site = open_site(root, str(device.torch))
+        site.log.append("log.started", actor=site.actor)
+        connection = FleetConnection(
+            address=config.coordinator.fleet_address,
+            ca_certificate=directory.ca.read_bytes(),
+            node_key=directory.node_key,
+            name=config.name,
+        )
+
+        def tell(state: str) -> None:
+            daemon.say(
+                directory.status,
+                pid=os.getpid(),
+                state=state,
+                since_ms=site.now_ms(),
+                device=device.description,
+            )
+            on_state(state)
+
+        tell("connecting")
+        try:
+            serve(connection, lambda request: rounds.answer(request, site), stop, tell)
+        finally:
+            site.database.close()
+
+
+def _limit_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _log_to(path: Path) -> None:
+    """Our own one-liners go to the site's log; third parties' warnings do not."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("cohortium")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,65 @@
+"""The review sheet: what a study wants, in words, for the person who decides."""
+
+from cohortium.client.budget import Balance
+from cohortium.common.study import Study
+
+WHAT_LEAVES = {
+    "full": "the noised sum of the patients' clipped gradients, once a round",
+    "poisson": "the change of the model after noised training steps, once a round",
+    "shuffle": "the change of the model after ordinary training, WITHOUT PRIVACY, once a round",
+}
+
+
+def sheet(study: Study, balance: Balance | None) -> str:
+    """Plain text, a screen long. `balance` is the dataset's account, if it is registered."""
+    lines = [
+        f"Study      {study.name}   ({study.digest[:16]}...)",
+        f"Purpose    {study.purpose.text} [{study.purpose.duo}]",
+        f"Basis      {study.purpose.legal_basis}",
+        f'Data       "{study.data.dataset}", columns read: {", ".join(study.columns_read)}',
+        f"Predicts   {_outcome(study)}",
+        f"Model      {study.model.name}, {study.training.rounds} rounds",
+        f"Leaves     {WHAT_LEAVES[study.training.batches]};",
+        "           results on held-out patients (counts at or above the site's minimum cell);",
+        f"           the site's size as {_size(study)}",
+        f"Privacy    {_privacy(study)}",
+        f"Budget     {_budget(study, balance)}",
+        f"Sites      {', '.join(study.sites.names)} (at least {study.sites.min_sites} a round)",
+    ]
+    return "\n".join(lines)
+
+
+def _outcome(study: Study) -> str:
+    task = study.task
+    if task.positive_above is not None:
+        return f"{task.label} above {task.positive_above:g}"
+    return f"{task.label} is {' or '.join(task.positive_codes)}"
+
+
+def _size(study: Study) -> str:
+    return {
+        "bands": "a band such as 100-199",
+        "equal": "a band such as 100-199",
+        "exact": "an EXACT number of patients",
+    }[study.strategy.weighting]
+
+
+def _privacy(study: Study) -> str:
+    privacy = study.privacy
+    if privacy.mechanism == "none":
+        return "NONE: updates may reveal single patients"
+    return (
+        f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for each {privacy.unit}, "
+        "over the whole study"
+    )
+
+
+def _budget(study: Study, balance: Balance | None) -> str:
+    if balance is None:
+        return "the dataset is not registered at this site"
+    if study.privacy.mechanism == "none":
+        return "not charged: without privacy there is nothing to account for"
+    return (
+        f"lifetime epsilon {balance.epsilon_spent:.3f} of {balance.epsilon_cap:g} spent so far "
+        f"(delta {balance.delta_cap:g})"
+    )

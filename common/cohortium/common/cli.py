@@ -1,0 +1,63 @@
+"""The one executable: commands of the installed roles in, one-line errors and exit codes out."""
+
+import sys
+from importlib.metadata import entry_points, version
+from typing import Annotated
+
+import click
+import typer
+
+from cohortium.common import console
+
+GROUP = "cohortium.commands"
+INTERRUPTED = 130
+
+HELP = """Federated learning for hospitals that may not pool their patients.
+
+Try it on this machine:  cohortium demo
+"""
+
+
+def build() -> typer.Typer:
+    """The root command with a group for each role that is installed."""
+    app = typer.Typer(name="cohortium", help=HELP, no_args_is_help=True, rich_markup_mode=None)
+    app.callback()(_root)
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        command = entry.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=entry.name)
+        else:
+            app.command(entry.name)(command)
+    return app
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command line and exit with its code; an error is one line, never a traceback."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug, as_json = "--debug" in given, "--json" in given
+    try:
+        code = build()(args=given, standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        console.note("interrupted")
+        code = INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except BrokenPipeError:
+        code = 1
+    except Exception as error:  # the boundary to people
+        code = console.fail(error, debug=debug, as_json=as_json)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if show:
+        console.emit({"version": version("cohortium")}, version("cohortium"), False)
+        raise typer.Exit
+
+
+if __name__ == "__main__":
+    main()

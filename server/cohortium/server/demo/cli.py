@@ -1,0 +1,123 @@
+"""`cohortium demo`: four hospitals, a coordinator and a private study, on this machine."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cohortium.common.console import JsonFlag, emit, note, table
+from cohortium.common.errors import CohortiumError, UsageError
+
+
+def demo(
+    sites: Annotated[int, typer.Option(min=2, max=4, help="How many of the hospitals.")] = 4,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
+    workdir: Annotated[
+        Path | None, typer.Option(help="A new directory for everything that is made.")
+    ] = None,
+    data: Annotated[
+        Literal["diabetes", "heart"],
+        typer.Option(help="diabetes ships with scikit-learn; heart needs --data-dir."),
+    ] = "diabetes",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the four processed.*.data files of UCI heart are.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run everything on this machine: coordinator, hospitals, TLS, privacy, report, event logs.
+
+    Example: cohortium demo --rounds 5
+    """
+    from cohortium.server.demo.federation import Demo, run
+
+    place = _workdir(workdir)
+    prepared = _prepare(data, data_dir, place, sites, rounds)
+    running = Demo(place, prepared, note)
+    try:
+        document = run(running)
+    finally:
+        running.close()
+    emit(document, _text(document), as_json)
+    if document["state"] != "completed":
+        raise CohortiumError(f"the study {document['state']}: {document['cause']}")
+
+
+def _workdir(given: Path | None) -> Path:
+    """A directory of our own: the given one if it is new or empty, else a fresh name here."""
+    if given is None:
+        taken = {path.name for path in Path.cwd().glob("cohortium-demo-*")}
+        number = next(n for n in range(1, 10_000) if f"cohortium-demo-{n}" not in taken)
+        given = Path.cwd() / f"cohortium-demo-{number}"
+    place = given.resolve()
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UsageError(f"--workdir {given} is not an empty directory: give another")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--workdir {given}: cannot be written ({error.strerror}); give another"
+        ) from None
+    return place
+
+
+def _prepare(data: str, data_dir: Path | None, place: Path, sites: int, rounds: int | None) -> Any:
+    """Write the tables, the schema and the study, cut to so many sites and rounds."""
+    from dataclasses import replace
+
+    from cohortium.server.demo.data import write_diabetes, write_heart
+
+    if data == "heart":
+        if data_dir is None:
+            raise UsageError(
+                "--data heart needs --data-dir: the directory with the four processed.*.data "
+                "files of the UCI heart disease data"
+            )
+        made = write_heart(data_dir, place / "data")
+    else:
+        made = write_diabetes(place / "data")
+    text = made.study.read_text(encoding="utf-8")
+    names = made.sites[:sites]
+    listed = ", ".join(f'"{name}"' for name in names)
+    text = re.sub(r"(?m)^names = \[[^]]*\]", f"names = [{listed}]", text)
+    text = re.sub(r"(?m)^min_sites = \d+", f"min_sites = {min(3, sites)}", text)
+    if rounds is not None:
+        text = re.sub(r"(?m)^rounds = \d+", f"rounds = {rounds}", text)
+    made.study.write_text(text, encoding="utf-8")
+    return replace(made, sites=names)
+
+
+def _text(document: dict[str, Any]) -> str:
+    rows = [
+        (
+            site["name"],
+            site["patients"] or "",
+            ", ".join(site["approved_by"]),
+            f"{site['epsilon_spent']:.3f} of {site['epsilon_cap']:g}",
+            _share(site["metrics"]["accuracy"]),
+            _share(site["metrics"]["majority"]),
+            _share(site["metrics"]["auroc"]),
+        )
+        for site in document["sites"]
+    ]
+    seconds = f"{document['seconds']:.0f}"
+    header = ("SITE", "PATIENTS", "APPROVED BY", "EPSILON", "ACCURACY", "MAJORITY", "AUROC")
+    lines = [
+        "",
+        f"{document['study']}: {document['state']}, {document['rounds']} rounds, {seconds} s",
+        "",
+        table(header, rows, ""),
+        "",
+        f"transport      {document['tls']}, seen on the wire; every message signed by its sender",
+        "approvals      signed by each hospital's own key before anything ran",
+        "privacy        spent and capped by each hospital's own ledger, unit: patient",
+        f"model          {document['model']}",
+        f"report         {document['report']}",
+        f"event logs     {', '.join(document['audit'].values())}",
+        f"look around    cohortium site budget --dir {next(iter(document['site_dirs'].values()))}",
+    ]
+    return "\n".join(lines)
+
+
+def _share(value: float | None) -> str:
+    return "hidden" if value is None else f"{value:.3f}"

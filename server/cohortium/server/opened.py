@@ -1,0 +1,38 @@
+"""A coordinator's directory as the short commands use it, beside the running daemon."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cohortium.common.audit.events import Actor, os_user
+from cohortium.common.audit.log import EventLog
+from cohortium.common.database import Database
+from cohortium.server.config import CoordinatorConfig, CoordinatorDir
+from cohortium.server.database import open_coordinator_database
+from cohortium.server.roster import Roster
+from cohortium.server.store import Store
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The directory's files, its database, and who is asking."""
+
+    directory: CoordinatorDir
+    config: CoordinatorConfig
+    database: Database
+    log: EventLog
+    roster: Roster
+    store: Store
+
+    @property
+    def operator(self) -> Actor:
+        return os_user()
+
+
+def open_coordinator(root: Path) -> Opened:
+    """Open a directory that `coordinator init` made; UsageError where there is none."""
+    directory = CoordinatorDir(root)
+    config = directory.load_config()
+    database = open_coordinator_database(directory.database)
+    log = EventLog(database, config.name, config.name, lambda: datetime.now(UTC))
+    return Opened(directory, config, database, log, Roster(database, log), Store(database))

@@ -1,0 +1,84 @@
+"""Studies and rounds in words: what `validate`, `watch` and the demo print."""
+
+from typing import Any
+
+from cohortium.common.privacy.accounting import rdp_epsilon
+from cohortium.common.privacy.plan import planned
+from cohortium.common.study import Study
+from cohortium.server.store import RoundRecord
+
+ROUND_LINE = "{round:>3}/{rounds}  log-loss {log_loss}  AUROC {auroc}  accuracy {accuracy}"
+
+
+def describe(study: Study) -> tuple[dict[str, Any], str]:
+    """What each site will be asked for, and what it costs in privacy: document and text."""
+    mechanism = planned(study, study.training.rounds)
+    document: dict[str, Any] = {
+        "study": study.name,
+        "digest": study.digest,
+        "sites": list(study.sites.names),
+        "dataset": study.data.dataset,
+        "columns": list(study.columns_read),
+        "model": study.model.name,
+        "rounds": study.training.rounds,
+        "privacy": None,
+    }
+    lines = [
+        f"{study.name} is valid   digest {study.digest}",
+        f'asks {", ".join(study.sites.names)} for dataset "{study.data.dataset}"',
+        f"reads {', '.join(study.columns_read)}",
+        f"trains {study.model.name} in {study.training.rounds} rounds",
+    ]
+    if mechanism is None:
+        lines.append("privacy: NONE; only sites whose policy says allow_unprotected take part")
+        return document, "\n".join(lines)
+    assert study.privacy.delta is not None
+    cap = rdp_epsilon([mechanism], study.privacy.delta)
+    document["privacy"] = {
+        "epsilon": study.privacy.epsilon,
+        "delta": study.privacy.delta,
+        "unit": study.privacy.unit,
+        "sampler": mechanism.sampler,
+        "noise_multiplier": mechanism.noise_multiplier,
+        "steps": mechanism.steps,
+        "cap_needed": cap,
+    }
+    lines.append(
+        f"costs each patient epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}: "
+        f"{mechanism.sampler}, noise multiplier {mechanism.noise_multiplier:.3f}, "
+        f"{mechanism.steps} steps"
+    )
+    lines.append(f"a fresh dataset needs a lifetime cap of about epsilon {cap:.2f} to approve it")
+    return document, "\n".join(lines)
+
+
+def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
+    """One finished round: document and text. Unknown stays None, and a dash."""
+    scores = record.summary
+    epsilon = {site: spent.epsilon for site, spent in record.spent.items()}
+    document = {
+        "round": record.round,
+        "rounds": study.training.rounds,
+        "seconds": record.seconds,
+        "accuracy": scores.accuracy.unweighted if scores else None,
+        "auroc": scores.auroc.unweighted if scores else None,
+        "log_loss": scores.log_loss.unweighted if scores else None,
+        "epsilon": epsilon,
+        "replied": list(record.replied),
+        "missing": list(record.missing),
+        "refused": dict(record.refused),
+    }
+    shown = {key: _number(document[key]) for key in ("log_loss", "auroc", "accuracy")}
+    text = ROUND_LINE.format(round=record.round, rounds=study.training.rounds, **shown)
+    if epsilon:
+        text += "  epsilon " + " ".join(f"{site} {value:.2f}" for site, value in epsilon.items())
+    text += f"  {record.seconds:.1f} s"
+    if record.missing:
+        text += f"  missing: {', '.join(record.missing)}"
+    for site, reason in record.refused.items():
+        text += f"\n        {site} refused: {reason}"
+    return document, text
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "  -  "
