@@ -144,9 +144,30 @@ def make_site(
     policy: Mapping[str, str] | None = None,
     epsilon_cap: float = 10.0,
 ) -> Site:
-    """A site as `join` and `data add` would leave it, with a policy that allows the test study."""
+    """A site with a ward's table, and a policy that allows the test study."""
+    root.mkdir(parents=True)
+    table = write_ward(root / "ward.csv", seed=sum(map(ord, name)), patients=patients)
+    (root / "schema.toml").write_text(SCHEMA)
+    config = DatasetConfig(
+        path=table,
+        schema_file=root / "schema.toml",
+        epsilon_cap=epsilon_cap,
+        delta_cap=1e-5,
+    )
+    allowed = {"purposes": '["HMB"]', **(policy or {})}
+    return make_any_site(root, name, coordinator, {"ward": config}, allowed)
+
+
+def make_any_site(
+    root: Path,
+    name: str,
+    coordinator: VerifyKey,
+    datasets: Mapping[str, DatasetConfig],
+    policy: Mapping[str, str],
+) -> Site:
+    """A site as `join`, an editor and `data add` would leave it."""
     directory = SiteDir(root)
-    (root / "keys").mkdir(parents=True)
+    directory.signing_key.parent.mkdir(parents=True)
     SigningKey.generate().save(directory.signing_key)
     peer = CoordinatorPeer(
         name=COORDINATOR,
@@ -154,23 +175,20 @@ def make_site(
         signing_key=coordinator.text,
         ca_fingerprint="",
     )
-    text = site_toml(name, peer)
-    for key, value in {"purposes": '["HMB"]', **(policy or {})}.items():
+    directory.config.write_text(site_toml(name, peer))
+    set_policy(directory.config, policy)
+    for dataset, config in datasets.items():
+        directory.write_dataset(dataset, config)
+    return open_site(root)
+
+
+def set_policy(config: Path, policy: Mapping[str, str]) -> None:
+    """Set keys of site.toml's [policy], given as TOML, like a person with an editor."""
+    text = config.read_text()
+    for key, value in policy.items():
         line = next(line for line in text.splitlines() if line.startswith(f"{key} ="))
         text = text.replace(line, f"{key} = {value}")
-    directory.config.write_text(text)
-    table = write_ward(root / "ward.csv", seed=sum(map(ord, name)), patients=patients)
-    (root / "schema.toml").write_text(SCHEMA)
-    directory.write_dataset(
-        "ward",
-        DatasetConfig(
-            path=table,
-            schema_file=root / "schema.toml",
-            epsilon_cap=epsilon_cap,
-            delta_cap=1e-5,
-        ),
-    )
-    return open_site(root)
+    config.write_text(text)
 
 
 def approve(site: Site, study: Study, person: str = "Dr. Weiss") -> None:
@@ -220,6 +238,7 @@ class Federation:
             sites=self.transport,
             stopped=lambda: self.store.stop_requested(study.digest),
             now_ms=lambda: int(clock().timestamp() * 1000),
+            sleep=lambda _: None,
         )
         return Desk(
             talk=talk,
@@ -227,8 +246,13 @@ class Federation:
             log=self.log,
             actor=self.actor,
             now_ms=talk.now_ms,
-            sleep=lambda _: None,
         )
+
+    def close(self) -> None:
+        """Let go of every database."""
+        for site in self.sites.values():
+            site.database.close()
+        self.store.database.close()
 
 
 def federate(
@@ -252,6 +276,11 @@ def federate(
         )
         for name in names
     }
+    return coordinate(root, key, sites)
+
+
+def coordinate(root: Path, key: SigningKey, sites: dict[str, Site]) -> Federation:
+    """A coordinator below `root` for sites that know its key."""
     database = open_coordinator_database(root / "coordinator.db")
     return Federation(
         root=root,

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+from tests.federation import PLAIN, PRIVATE, approve, federate, write_study
 
 from cohortium.server.coordinator import run_study
-from tests.federation import PLAIN, PRIVATE, approve, federate, write_study
 
 UNPROTECTED = {"allow_unprotected": "true"}
 

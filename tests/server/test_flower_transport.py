@@ -136,7 +136,7 @@ def test_a_reply_that_is_no_block_of_bytes_costs_that_site_alone(tmp_path: Path)
 def test_a_reply_announced_and_withheld_holds_nobody_up(
     pair: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload = node.push_objects
+    upload = vars(node)["push_objects"]
 
     def withhold(objects: dict[str, Any], push: Any, **options: Any) -> None:
         if not any(b"withheld" in thing.deflate() for thing in objects.values()):

@@ -61,6 +61,7 @@ RECONNECT_S = (0.2, 5.0)
 MAX_TRIES = 5  # where the coordinator answers, but with an error of its own
 CALL_TIMEOUT_S = 5.0
 OBJECT_TIMEOUT_S = 600.0
+PULL_PATIENCE_S = 60.0  # for what was announced; a coordinator that died never uploads it
 PULL_BACKOFF_S = (0.05, 2.0)  # Flower's own starts at 1 s
 
 log = logging.getLogger(__name__)
@@ -227,15 +228,22 @@ class _Fleet:
             return None
         run_id = reply.messages_list[0].metadata.run_id
         tree = reply.message_object_trees[0]
+        pull = make_pull_object_fn_protobuf(
+            self._objects(self._stub.PullObject), self._node(), run_id
+        )
+
+        def pull_unless_stopped(object_id: str) -> bytes:
+            self._pause(0.0)
+            return pull(object_id)
+
         message = pull_and_inflate_object_from_tree(
             tree,
-            make_pull_object_fn_protobuf(
-                self._objects(self._stub.PullObject), self._node(), run_id
-            ),
+            pull_unless_stopped,
             make_confirm_message_received_fn_protobuf(
                 self._objects(self._stub.ConfirmMessageReceived), self._node(), run_id
             ),
             return_type=Message,
+            max_time=PULL_PATIENCE_S,
             initial_backoff=PULL_BACKOFF_S[0],
             backoff_cap=PULL_BACKOFF_S[1],
         )

@@ -1,5 +1,6 @@
 """The one executable: commands of the installed roles in, one-line errors and exit codes out."""
 
+import os
 import sys
 from importlib.metadata import entry_points, version
 from typing import Annotated
@@ -33,6 +34,8 @@ def build() -> typer.Typer:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command line and exit with its code; an error is one line, never a traceback."""
+    # gRPC's C core prints a line for every failed handshake; our own errors say what it means.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     given = sys.argv[1:] if arguments is None else arguments
     debug, as_json = "--debug" in given, "--json" in given
     try:
@@ -50,13 +53,22 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version("cohortium"))
+        raise typer.Exit
+
+
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
-    show: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
-    if show:
-        console.emit({"version": version("cohortium")}, version("cohortium"), False)
-        raise typer.Exit
+    """The options before a command; each acts by itself."""
 
 
 if __name__ == "__main__":

@@ -13,8 +13,11 @@ from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.messages import EMPTY, Question, Refusal, Vector, kind_of, pack, unpack
 from cohortium.server.sites import Sites
 
-FIRST_RESEND_S = 20.0  # a site that was killed lost its message; ask again, with growing patience
+# A site that was killed lost its message, and nobody may ever say so: ask again, but rarely, for
+# the model travels again each time.
+FIRST_RESEND_S = 60.0
 RESEND_GROWTH = 2.0
+UNREACHED_PAUSE_S = 1.0  # before asking again who could not be reached at all
 
 M = TypeVar("M", bound=Document)
 
@@ -39,7 +42,7 @@ class Conversation:
 
     Attributes:
         study: digest of the study that all requests belong to.
-        peers: signing key of every enrolled site.
+        peers: signing key of every site that can be reached; others stay silent.
         stopped: says who asked to stop the study, or nothing.
     """
 
@@ -50,6 +53,7 @@ class Conversation:
     sites: Sites
     stopped: Callable[[], str]
     now_ms: Callable[[], int]
+    sleep: Callable[[float], None] = time.sleep
 
     def ask(
         self,
@@ -72,16 +76,21 @@ class Conversation:
             UnreachableError: the transport is gone.
         """
         body = pack(question, vector)
-        headers = {name: self._header(kind_of(question), name, round) for name in names}
+        present = [name for name in names if name in self.peers]
+        headers = {name: self._header(kind_of(question), name, round) for name in present}
         requests = {name: seal(header, body, self.key) for name, header in headers.items()}
         deadline, patience = time.monotonic() + deadline_s, FIRST_RESEND_S
         while requests and (left := deadline - time.monotonic()) > 0:
+            window_ends = time.monotonic() + min(patience, left)
             for name, raw in self.sites.ask(dict(requests), min(patience, left)):
                 del requests[name]
                 yield self._open(name, raw, headers[name], expected)
             if by := self.stopped():
                 raise StudyStopped(f"stopped by {by}")
-            patience *= RESEND_GROWTH
+            if time.monotonic() >= window_ends:
+                patience *= RESEND_GROWTH
+            elif requests:
+                self.sleep(min(UNREACHED_PAUSE_S, left))
 
     def _header(self, kind: str, site: str, round: int) -> Header:
         return Header(

@@ -65,7 +65,6 @@ class Desk:
     log: EventLog
     actor: Actor
     now_ms: Callable[[], int]
-    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def _invite(study: Study, desk: Desk) -> tuple[str, ...]:
                 decided[said.site] = consent
             _note_decision(study, desk, said.site, consent)
         if undecided:
-            desk.sleep(pause)
+            desk.talk.sleep(pause)
             pause = min(pause * 1.5, ASK_AGAIN_S[1])
     return _quorum(study, decided)
 

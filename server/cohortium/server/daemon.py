@@ -57,6 +57,7 @@ class Coordinator:
     evidence: Evidence
     node_ids: dict[str, int] = field(default_factory=dict)
     threads: dict[str, threading.Thread] = field(default_factory=dict)
+    talking: dict[str, FlowerSites] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
     told: dict[str, object] = field(default_factory=dict)
 
@@ -134,6 +135,8 @@ def _serve(
         _supervise(here)
     finally:
         door.stop()
+        for sites in list(here.talking.values()):
+            sites.hurry()
         for thread in here.threads.values():
             thread.join(5.0)
         directory.status.unlink(missing_ok=True)
@@ -162,6 +165,7 @@ def _supervise(here: Coordinator) -> None:
                 _tell(here)
                 nodes_due = time.monotonic() + NODES_EVERY_S
             _start_studies(here)
+            _hurry_stopped(here)
         except UnreachableError as error:
             logger.error("%s", error)
             here.stop.wait(RETRY_S)
@@ -207,6 +211,14 @@ def _start_studies(here: Coordinator) -> None:
             thread.start()
 
 
+def _hurry_stopped(here: Coordinator) -> None:
+    """A study that somebody stopped does not wait for its round."""
+    for digest, sites in list(here.talking.items()):
+        if here.store.stop_requested(digest):
+            sites.hurry()
+            del here.talking[digest]
+
+
 def _run(here: Coordinator, row: StudyRow) -> None:
     """One study in its thread; however it ends, the store says how and the report is written."""
     try:
@@ -230,6 +242,7 @@ def _converse(here: Coordinator, row: StudyRow) -> None:
     names = [name for name in row.study.sites.names if name in here.node_ids]
     members = here.roster.enrolled()
     sites = FlowerSites(here.superlink, {name: here.node_ids[name] for name in names})
+    here.talking[row.digest] = sites
     completed = False
     try:
         talk = Conversation(
@@ -238,8 +251,9 @@ def _converse(here: Coordinator, row: StudyRow) -> None:
             key=here.key,
             peers={name: VerifyKey.from_text(members[name].signing_key) for name in names},
             sites=sites,
-            stopped=lambda: here.store.stop_requested(row.digest),
+            stopped=lambda: _stopped(here, row.digest),
             now_ms=lambda: int(time.time() * 1000),
+            sleep=lambda seconds: _pause(here, seconds),
         )
         desk = Desk(
             talk=talk,
@@ -247,12 +261,18 @@ def _converse(here: Coordinator, row: StudyRow) -> None:
             log=here.log,
             actor=here.actor,
             now_ms=talk.now_ms,
-            sleep=lambda seconds: _pause(here, seconds),
         )
         run_study(row.study, desk)
         completed = True
     finally:
+        here.talking.pop(row.digest, None)
         sites.close(completed)
+
+
+def _stopped(here: Coordinator, digest: str) -> str:
+    if here.stop.is_set():
+        raise UnreachableError("the coordinator is being stopped")
+    return here.store.stop_requested(digest)
 
 
 def _pause(here: Coordinator, seconds: float) -> None:

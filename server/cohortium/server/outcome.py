@@ -101,7 +101,7 @@ def _report(
         outcome=_outcome(study),
         state=row.state + (f" ({row.cause})" if row.cause else ""),
         sites=sites,
-        groups=tuple(_group(group) for group in scores.groups) if scores else (),
+        groups=_groups(study, scores),
         rounds=tuple(_round(record) for record in rounds),
         summary=_summary(scores),
         model=model,
@@ -164,6 +164,16 @@ def _traffic(name: str, rounds: list[RoundRecord]) -> tuple[Traffic, ...]:
     return tuple(
         Traffic(kind=kind, count=count, bytes=size) for kind, (count, size) in total.items()
     )
+
+
+def _groups(study: Study, scores: Scores | None) -> tuple[GroupReport, ...]:
+    """In the order that the study declares; `unknown` levels last."""
+    found = {(group.attribute, group.level): group for group in scores.groups} if scores else {}
+    declared = [
+        (a, level) for a in study.fairness.attributes for level in study.attribute_levels(a)
+    ]
+    ordered = [key for key in declared if key in found]
+    return tuple(_group(found[key]) for key in [*ordered, *(k for k in found if k not in ordered)])
 
 
 def _group(group: GroupSummary) -> GroupReport:

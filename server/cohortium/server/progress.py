@@ -73,6 +73,8 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
     if epsilon:
         text += "  epsilon " + " ".join(f"{site} {value:.2f}" for site, value in epsilon.items())
     text += f"  {record.seconds:.1f} s"
+    if left := study.training.rounds - record.round:
+        text += f", about {left * record.seconds:.0f} s left"
     if record.missing:
         text += f"  missing: {', '.join(record.missing)}"
     for site, reason in record.refused.items():

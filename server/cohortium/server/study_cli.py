@@ -11,7 +11,6 @@ from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.errors import RefusedError, UnreachableError, UsageError
 from cohortium.common.study import Study, load_study
-from cohortium.server.progress import describe, line
 from cohortium.server.store import Store, StudyRow
 
 study = typer.Typer(
@@ -33,6 +32,8 @@ def validate(file: StudyFile, as_json: JsonFlag = False) -> None:
 
     Example: cohortium study validate study.toml
     """
+    from cohortium.server.progress import describe
+
     loaded = load_study(file)
     document, text = describe(loaded)
     emit(document, text, as_json)
@@ -179,6 +180,8 @@ def _require_enrolled(loaded: Study, enrolled: set[str]) -> None:
 
 def _follow(store: Store, name: str, lock: Path, as_json: bool) -> StudyRow:
     """Print rounds and progress as they come, until the study has ended or nobody runs it."""
+    from cohortium.server.progress import line
+
     row, seen, said = store.study(name), 0, ""
     while True:
         for record in store.rounds(row.digest, after=seen):
