@@ -14,6 +14,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
+from tests.federation import approve, coordinate, make_any_site, set_policy
+from tests.transport import free_port
 
 from cohortium.client.config import DatasetConfig
 from cohortium.common.errors import CohortiumError, UnreachableError
@@ -24,8 +26,6 @@ from cohortium.server.demo.processes import Daemon, command, stop_all
 from cohortium.server.opened import Opened, open_coordinator
 from cohortium.server.outcome import final_vector
 from cohortium.server.store import RoundRecord
-from tests.federation import approve, coordinate, make_any_site, set_policy
-from tests.transport import free_port
 
 HOST = "127.0.0.1"
 UP_S = 60.0
@@ -66,7 +66,11 @@ def in_process(study: Study, tables: Tables, policy: Policy) -> Outcome:
         key = SigningKey.generate()
         sites = {
             site: make_any_site(
-                root / site, site, key.public, {study.data.dataset: _dataset(study, path, root)}, policy
+                root / site,
+                site,
+                key.public,
+                {study.data.dataset: _dataset(study, path, root)},
+                policy,
             )
             for site, path in tables.items()
         }

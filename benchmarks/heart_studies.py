@@ -19,20 +19,20 @@ FEATURES = ["age", "sex", "trestbps", "chol", "fbs", "thalach", "exang", "oldpea
 
 
 def number(unit: str, low: float, high: float, centre: float, spread: float) -> dict[str, object]:
-    """A number column; the scale is textbook knowledge, not a statistic of these patients."""
+    """A number column; centre and spread are clinical reference limits, as in the demonstration."""
     bounds = {"low": low, "high": high, "centre": centre, "spread": spread}
     return {"kind": "number", "unit": unit, **bounds}
 
 
 COLUMNS: dict[str, dict[str, object]] = {
-    "age": number("a", 0.0, 120.0, 55.0, 10.0),
+    "age": number("a", 0.0, 120.0, 50.0, 15.0),
     "sex": {"kind": "flag", "no_label": "female", "yes_label": "male"},
     "cp": {"kind": "category", "codes": ["1", "2", "3", "4"]},
-    "trestbps": number("mm[Hg]", 0.0, 300.0, 130.0, 20.0),
-    "chol": number("mg/dL", 0.0, 1000.0, 220.0, 60.0),
+    "trestbps": number("mm[Hg]", 0.0, 300.0, 120.0, 20.0),
+    "chol": number("mg/dL", 0.0, 1000.0, 200.0, 40.0),
     "fbs": {"kind": "flag"},
     "restecg": {"kind": "category", "codes": ["0", "1", "2"]},
-    "thalach": number("/min", 0.0, 250.0, 140.0, 25.0),
+    "thalach": number("/min", 0.0, 250.0, 145.0, 25.0),
     "exang": {"kind": "flag"},
     "oldpeak": number("mm", -10.0, 10.0, 1.0, 1.0),
     "label": {"kind": "flag"},

@@ -171,15 +171,15 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
     running = daemon.is_running(here.lock)
     said = daemon.said(here.status) if running else {}
     state = said.get("state", "starting") if running else "not running"
+    state += ", paused" if here.paused.exists() else ""
     document = {
         "site": config.name,
         "coordinator": config.coordinator.name,
         "state": state,
-        "device": said.get("device"),
         "datasets": list(here.datasets()),
     }
-    text = f"{config.name}: {state}" + (f" on {said['device']}" if "device" in said else "")
-    emit(document, f"{text}; datasets: {', '.join(here.datasets()) or 'none'}", as_json)
+    names = ", ".join(here.datasets()) or "none"
+    emit(document, f"{config.name}: {state}; datasets: {names}", as_json)
 
 
 @site.command()
@@ -273,6 +273,52 @@ def reject(
         )
     document = {"study": known.study.name, "digest": known.digest, "by": person, "event": event.id}
     emit(document, f"rejected {known.study.name} as {person}   (event {event.id})", as_json)
+
+
+@site.command()
+def stop(study: StudyName, person: Person, directory: StateDir, as_json: JsonFlag = False) -> None:
+    """The kill switch: end a study here for good. Its processes are gone within 5 s.
+
+    Example: cohortium site stop heart-study --as "Dr. A. Weiss" --dir DIR
+    """
+    from cohortium.client import halt
+
+    opened = _open(directory)
+    known = opened.studies.by_name(study)
+    halted = halt.stop(opened, known, person)
+    text = (
+        f"stopped {known.study.name}: {halted.processes} training process(es) gone after "
+        f"{halted.seconds:g} s   (event {halted.event})"
+    )
+    emit({"study": known.study.name, "by": person, **asdict(halted)}, text, as_json)
+
+
+@site.command()
+def pause(person: Person, directory: StateDir, as_json: JsonFlag = False) -> None:
+    """End all training now and answer no study until `resume`.
+
+    Example: cohortium site pause --as "Dr. A. Weiss" --dir DIR
+    """
+    from cohortium.client import halt
+
+    halted = halt.pause(_open(directory), person)
+    text = (
+        f"paused: {halted.processes} training process(es) gone after {halted.seconds:g} s   "
+        f"(event {halted.event})"
+    )
+    emit({"by": person, **asdict(halted)}, text, as_json)
+
+
+@site.command()
+def resume(person: Person, directory: StateDir, as_json: JsonFlag = False) -> None:
+    """Answer studies again after a pause; an interrupted round is trained anew.
+
+    Example: cohortium site resume --as "Dr. A. Weiss" --dir DIR
+    """
+    from cohortium.client import halt
+
+    event = halt.resume(_open(directory), person)
+    emit({"by": person, "event": event}, f"resumed   (event {event})", as_json)
 
 
 @site.command()

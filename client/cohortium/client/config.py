@@ -1,6 +1,8 @@
 """The files of a site's state directory.
 
 site.toml            who we are, whom we trust, what we allow (written by join, edited by people)
+paused.json          there while a person has paused all studies
+workers/, scratch/   training processes that run now, and their temporary files
 datasets/NAME.toml   one registered dataset each: path, schema, lifetime privacy cap
 keys/                node.key (transport), signing.key (messages, approvals): mode 0600
 ca.pem               the coordinator's certificate authority
@@ -51,6 +53,7 @@ class SiteConfig(Document):
     name: Name
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     threads: PositiveInt = 1
+    memory_gib: PositiveFloat = 8.0
     coordinator: CoordinatorPeer
     policy: Policy
 
@@ -104,6 +107,10 @@ class SiteDir:
     @property
     def lock(self) -> Path:
         return self.root / "site.lock"
+
+    @property
+    def paused(self) -> Path:
+        return self.root / "paused.json"
 
     @property
     def status(self) -> Path:
@@ -182,7 +189,13 @@ allow_exact_counts = false     # true lets exact numbers of patients leave
 def site_toml(name: str, peer: CoordinatorPeer) -> str:
     """The first site.toml: identity from enrolment, policy that allows nothing yet."""
     head = tomli_w.dumps(
-        {"name": name, "device": "auto", "threads": 1, "coordinator": peer.model_dump()}
+        {
+            "name": name,
+            "device": "auto",
+            "threads": 1,
+            "memory_gib": 8.0,
+            "coordinator": peer.model_dump(),
+        }
     )
     text = f"# Written once by `cohortium site join`; yours to edit.\n{head}\n{POLICY_TEXT}"
     tomllib.loads(text)

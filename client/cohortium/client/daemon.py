@@ -3,13 +3,14 @@
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from cohortium.client import rounds
+from cohortium.client import halt, rounds
 from cohortium.client.config import SiteDir
 from cohortium.client.node import FleetConnection, serve
-from cohortium.client.site import open_site
-from cohortium.client.training.device import choose
+from cohortium.client.processes import Limits, Processes
+from cohortium.client.site import Site, open_site
 from cohortium.common import daemon
 
 
@@ -28,9 +29,17 @@ def run(root: Path, on_state: Callable[[str], None]) -> None:
         daemon.end_with_parent()
         stop = daemon.stop_on_signals()
         _log_to(root / "site.log")
-        _limit_threads(config.threads)
-        device = choose(config.device)
-        site = open_site(root, str(device.torch))
+        opened = open_site(root)
+        limits = Limits(config.device, config.threads, int(config.memory_gib * 2**30))
+        workshop = Processes(
+            config.name,
+            limits,
+            root,
+            directory.load_dataset,
+            halted=lambda study: halt.refusal(opened, study),
+            on_start=lambda study, words: _record_worker(opened, study, words),
+        )
+        site = replace(opened, workshop=workshop)
         site.log.append("log.started", actor=site.actor)
         connection = FleetConnection(
             address=config.coordinator.fleet_address,
@@ -45,7 +54,6 @@ def run(root: Path, on_state: Callable[[str], None]) -> None:
                 pid=os.getpid(),
                 state=state,
                 since_ms=site.now_ms(),
-                device=device.description,
             )
             on_state(state)
 
@@ -53,13 +61,15 @@ def run(root: Path, on_state: Callable[[str], None]) -> None:
         try:
             serve(connection, lambda request: rounds.answer(request, site), stop, tell)
         finally:
+            workshop.close_all()
             site.database.close()
 
 
-def _limit_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
+def _record_worker(site: Site, study: str, isolation: str) -> None:
+    """Where and how confined a study trains is part of the record."""
+    site.log.append(
+        "run.started", actor=site.actor, study=study, detail={"device": isolation[:200]}
+    )
 
 
 def _log_to(path: Path) -> None:

@@ -18,6 +18,7 @@ from cohortium.common.identity import certificate_expiry, certificate_fingerprin
 FREE_BYTES = 2 * 2**30
 EXPIRES_SOON_DAYS = 30
 CONNECT_S = 5.0
+LAST_PORT = 65_535
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,13 @@ def _certificate(directory: SiteDir, config: SiteConfig) -> Iterator[Finding]:
             "compare the fingerprint with the coordinator by telephone",
         )
         return
-    days = (expires - datetime.now(UTC)).days
-    verdict: Literal["ok", "warning"] = "warning" if days < EXPIRES_SOON_DAYS else "ok"
-    yield Finding(
-        "ca.pem", verdict, f"valid for {days} days", "ask the coordinator to renew" * (days < 30)
-    )
+    days, renew = (expires - datetime.now(UTC)).days, "ask the coordinator to renew"
+    if days < 0:
+        yield Finding("ca.pem", "fail", f"expired on {expires:%Y-%m-%d}", renew)
+    elif days < EXPIRES_SOON_DAYS:
+        yield Finding("ca.pem", "warning", f"valid for {days} days", renew)
+    else:
+        yield Finding("ca.pem", "ok", f"valid for {days} days")
 
 
 def _disk(root: Path) -> Finding:
@@ -124,14 +127,22 @@ def _packages() -> Iterator[Finding]:
 
 def _reachable(config: SiteConfig) -> Finding:
     host, _, port = config.coordinator.fleet_address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S):
-            pass
-    except OSError as error:
+    if not host or not port.isdecimal() or int(port) > LAST_PORT:
         return Finding(
             "coordinator",
             "fail",
-            f"{config.coordinator.fleet_address} does not answer ({error.strerror or 'timeout'})",
+            f'"{config.coordinator.fleet_address}" is no address such as fl.example.org:9092',
+            "correct [coordinator] fleet_address in site.toml",
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S):
+            pass
+    except (OSError, UnicodeError) as error:
+        return Finding(
+            "coordinator",
+            "fail",
+            f"{config.coordinator.fleet_address} does not answer "
+            f"({getattr(error, 'strerror', None) or 'timeout'})",
             "check DNS and the firewall, or ask the coordinator whether it is up",
         )
     return Finding("coordinator", "ok", f"{config.coordinator.fleet_address} answers")

@@ -32,7 +32,7 @@ def release(message: Document, vector: Vector, study: Study | None, parameters: 
         study: the approved study that the answer belongs to; None before there is one.
         parameters: length of the model that the request carried.
     """
-    if not isinstance(message, MAY_LEAVE):
+    if type(message) not in MAY_LEAVE:  # a subclass might carry more
         raise RefusedError("egress.message", "this kind of message never leaves a site")
     if isinstance(message, Update):
         _check_update(message, vector, study, parameters)

@@ -55,6 +55,7 @@ from cohortium.common.identity import load_node_key, node_public_pem
 PAYLOAD = "payload"  # the record's name and its only key, at both ends
 HEARTBEAT_S = 10.0  # the least that Flower allows; a silent node is dead after twice that
 ACTIVATION_PATIENCE_S = 2 * HEARTBEAT_S + 5.0
+REACTIVATION_PATIENCE_S = 10.0  # a coordinator that was started again lets its sites in anew
 POLL_S = (0.1, 1.0)  # right after a message, and when long idle
 POLL_SHARE = 0.1  # waiting adds at most this share to the time since the last message
 RECONNECT_S = (0.2, 5.0)
@@ -104,7 +105,7 @@ def serve(
     _quiet_flower()
     fleet = _Fleet(connection, stop, on_state)
     try:
-        fleet.activate()
+        fleet.activate(ACTIVATION_PATIENCE_S)
         _answer_requests(fleet, answer, stop)
     except _StoppedError:
         pass
@@ -126,6 +127,8 @@ def _answer_requests(
             fleet.send(_reply(message, answer))
         except (CohortiumError, _StoppedError):
             raise
+        except _UnknownError:
+            fleet.activate(REACTIVATION_PATIENCE_S)
         except Exception as error:  # the boundary: nothing that a peer sends may end the node
             log.warning("a message was dropped: %s", _place(error))
             stop.wait(POLL_S[1])
@@ -165,6 +168,10 @@ class _DroppedError(Exception):
     """The coordinator takes this call from nobody: the run is over, or it cannot serve it."""
 
 
+class _UnknownError(Exception):
+    """The coordinator knows this key or node id no more: it was started again, or we are out."""
+
+
 class _Fleet:
     """The Fleet API; each call is repeated until it works, is refused, or `stop` is set."""
 
@@ -186,23 +193,30 @@ class _Fleet:
             grpc.intercept_channel(self._channel, NodeAuthClientInterceptor(key, key.public_key()))
         )
 
-    def activate(self) -> None:
-        """Go online. For a while the coordinator may still take a killed predecessor for us."""
+    def activate(self, patience_s: float) -> None:
+        """Go online, or online again under another node id.
+
+        For a while the coordinator may take a killed predecessor for us, or not know us yet.
+
+        Raises:
+            IdentityError: it refused this site's key for so long.
+        """
         request = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=HEARTBEAT_S)
         refused_since = None
         while True:
             try:
                 reply = self._call(self._stub.ActivateNode, request)
-            except _DroppedError:
+            except (_DroppedError, _UnknownError):
                 refused_since = refused_since or time.monotonic()
-                if time.monotonic() - refused_since >= ACTIVATION_PATIENCE_S:
+                if time.monotonic() - refused_since >= patience_s:
                     raise self._refused() from None
                 self._report("offline")
                 self._pause(1.0)
             else:
                 break
         self._node_id = int(reply.node_id)
-        self._heartbeat.start()
+        if not self._heartbeat.is_alive():
+            self._heartbeat.start()
         self._report("online")
 
     def leave(self) -> None:
@@ -282,7 +296,8 @@ class _Fleet:
         """Call until it works.
 
         Raises:
-            IdentityError: a wrong CA or a refused key: trying again would not help.
+            IdentityError: a wrong CA or clock: trying again would not help.
+            _UnknownError: the coordinator does not know this node.
             _DroppedError: the coordinator answers, but not this call.
         """
         delay, answered = RECONNECT_S[0], 0
@@ -304,7 +319,9 @@ class _Fleet:
         """Whether the coordinator is there; raises where trying again would not help."""
         code = error.code()
         if code == grpc.StatusCode.UNAUTHENTICATED:
-            raise self._refused(error.details() or "") from None
+            if "timestamp" in (error.details() or ""):
+                raise self._wrong_clock() from None
+            raise _UnknownError from None
         if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION):
             raise _DroppedError(code.name) from None
         if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
@@ -315,15 +332,16 @@ class _Fleet:
         self._report("offline")
         return False
 
-    def _refused(self, details: str = "") -> IdentityError:
-        where = f"{self._connection.address}: the coordinator refuses"
-        if "timestamp" in details:
-            return IdentityError(
-                f"{where} this site's messages: the two clocks differ by more than 5 s; "
-                "set this machine's clock (NTP)"
-            )
+    def _wrong_clock(self) -> IdentityError:
         return IdentityError(
-            f"{where} the key of {self._connection.name} ({self._connection.node_key}); "
+            f"{self._connection.address}: the coordinator refuses this site's messages: the two "
+            "clocks differ by more than 5 s; set this machine's clock (NTP)"
+        )
+
+    def _refused(self) -> IdentityError:
+        return IdentityError(
+            f"{self._connection.address}: the coordinator refuses the key of "
+            f"{self._connection.name} ({self._connection.node_key}); "
             "ask the coordinator whether the site was revoked, and for a new invitation"
         )
 

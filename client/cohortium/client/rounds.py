@@ -8,15 +8,16 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cohortium.client import egress, local_round, policy
+from cohortium.client import egress, halt, policy
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
 from cohortium.common.audit.events import Thing
-from cohortium.common.document import Document
+from cohortium.common.document import Document, one_line
 from cohortium.common.envelope import Header, seal, unseal
 from cohortium.common.errors import CohortiumError, DataError, ProtocolError, RefusedError
 from cohortium.common.messages import (
     EMPTY,
+    MAX_LINE,
     Close,
     Closed,
     Consent,
@@ -86,6 +87,7 @@ def _reply(request: Request) -> Reply:
     replies = Replies(request.site.database)
     stored = replies.find(request.header, request.body)
     if stored is not None:
+        _approved(request)  # what was withdrawn since is not sent again either
         return stored
     return _commit(request, replies, handler(request))
 
@@ -149,22 +151,27 @@ def _record(request: Request, reply: Reply) -> None:
 
 
 def _invite(request: Request) -> Answer:
-    """Consider a study: it may run when policy, data, budget and a person all say yes."""
+    """Consider a study: it may run when policy, budget, a person and the data all say yes.
+
+    The data come last: before a person has approved, nothing that leaves depends on a patient, or
+    invitations with one label rule after another could search a column.
+    """
     site = request.site
     message, _ = unpack(request.body, Invite)
     study = message.study
     if study.digest != request.header.study:
         raise ProtocolError("the invitation's study is not the one it is signed for")
     known = site.studies.receive(study, site.now_ms())
-    if known.state in ("rejected", "stopped"):
+    if known.state in ("rejected", "stopped", "ended"):
         raise RefusedError(f"study.{known.state}", known.note)
     _may_take_part(site, study)
     approvals = site.approvals.of(study, site.name)
-    cohort = site.cohort(study) if study.preprocessing.scaling != "federated-standard" else None
-    if cohort is not None:
-        policy.check_cohort(cohort.patients, site.policy)
     if not approvals:
         return Answer(Consent(decision="waiting"), study, stored=False)
+    standard = study.preprocessing.scaling == "federated-standard"
+    cohort = None if standard else site.workshop.prepare(study)
+    if cohort is not None:
+        policy.check_cohort(cohort.patients, site.policy)
     site.studies.mark(study.digest, "approved", "")
     return Answer(
         Consent(
@@ -172,7 +179,6 @@ def _invite(request: Request) -> Answer:
             approvers=tuple(approval.person for approval in approvals),
             approved_at=approvals[0].at,
             patients=cohort.band if cohort else "",
-            weight=local_round.weight(study, cohort) if cohort else 0.0,
         ),
         study,
         stored=False,
@@ -199,6 +205,8 @@ def _may_take_part(site: Site, study: Study) -> None:
 def _approved(request: Request) -> Study:
     """The study that a request belongs to, if it may still run here."""
     site, header = request.site, request.header
+    if (refusal := halt.refusal(site, header.study)) is not None:
+        raise refusal
     known = site.studies.by_digest(header.study)
     if known.state != "approved":
         why = known.note or "nobody at this site has approved it"
@@ -218,7 +226,7 @@ def _measure(request: Request) -> Answer:
     study = _approved(request)
     if study.preprocessing.scaling != "federated-standard":
         raise RefusedError("study.scaling", "the study's scaling needs no statistics")
-    statistics = request.site.measure(study)
+    statistics = request.site.workshop.measure(study)
     policy.check_cohort(statistics.count, request.site.policy)
     return Answer(Measured(statistics=statistics), study)
 
@@ -229,16 +237,14 @@ def _train(request: Request) -> Answer:
     study = _approved(request)
     if header.round < 1:
         raise ProtocolError("rounds count from 1")
-    cohort = site.cohort(study, message.statistics)
+    cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy)
     plan = planned(study)
     if plan is not None:
         site.ledger(study).check(plan)
-    update = local_round.train(study, cohort, start, header.round, site.name, site.device)
+    update = site.workshop.train(study, message.statistics, start, header.round)
     return Answer(
-        Update(
-            weight=local_round.weight(study, cohort), spent=_spent(site, study, update.mechanism)
-        ),
+        Update(weight=cohort.weight, spent=_spent(site, study, update.mechanism)),
         study,
         update.delta,
         len(start),
@@ -254,9 +260,10 @@ def _evaluate(request: Request) -> Answer:
     site = request.site
     message, model = unpack(request.body, Evaluate)
     study = _approved(request)
-    cohort = site.cohort(study, message.statistics)
+    cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy)
-    evaluation = local_round.evaluate(study, cohort, model, site.policy.minimum_cell)
+    minimum = site.policy.minimum_cell
+    evaluation = site.workshop.evaluate(study, message.statistics, model, minimum)
     return Answer(Evaluated(evaluation=evaluation), study)
 
 
@@ -265,13 +272,14 @@ def _close(request: Request) -> Answer:
     message, _ = unpack(request.body, Close)
     known = site.studies.by_digest(request.header.study)
     if known.state in ("waiting", "approved"):
-        site.studies.mark(known.digest, "ended", message.outcome)
-        site.log.append(
-            "run.completed" if message.outcome == "completed" else "run.stopped",
-            actor=site.actor,
-            study=known.digest,
-        )
-    site.forget(known.digest)
+        with site.database.transaction():
+            site.studies.mark(known.digest, "ended", message.outcome)
+            site.log.append(
+                "run.completed" if message.outcome == "completed" else "run.stopped",
+                actor=site.actor,
+                study=known.digest,
+            )
+    site.workshop.close(known.digest)
     return Answer(Closed(), known.study, stored=False)
 
 
@@ -300,7 +308,9 @@ def _refuse(site: Site, header: Header, error: Exception) -> Reply:
         )
     except CohortiumError as disk:
         site.correlate(disk)
-    refusal = Refusal(rule=rule, explanation=explanation, correlation_id=correlation_id)
+    refusal = Refusal(
+        rule=rule, explanation=one_line(explanation, MAX_LINE), correlation_id=correlation_id
+    )
     return Reply("refusal", egress.release(refusal, EMPTY, None, 0))
 
 

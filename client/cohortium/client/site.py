@@ -3,29 +3,30 @@
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cohortium.client.approvals import Approvals
-from cohortium.client.cohort import Cohort, load_table, measure, prepare
 from cohortium.client.config import Policy, SiteConfig, SiteDir
 from cohortium.client.database import open_site_database
 from cohortium.client.studies import Studies
+from cohortium.client.workshop import Inline, Workshop
 from cohortium.common.audit.events import Actor
 from cohortium.common.audit.log import EventLog
 from cohortium.common.database import Database
+from cohortium.common.document import one_line
 from cohortium.common.errors import CohortiumError
 from cohortium.common.identity import SigningKey, VerifyKey
-from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
-from cohortium.common.table import Table
 
 if TYPE_CHECKING:
     from cohortium.client.budget import Ledger
 
 logger = logging.getLogger("cohortium.site")
+
+LOG_CHARACTERS = 4000  # of one entry; a peer may have had a hand in its text
 
 Clock = Callable[[], datetime]
 
@@ -46,10 +47,8 @@ class Site:
     log: EventLog
     studies: Studies
     approvals: Approvals
-    device: str
     clock: Clock
-    tables: dict[str, Table] = field(default_factory=dict)
-    cohorts: dict[tuple[str, bytes], Cohort] = field(default_factory=dict)
+    workshop: Workshop
 
     @property
     def name(self) -> str:
@@ -73,22 +72,6 @@ class Site:
 
         return Ledger(self.database, self.directory.load_dataset(study.data.dataset))
 
-    def cohort(self, study: Study, statistics: Statistics | None = None) -> Cohort:
-        """The study's cohort, read once and kept until the study is closed."""
-        key = (study.digest, b"" if statistics is None else statistics.model_dump_json().encode())
-        if key not in self.cohorts:
-            self.cohorts[key] = prepare(self._table(study), study, self.name, statistics)
-        return self.cohorts[key]
-
-    def measure(self, study: Study) -> Statistics:
-        return measure(self._table(study), study, self.name)
-
-    def forget(self, study: str) -> None:
-        """Drop a study's patients from memory."""
-        self.tables.pop(study, None)
-        for key in [key for key in self.cohorts if key[0] == study]:
-            del self.cohorts[key]
-
     def correlate(self, error: Exception) -> str:
         """Write why something failed to the site's own log; returns the id that finds it again.
 
@@ -98,17 +81,11 @@ class Site:
         logger.error("%s: %s", correlation_id, describe(error))
         return correlation_id
 
-    def _table(self, study: Study) -> Table:
-        if study.digest not in self.tables:
-            dataset = self.directory.load_dataset(study.data.dataset)
-            self.tables[study.digest] = load_table(study, dataset)
-        return self.tables[study.digest]
-
 
 def describe(error: Exception) -> str:
     """An error for the site's own log: our one-liners as they are, all else without text."""
     if isinstance(error, CohortiumError):
-        return str(error)
+        return one_line(str(error), LOG_CHARACTERS)
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
@@ -116,8 +93,8 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__} in {where}"
 
 
-def open_site(root: Path, device: str = "cpu", clock: Clock = system_clock) -> Site:
-    """Open a state directory.
+def open_site(root: Path, clock: Clock = system_clock) -> Site:
+    """Open a state directory; its work is done in this process unless `workshop` is replaced.
 
     Raises:
         CohortiumError: not a site's directory, or one of its files is not what it should be.
@@ -135,6 +112,6 @@ def open_site(root: Path, device: str = "cpu", clock: Clock = system_clock) -> S
         log=EventLog(database, config.name, config.name, clock),
         studies=Studies(database),
         approvals=Approvals(database, key.public),
-        device=device,
         clock=clock,
+        workshop=Inline(config.name, "cpu", directory.load_dataset),
     )

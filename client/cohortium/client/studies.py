@@ -49,8 +49,8 @@ class Studies:
         """What a person means by a name, or by the first 8 or more digits of a digest."""
         rows = self._database.execute(
             "SELECT digest FROM studies WHERE name = ? "
-            "OR (length(?) >= 8 AND digest LIKE ? || '%') ORDER BY received_ms DESC",
-            (name, name, name),
+            "OR (length(?) >= 8 AND substr(digest, 1, length(?)) = ?) ORDER BY received_ms DESC",
+            (name, name, name, name),
         )
         if not rows:
             known = ", ".join(sorted({item.study.name for item in self.all()})) or "none yet"

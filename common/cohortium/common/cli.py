@@ -41,15 +41,15 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = build()(args=given, standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
-        console.note("interrupted")
         code = INTERRUPTED
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = console.misused(error, as_json=as_json)
     except BrokenPipeError:
         code = 1
     except Exception as error:  # the boundary to people
         code = console.fail(error, debug=debug, as_json=as_json)
+    if code == INTERRUPTED:  # Typer turns most interrupts into this code without a word
+        console.note("interrupted")
     sys.exit(code if isinstance(code, int) else 0)
 
 

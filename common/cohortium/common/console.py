@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 from rich.console import Console
 
@@ -55,6 +56,14 @@ def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str) 
     return "\n".join(lines)
 
 
+def misused(error: click.ClickException, *, as_json: bool) -> int:
+    """Say how a command was called wrongly; returns its exit code."""
+    if as_json:
+        _emit_error(error.format_message(), error.exit_code)
+    error.show()
+    return error.exit_code
+
+
 def fail(error: BaseException, *, debug: bool, as_json: bool) -> int:
     """Say why a command failed, in one line; returns its exit code.
 
@@ -66,13 +75,26 @@ def fail(error: BaseException, *, debug: bool, as_json: bool) -> int:
         message, code = " ".join(str(error).split()), error.exit_code
     elif isinstance(error, ModuleNotFoundError):
         message, code = _missing(error), UsageError.exit_code
+    elif isinstance(error, OSError) and error.filename and error.strerror:
+        message, code = _unusable(error), 1
     else:
         hint = "" if debug else "; run it again as `cohortium --debug ...` and report what it shows"
         message, code = f"unexpected {type(error).__name__}{hint}", 1
     if as_json:
-        print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False), flush=True)
+        _emit_error(message, code)
     people.print(f"error: {message}", markup=False, soft_wrap=True)
     return code
+
+
+def _emit_error(message: str, code: int) -> None:
+    print(json.dumps({"error": message, "exit_code": code}, ensure_ascii=False), flush=True)
+
+
+def _unusable(error: OSError) -> str:
+    return (
+        f"{error.filename}: {error.strerror}; check the path, who owns it, and the free space "
+        "of its disk"
+    )
 
 
 def _missing(error: ModuleNotFoundError) -> str:

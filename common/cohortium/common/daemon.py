@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import Any
 
 from cohortium.common.errors import CohortiumError
 
-END_WITH_PARENT = "COHORTIUM_END_WITH_PARENT"
+END_WITH_PARENT = "COHORTIUM_END_WITH_PARENT"  # holds the process id of who started us
 PR_SET_PDEATHSIG = 1  # prctl(2)
+LOCK_TRIES = 5
+LOCK_PAUSE_S = 0.02
 
 
 @contextmanager
@@ -31,15 +34,25 @@ def only_one(lock: Path, what: str) -> Iterator[None]:
             f"{lock}: cannot be written ({error.strerror}); run as the directory's owner"
         ) from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _hold(descriptor):
             raise CohortiumError(
                 f"{what} already runs in {lock.parent}; stop it before you start another"
-            ) from None
+            )
         yield
     finally:
         os.close(descriptor)
+
+
+def _hold(descriptor: int) -> bool:
+    """Take the lock; `is_running` asks by holding it for a moment, so one refusal is no answer."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def is_running(lock: Path) -> bool:
@@ -75,13 +88,18 @@ def said(status: Path) -> dict[str, Any]:
 
 
 def end_with_parent() -> None:
-    """Where END_WITH_PARENT is set (the demo and tests do), die when the starting process dies."""
-    if not os.environ.get(END_WITH_PARENT) or not sys.platform.startswith("linux"):
+    """Where END_WITH_PARENT is set (the demo and tests do), stop when the starting process dies.
+
+    Raises:
+        CohortiumError: it is dead already.
+    """
+    parent = os.environ.get(END_WITH_PARENT)
+    if not parent or not sys.platform.startswith("linux"):
         return
     import ctypes
 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == 1:
+    if str(os.getppid()) != parent:  # it may have died before the line above
         raise CohortiumError("the process that started this one has ended")
 
 

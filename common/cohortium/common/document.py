@@ -35,7 +35,7 @@ def load(path: Path, kind: type[D]) -> D:
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file, or say in one line why that is impossible."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DocumentError(f"{path}: no such file; check the path") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -68,9 +68,8 @@ def parse_json(raw: bytes | memoryview, kind: type[D], source: str) -> D:
         fields = sorted(
             {".".join(str(p) for p in e["loc"]) for e in error.errors(include_url=False)}
         )
-        raise ProtocolError(
-            f"{source}: not as the protocol says: {', '.join(fields)[:200]}"
-        ) from None
+        names = one_line(", ".join(fields), limit=200)  # an unknown field is named by the peer
+        raise ProtocolError(f"{source}: not as the protocol says: {names}") from None
 
 
 def canonical(document: BaseModel) -> bytes:
@@ -85,6 +84,12 @@ def canonical(document: BaseModel) -> bytes:
 def digest(document: BaseModel) -> str:
     """SHA-256 of the canonical form, in hex."""
     return hashlib.sha256(canonical(document)).hexdigest()
+
+
+def one_line(text: str, limit: int) -> str:
+    """The text on one line of at most so many characters, without invisible ones."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(shown.split())[:limit]
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -104,8 +109,12 @@ def _tuples(value: Any) -> Any:
 
 
 def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    """One line for the first thing wrong, and how many more there are."""
-    first, *others = error.errors(include_url=False)
+    """One line for the first thing wrong, and how many more there are.
+
+    A misspelt key comes first: what is then missing is only its consequence.
+    """
+    found = error.errors(include_url=False)
+    first, *others = sorted(found, key=lambda detail: detail["type"] != "extra_forbidden")
     line = _explain_one(first, kind)
     return f"{line} (and {len(others)} more)" if others else line
 

@@ -38,7 +38,7 @@ class Header(Document):
     v: Literal[1] = 1
     kind: Text
     study: Text
-    round: Annotated[int, Field(ge=0)]
+    round: Annotated[int, Field(ge=0, lt=2**31)]
     message_id: Text
     sender: Text
     recipient: Text

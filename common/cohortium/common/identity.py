@@ -148,19 +148,28 @@ def load_node_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def node_public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     """The public half of a node key as PEM (SubjectPublicKeyInfo)."""
-    return key.public_key().public_bytes(
+    return _public_pem(key.public_key())
+
+
+def _public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
 
 
 def check_node_public_key(pem: bytes) -> None:
-    """Raise IdentityError unless `pem` is the public half of an EC P-384 key."""
+    """Raise IdentityError unless `pem` is an EC P-384 key exactly as `node_public_pem` writes it.
+
+    Two spellings of one key would pass for two keys where keys are compared.
+    """
     try:
         key = serialization.load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp384r1":
         raise IdentityError("a node key is the PEM of an EC P-384 public key, and this is not")
+    if _public_pem(key) != pem:
+        raise IdentityError("a node key's PEM is not in its one form; send it as it was made")
 
 
 class CertifiedKey(NamedTuple):

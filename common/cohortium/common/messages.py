@@ -15,11 +15,11 @@ more objects and tens of milliseconds a round.
 """
 
 import struct
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from cohortium.common.document import Document, canonical, parse_json
 from cohortium.common.errors import ProtocolError
@@ -32,8 +32,19 @@ Vector = npt.NDArray[np.float32]
 MAX_FIELD_BYTES = 4 * 2**20
 MAX_PARAMETERS = 500_000_000
 
-Short = Annotated[str, Field(max_length=200)]
-Line = Annotated[str, Field(max_length=2000)]
+MAX_LINE = 2000
+
+
+def _printable(text: str) -> str:
+    """What a peer says is logged and shown: no line end, no control sequence."""
+    if text and not text.isprintable():
+        raise ValueError("must be one line of printable text")
+    return text
+
+
+Short = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+Line = Annotated[str, Field(max_length=MAX_LINE), AfterValidator(_printable)]
+Rule = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,99}$")]
 Count = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -50,12 +61,19 @@ class Consent(Document):
 
     kind: ClassVar[str] = "consent"
     decision: Literal["approved", "waiting", "refused"]
-    rule: Short = ""
+    rule: Rule | Literal[""] = ""
     explanation: Line = ""
     approvers: tuple[Short, ...] = ()
     approved_at: Short = ""
     patients: Short = ""
-    weight: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _says_who_or_why(self) -> Self:
+        if (self.decision == "approved") != any(self.approvers):
+            raise ValueError("somebody approves a study, and nobody one that is not approved")
+        if (self.decision == "refused") != bool(self.rule):
+            raise ValueError("a refusal names its rule")
+        return self
 
 
 class Measure(Document):
@@ -135,7 +153,7 @@ class Refusal(Document):
     """No, and which rule says so. The correlation id finds the line in the site's own log."""
 
     kind: ClassVar[str] = "refusal"
-    rule: Short
+    rule: Rule
     explanation: Line
     correlation_id: Short
 

@@ -135,6 +135,11 @@ class Training(Document):
                     'batches = "full" sends one gradient a round: leave out local_steps and '
                     "learning_rate, and set strategy.learning_rate"
                 )
+            if self.momentum or self.weight_decay:
+                raise ValueError(
+                    'batches = "full" takes no step at the site: leave out momentum and '
+                    "weight_decay, and set strategy.momentum and strategy.weight_decay"
+                )
         elif self.learning_rate is None:
             raise ValueError(f'batches = "{self.batches}" needs learning_rate')
         if self.shared_stream_rows and self.batches != "shuffle":
@@ -256,6 +261,8 @@ class Study(Document):
                     )
         if self.task.label in self.data.features:
             raise ValueError(f'data.features: "{self.task.label}" is the label itself')
+        if self.split.column in (*self.data.features, self.task.label):
+            raise ValueError(f'split.column: "{self.split.column}" is an input or the label itself')
         return self
 
     @model_validator(mode="after")
@@ -340,6 +347,11 @@ class Study(Document):
             raise ValueError("training.shared_stream_rows: one number per site, in their order")
         if self.training.batches == "full" and self.model.dropout > 0:
             raise ValueError("model.dropout: a full-batch gradient is deterministic; set it to 0")
+        if self.strategy.proximal_mu > 0 and self.training.batches != "shuffle":
+            raise ValueError(
+                "strategy.proximal_mu: the proximal term acts on ordinary training only; use "
+                'training.batches = "shuffle" or another strategy.name'
+            )
         return self
 
     @property

@@ -1,5 +1,6 @@
 """`cohortium coordinator`: the commands of a consortium's lead."""
 
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,6 +73,8 @@ def invite(
     opened = open_coordinator(directory)
     if out.exists():
         raise UsageError(f"{out} exists already and is not overwritten: give another --out")
+    if not os.access(out.parent, os.W_OK):  # found out now, not when a token has been made
+        raise UsageError(f"{out}: cannot be written: give another --out")
     pem = opened.directory.ca.read_text()
     host = opened.config.host
     values = {

@@ -17,7 +17,8 @@ from cohortium.server.sites import Sites
 # the model travels again each time.
 FIRST_RESEND_S = 60.0
 RESEND_GROWTH = 2.0
-UNREACHED_PAUSE_S = 1.0  # before asking again who could not be reached at all
+UNREACHED_PAUSE_S = 1.0  # before asking again who could not be reached, or has paused
+LATER = ("site.paused",)
 
 M = TypeVar("M", bound=Document)
 
@@ -69,7 +70,8 @@ class Conversation:
 
         The same signed request is sent again to a site that stays silent: it answers a round
         once, however often it is asked. A reply that is not the site's own, or not to this
-        request, becomes a refusal with rule `reply.signature` or `reply.protocol`.
+        request, becomes a refusal with rule `reply.signature` or `reply.protocol`. A site that has
+        paused is asked again; its refusal counts only at the deadline.
 
         Raises:
             StudyStopped: somebody asked the study to stop.
@@ -79,18 +81,26 @@ class Conversation:
         present = [name for name in names if name in self.peers]
         headers = {name: self._header(kind_of(question), name, round) for name in present}
         requests = {name: seal(header, body, self.key) for name, header in headers.items()}
+        postponed: dict[str, Said[M]] = {}
         deadline, patience = time.monotonic() + deadline_s, FIRST_RESEND_S
         while requests and (left := deadline - time.monotonic()) > 0:
             window_ends = time.monotonic() + min(patience, left)
             for name, raw in self.sites.ask(dict(requests), min(patience, left)):
+                if name not in requests:
+                    continue  # a second reply to a request that was sent twice
+                said = self._open(name, raw, headers[name], expected)
+                if _later(said.message):
+                    postponed[name] = said
+                    continue
                 del requests[name]
-                yield self._open(name, raw, headers[name], expected)
+                yield said
             if by := self.stopped():
                 raise StudyStopped(f"stopped by {by}")
             if time.monotonic() >= window_ends:
                 patience *= RESEND_GROWTH
             elif requests:
                 self.sleep(min(UNREACHED_PAUSE_S, left))
+        yield from (postponed[name] for name in requests if name in postponed)
 
     def _header(self, kind: str, site: str, round: int) -> Header:
         return Header(
@@ -124,6 +134,10 @@ def _check_answers(header: Header, asked: Header) -> None:
     swapped = header.sender == asked.recipient and header.recipient == asked.sender
     if not swapped or any(getattr(header, key) != getattr(asked, key) for key in same):
         raise ProtocolError(f"{asked.recipient} sent a reply that answers another request")
+
+
+def _later(message: object) -> bool:
+    return isinstance(message, Refusal) and message.rule in LATER
 
 
 def _doubt(rule: str, error: CohortiumError) -> Refusal:

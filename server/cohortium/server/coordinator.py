@@ -40,6 +40,7 @@ from cohortium.server.aggregation import optimizer
 from cohortium.server.aggregation.fold import Fold
 from cohortium.server.aggregation.optimizer import ServerState, final_model
 from cohortium.server.conversation import Conversation, Said, StudyStopped
+from cohortium.server.plausibility import check_evaluation, check_statistics, check_update
 from cohortium.server.store import RoundRecord, Store
 
 ASK_AGAIN_S = (0.5, 5.0)  # how long to wait before asking an undecided site again: first, at most
@@ -84,13 +85,18 @@ class Exchange:
     received: dict[str, dict[str, int]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
-    def note(self, said: Said[M]) -> M | None:
-        """Count the bytes and remember a refusal; the message if it is none."""
+    def note(self, said: Said[M], check: Callable[[M], None]) -> M | None:
+        """Count the bytes and remember a refusal; the message if it is none and passes `check`."""
         kinds = self.received.setdefault(said.site, {})
         kind = kind_of(said.message)
         kinds[kind] = kinds.get(kind, 0) + said.bytes
         if isinstance(said.message, Refusal):
             self.refused[said.site] = f"{said.message.rule}: {said.message.explanation}"
+            return None
+        try:
+            check(said.message)
+        except ProtocolError as error:
+            self.refused[said.site] = f"reply.protocol: {error}"
             return None
         return said.message
 
@@ -214,7 +220,8 @@ def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
     seen = Exchange()
     deadline_s = study.sites.round_deadline_s
     for said in desk.talk.ask(sites, Measure(), Measured, round=0, deadline_s=deadline_s):
-        if (message := seen.note(said)) is not None:
+        message = seen.note(said, lambda m: check_statistics(study, m.statistics))
+        if message is not None:
             measured[said.site] = message.statistics
             seen.replied.append(said.site)
     _require_quorum(study, "measuring for scaling", sites, seen)
@@ -238,7 +245,11 @@ def _rounds(plan: Plan, desk: Desk) -> Vector:
 
 
 def _gone(record: RoundRecord) -> set[str]:
-    return {site for site, reason in record.refused.items() if reason.startswith(FOR_GOOD)}
+    return {site for site, reason in record.refused.items() if _for_good(reason)}
+
+
+def _for_good(reason: str) -> bool:
+    return reason.startswith(FOR_GOOD)
 
 
 def _resume(study: Study, desk: Desk) -> tuple[ServerState, int]:
@@ -291,13 +302,13 @@ def _train(
         deadline_s=plan.study.sites.round_deadline_s,
         vector=model,
     ):
-        update = seen.note(said)
+
+        def take(update: Update, vector: Vector = said.vector) -> None:
+            check_update(plan.study, update)
+            fold.add(vector, update.weight)
+
+        update = seen.note(said, take)
         if update is None:
-            continue
-        try:
-            fold.add(said.vector, update.weight)
-        except ProtocolError as error:
-            seen.refused[said.site] = f"reply.protocol: {error}"
             continue
         seen.replied.append(said.site)
         if update.spent is not None:
@@ -312,14 +323,14 @@ def _evaluate(
     """What sites say of a model on their held-out patients; a silent site is left out."""
     found = {}
     for said in desk.talk.ask(
-        plan.sites,
+        tuple(name for name in plan.sites if not _for_good(seen.refused.get(name, ""))),
         Evaluate(statistics=plan.statistics),
         Evaluated,
         round=number,
         deadline_s=plan.study.sites.round_deadline_s,
         vector=model,
     ):
-        message = seen.note(said)
+        message = seen.note(said, lambda m: check_evaluation(plan.study, m.evaluation))
         if message is not None:
             found[said.site] = message.evaluation
     return {name: found[name] for name in plan.sites if name in found}

@@ -143,8 +143,8 @@ def _serve(
 
 
 def _admit(here: Coordinator, request: JoinRequest) -> JoinReply:
-    member = here.roster.admit(request, datetime.now(UTC), here.actor)
-    here.node_ids[member.name] = here.superlink.register_node(member.node_key)
+    """Enrol; in a moment `_follow_roster` lets the node in, and it alone, lest both do it."""
+    here.roster.admit(request, datetime.now(UTC), here.actor)
     return JoinReply(
         coordinator_name=here.config.name,
         fleet_address=f"{here.config.host}:{here.config.fleet_port}",

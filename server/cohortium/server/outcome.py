@@ -76,14 +76,16 @@ def _write_model(row: StudyRow, store: Store, out: Path) -> ModelReport:
 
 
 def _metadata(study: Study, digest: str, names: tuple[str, ...]) -> dict[str, str]:
-    return {
+    """Under one key: safetensors writes several in an order that changes with the process."""
+    facts = {
         "study": study.name,
         "study_digest": digest,
-        "model": study.model.model_dump_json(),
-        "inputs": json.dumps(names),
-        "preprocessing": study.preprocessing.model_dump_json(),
-        "privacy": study.privacy.model_dump_json(),
+        "model": study.model.model_dump(mode="json"),
+        "inputs": names,
+        "preprocessing": study.preprocessing.model_dump(mode="json"),
+        "privacy": study.privacy.model_dump(mode="json"),
     }
+    return {"cohortium": json.dumps(facts, sort_keys=True)}
 
 
 def _report(

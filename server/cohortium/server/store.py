@@ -78,8 +78,9 @@ class Store:
     def study(self, name: str) -> StudyRow:
         """A study by name, or by 8 or more digits of its digest."""
         rows = self.database.execute(
-            "SELECT * FROM studies WHERE name = ? OR (length(?) >= 8 AND digest LIKE ? || '%')",
-            (name, name, name),
+            "SELECT * FROM studies WHERE name = ? OR (length(?) >= 8 "
+            "AND substr(digest, 1, length(?)) = ?) ORDER BY name <> ?",
+            (name, name, name, name, name),
         )
         if not rows:
             known = ", ".join(row.study.name for row in self.studies()) or "none yet"

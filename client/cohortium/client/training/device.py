@@ -45,3 +45,8 @@ def _available() -> dict[str, str]:
         found["mps"] = "Apple GPU"
     found["cpu"] = f"CPU, {torch.get_num_threads()} threads"
     return found
+
+
+def use_threads(threads: int) -> None:
+    """How many threads torch may use for one operation."""
+    torch.set_num_threads(threads)

@@ -17,7 +17,11 @@ COMMAND = (sys.executable, "-m", "cohortium.common.cli")
 STOP_S = 10.0
 COMMAND_S = 120.0
 
-ENVIRONMENT = {END_WITH_PARENT: "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+ENVIRONMENT = {
+    END_WITH_PARENT: str(os.getpid()),
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+}
 
 
 def command(*arguments: str) -> dict[str, Any]:

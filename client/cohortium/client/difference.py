@@ -1,0 +1,60 @@
+"""What changed between two versions of a study, in the words of the person who has to decide."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cohortium.common.document import Document
+from cohortium.common.study import Study
+
+WORDS = {
+    ("privacy", "epsilon"): "epsilon",
+    ("privacy", "delta"): "delta",
+    ("privacy", "mechanism"): "privacy",
+    ("training", "rounds"): "rounds",
+    ("purpose", "text"): "purpose",
+    ("purpose", "legal_basis"): "legal basis",
+}
+
+
+def difference(old: Study, new: Study) -> tuple[str, ...]:
+    """One short line for each change; empty for the same study.
+
+    Sets come first (columns read, sites), then every other setting by its key in study.toml.
+    """
+    lines = [
+        *_sets("column", old.columns_read, new.columns_read),
+        *_sets("site", old.sites.names, new.sites.names),
+    ]
+    for section in Study.model_fields:
+        before, after = getattr(old, section), getattr(new, section)
+        if isinstance(before, Document) and isinstance(after, Document):
+            lines += _settings(section, before, after)
+    return tuple(lines)
+
+
+def _sets(noun: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[str]:
+    for sign, names in (("+", set(new) - set(old)), ("-", set(old) - set(new))):
+        if names:
+            plural = noun if len(names) == 1 else f"{noun}s"
+            yield f"{sign}{len(names)} {plural} ({', '.join(sorted(names))})"
+
+
+def _settings(section: str, old: Document, new: Document) -> Iterator[str]:
+    if section == "data_model":
+        if old != new:
+            yield "the schema changed"
+        return
+    for key in type(new).model_fields:
+        if (section, key) in (("data", "features"), ("sites", "names")):
+            continue
+        before, after = getattr(old, key), getattr(new, key)
+        if before != after:
+            word = WORDS.get((section, key), f"{section}.{key}")
+            yield f"{word} {_text(before)} -> {_text(after)}"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

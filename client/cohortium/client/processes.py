@@ -1,0 +1,216 @@
+"""Training in processes of their own: one for each study, ended at once by the kill switch."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Literal
+
+import numpy as np
+
+from cohortium.client.config import Dataset
+from cohortium.client.jobs import Done, Job, Setup, read_frame, write_frame
+from cohortium.client.training.update import LocalUpdate
+from cohortium.client.workshop import Prepared
+from cohortium.common.errors import CohortiumError, DataError, RefusedError
+from cohortium.common.messages import EMPTY, Vector, unpack
+from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.study import Study
+
+LOOK_S = 0.1  # how often a running job looks at the kill switch
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "PYTHONPATH")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a training process may use."""
+
+    device: Literal["auto", "cuda", "mps", "cpu"]
+    threads: int
+    memory_bytes: int
+
+
+Halted = Callable[[str], RefusedError | None]
+
+
+class Processes:
+    """A `Workshop` whose work is done in one confined process for each study.
+
+    Args:
+        home: the site's state directory; `workers/` and `scratch/` below it are ours.
+        halted: asked, by a study's digest, while a job runs: a refusal ends the process at once.
+        on_start: told a study's digest and in words how its process is confined.
+    """
+
+    def __init__(
+        self,
+        site: str,
+        limits: Limits,
+        home: Path,
+        load_dataset: Callable[[str], Dataset],
+        halted: Halted,
+        on_start: Callable[[str, str], None],
+    ) -> None:
+        self._site = site
+        self._limits = limits
+        self._home = home
+        self._load_dataset = load_dataset
+        self._halted = halted
+        self._on_start = on_start
+        self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        shutil.rmtree(home / "scratch", ignore_errors=True)
+        shutil.rmtree(home / "workers", ignore_errors=True)
+
+    def prepare(self, study: Study, statistics: Statistics | None = None) -> Prepared:
+        done, _ = self._do(study, Job(task="prepare", statistics=statistics))
+        return Prepared(patients=done.patients, band=done.band, weight=done.weight)
+
+    def measure(self, study: Study) -> Statistics:
+        done, _ = self._do(study, Job(task="measure"))
+        assert done.statistics is not None
+        return done.statistics
+
+    def train(
+        self, study: Study, statistics: Statistics | None, start: Vector, round_number: int
+    ) -> LocalUpdate:
+        job = Job(task="train", statistics=statistics, round=round_number)
+        done, delta = self._do(study, job, start)
+        return LocalUpdate(delta.astype(np.float32), done.mechanism)
+
+    def evaluate(
+        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
+    ) -> SiteEvaluation:
+        job = Job(task="evaluate", statistics=statistics, minimum_cell=minimum_cell)
+        done, _ = self._do(study, job, model)
+        assert done.evaluation is not None
+        return done.evaluation
+
+    def close(self, study: str) -> None:
+        """End a study's process, if it has one, and wipe its scratch directory."""
+        process = self._workers.pop(study, None)
+        if process is not None:
+            end_group(process.pid)
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+        marker(self._home, study).unlink(missing_ok=True)
+        shutil.rmtree(self._scratch(study), ignore_errors=True)
+
+    def close_all(self) -> None:
+        """End every process."""
+        for study in list(self._workers):
+            self.close(study)
+
+    def _do(self, study: Study, job: Job, vector: Vector = EMPTY) -> tuple[Done, Vector]:
+        worker = self._workers.get(study.digest) or self._start(study)
+        done, update = self._exchange(study.digest, worker, job, vector)
+        if done.error == "refused":
+            raise RefusedError(done.rule, done.text)
+        if done.error == "data":
+            raise DataError(done.text)
+        if done.error:
+            raise CohortiumError(done.text)
+        return done, update
+
+    def _start(self, study: Study) -> subprocess.Popen[bytes]:
+        dataset = self._load_dataset(study.data.dataset)
+        scratch = self._scratch(study.digest)
+        scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self._home / "worker.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "cohortium.client.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=scratch,
+                env=self._environment(scratch),
+                start_new_session=True,
+            )
+        self._workers[study.digest] = process
+        mark = marker(self._home, study.digest)
+        mark.parent.mkdir(exist_ok=True)
+        mark.write_text(json.dumps({"pid": process.pid}), encoding="utf-8")
+        setup = Setup(
+            site=self._site,
+            device=self._limits.device,
+            threads=self._limits.threads,
+            memory_bytes=self._limits.memory_bytes,
+            dataset=dataset.name,
+            path=str(dataset.path),
+            data_model=dataset.data_model,
+            study=study,
+        )
+        done, _ = self._exchange(study.digest, process, setup, EMPTY)
+        self._on_start(study.digest, done.isolation)
+        return process
+
+    def _exchange(
+        self, study: str, process: subprocess.Popen[bytes], message: Setup | Job, vector: Vector
+    ) -> tuple[Done, Vector]:
+        """One frame there and one back, with an eye on the kill switch."""
+        answers: SimpleQueue[bytes | None] = SimpleQueue()
+        threading.Thread(
+            target=_talk, args=(process, message, vector, answers), daemon=True
+        ).start()
+        while True:
+            try:
+                body = answers.get(timeout=LOOK_S)
+                break
+            except Empty:
+                refusal = self._halted(study)
+                if refusal is not None:
+                    self.close(study)
+                    raise refusal from None
+        if body is None:
+            refusal = self._halted(study)
+            self.close(study)
+            raise refusal or CohortiumError(
+                f"the training process ended (exit status {process.returncode}); out of memory "
+                f"or killed? see {self._home / 'worker.log'}"
+            )
+        return unpack(body, Done)
+
+    def _scratch(self, study: str) -> Path:
+        return self._home / "scratch" / study[:16]
+
+    def _environment(self, scratch: Path) -> dict[str, str]:
+        kept = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
+        threads = str(self._limits.threads)
+        return {**kept, "TMPDIR": str(scratch), "HOME": str(scratch), "OMP_NUM_THREADS": threads}
+
+
+def marker(home: Path, study: str) -> Path:
+    """The file that names a study's process while it runs."""
+    return home / "workers" / f"{study}.json"
+
+
+def end_group(pid: int) -> None:
+    """Kill a process and all that it started; nothing if it is gone."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _talk(
+    process: subprocess.Popen[bytes],
+    message: Setup | Job,
+    vector: Vector,
+    answers: SimpleQueue[bytes | None],
+) -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        write_frame(process.stdin, message, vector)
+        answers.put(read_frame(process.stdout))
+    except (OSError, ValueError, CohortiumError):
+        answers.put(None)

@@ -1,0 +1,107 @@
+"""Where a study's patients are read and trained on: the same work inline, or in its own process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cohortium.client.cohort import Cohort, load_table, measure, prepare
+from cohortium.client.config import Dataset
+from cohortium.client.training.update import LocalUpdate
+from cohortium.common.document import Document, canonical
+from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.study import Study
+from cohortium.common.table import Table
+
+Vector = npt.NDArray[np.float32]
+
+
+class Prepared(Document):
+    """A cohort in three numbers: `patients` is exact and for the site's eyes only."""
+
+    patients: int
+    band: str
+    weight: float
+
+
+class Workshop(Protocol):
+    """One study after the other, or several; `close` forgets a study's patients.
+
+    All methods raise DataError for a table that does not fit, RefusedError for what a rule
+    forbids and CohortiumError where the work itself broke down.
+    """
+
+    def prepare(self, study: Study, statistics: Statistics | None = None) -> Prepared:
+        """Read and encode the cohort; quick when it was done before."""
+
+    def measure(self, study: Study) -> Statistics:
+        """This site's sums for federated-standard scaling."""
+
+    def train(
+        self, study: Study, statistics: Statistics | None, start: Vector, round_number: int
+    ) -> LocalUpdate:
+        """One round from the model `start`, float32 (parameters,)."""
+
+    def evaluate(
+        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
+    ) -> SiteEvaluation:
+        """Metrics on held-out patients, after disclosure control."""
+
+    def close(self, study: str) -> None:
+        """Forget the patients of a study (by digest)."""
+
+
+@dataclass
+class Inline:
+    """The work in this process."""
+
+    site: str
+    device: str
+    load_dataset: Callable[[str], Dataset]
+    tables: dict[str, Table] = field(default_factory=dict)
+    cohorts: dict[str, tuple[bytes, Cohort]] = field(default_factory=dict)
+
+    def prepare(self, study: Study, statistics: Statistics | None = None) -> Prepared:
+        from cohortium.client.local_round import weight
+
+        cohort = self._cohort(study, statistics)
+        return Prepared(patients=cohort.patients, band=cohort.band, weight=weight(study, cohort))
+
+    def measure(self, study: Study) -> Statistics:
+        return measure(self._table(study), study, self.site)
+
+    def train(
+        self, study: Study, statistics: Statistics | None, start: Vector, round_number: int
+    ) -> LocalUpdate:
+        from cohortium.client import local_round  # slow to import: torch and Opacus
+
+        cohort = self._cohort(study, statistics)
+        return local_round.train(study, cohort, start, round_number, self.site, self.device)
+
+    def evaluate(
+        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
+    ) -> SiteEvaluation:
+        from cohortium.client import local_round
+
+        return local_round.evaluate(study, self._cohort(study, statistics), model, minimum_cell)
+
+    def close(self, study: str) -> None:
+        self.tables.pop(study, None)
+        self.cohorts.pop(study, None)
+
+    def _table(self, study: Study) -> Table:
+        if study.digest not in self.tables:
+            self.tables[study.digest] = load_table(study, self.load_dataset(study.data.dataset))
+        return self.tables[study.digest]
+
+    def _cohort(self, study: Study, statistics: Statistics | None) -> Cohort:
+        """Kept until the study is closed or is asked with other statistics."""
+        key = b"" if statistics is None else canonical(statistics)
+        kept = self.cohorts.get(study.digest)
+        if kept is None or kept[0] != key:
+            kept = (key, prepare(self._table(study), study, self.site, statistics))
+            self.cohorts[study.digest] = kept
+        return kept[1]

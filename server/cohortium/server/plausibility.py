@@ -1,0 +1,68 @@
+"""What a verified reply may say beyond its types, so that one hostile site cannot harm the rest.
+
+A signature proves who speaks, not that it makes sense: a weight of 1e30 would replace the average,
+sums of another width would end the study for everybody, and counts that contradict each other
+would break the arithmetic of the report.
+"""
+
+from cohortium.common import bands
+from cohortium.common.document import one_line
+from cohortium.common.errors import ProtocolError
+from cohortium.common.messages import Update
+from cohortium.common.metrics.tally import UNKNOWN, BinaryTally, SiteEvaluation
+from cohortium.common.preprocessing.encode import feature_names
+from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.study import Study
+
+MAX_ROWS = 2**24  # whole weights up to here keep the weighted sum exact (aggregation/fold.py)
+MAX_REASON = 200
+NOMINAL = frozenset(bands.nominal(edge) for edge in bands.EDGES)
+
+
+def check_update(study: Study, update: Update) -> None:
+    """Raise ProtocolError for a weight or a privacy account that the study cannot give."""
+    weighting, weight = study.strategy.weighting, update.weight
+    possible = {
+        "equal": weight == 1,
+        "bands": weight in NOMINAL,
+        "exact": weight < MAX_ROWS and weight.is_integer(),
+    }
+    if not possible[weighting]:
+        raise ProtocolError(f'weighting "{weighting}" gives no such weight as the site sent')
+    if (update.spent is not None) != (study.privacy.mechanism != "none"):
+        raise ProtocolError("an update says what it spent if, and only if, the study is private")
+
+
+def check_statistics(study: Study, statistics: Statistics) -> None:
+    """Raise ProtocolError for sums that no table of this study's inputs has."""
+    intercepts = len(study.sites.names) if study.preprocessing.site_intercept else 0
+    inputs = len(feature_names(study)) - intercepts
+    if len(statistics.total) != inputs:
+        raise ProtocolError(
+            f"statistics of {len(statistics.total)} inputs where the study has {inputs}"
+        )
+    if not 0 < statistics.count < MAX_ROWS or min(statistics.squares) < 0:
+        raise ProtocolError("statistics that no table has")
+
+
+def check_evaluation(study: Study, evaluation: SiteEvaluation) -> None:
+    """Raise ProtocolError for groups that the study does not name, or impossible counts."""
+    if set(evaluation.groups) != set(study.fairness.attributes):
+        raise ProtocolError("an evaluation by other attributes than the study names")
+    for name, levels in evaluation.groups.items():
+        if not set(levels) <= {*study.attribute_levels(name), UNKNOWN}:
+            raise ProtocolError(f"an evaluation with levels that {name} does not have")
+    for tally in (evaluation.overall, *(t for g in evaluation.groups.values() for t in g.values())):
+        _check_tally(tally)
+
+
+def _check_tally(tally: BinaryTally) -> None:
+    """A part is at most its whole; who hides how many patients there are hides every count."""
+    n, positives = tally.n or 0, tally.positives or 0
+    counts = (tally.positives, tally.correct, tally.tp, tally.fp, tally.tn, tally.fn)
+    shown = [count for count in counts if count is not None]
+    called = (tally.tp or 0) + (tally.fp or 0)
+    if max([called, *shown], default=0) > n or (tally.tp or 0) > positives:
+        raise ProtocolError("an evaluation with counts that contradict each other")
+    if n >= MAX_ROWS or one_line(tally.reason, MAX_REASON) != tally.reason:
+        raise ProtocolError("an evaluation that no site makes")

@@ -1,0 +1,127 @@
+"""The one gate: what is not on the list does not leave."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.federation import PLAIN, PRIVATE, write_study
+
+from cohortium.client.egress import MAY_LEAVE, release
+from cohortium.common.document import Document
+from cohortium.common.errors import CohortiumError, RefusedError
+from cohortium.common.messages import (
+    EMPTY,
+    Close,
+    Closed,
+    Consent,
+    Invite,
+    Measure,
+    Measured,
+    Refusal,
+    Spent,
+    Train,
+    Update,
+    Vector,
+    unpack,
+)
+from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.study import Study
+
+VECTOR = np.array([1.0, -2.0, 0.5], dtype=np.float32)
+SPENT = Spent(
+    sampler="poisson",
+    sample_rate=0.1,
+    noise_multiplier=1.5,
+    steps=5,
+    delta=1e-5,
+    epsilon=0.5,
+    lifetime_epsilon=0.7,
+    cap_epsilon=10.0,
+    cap_delta=1e-5,
+)
+MEASURED = Measured(statistics=Statistics(count=3, total=(1.0,), squares=(2.0,)))
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Study:
+    return write_study(tmp_path, PRIVATE)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Study:
+    return write_study(tmp_path, PLAIN)
+
+
+def rule(message: Document, vector: Vector, study: Study | None, parameters: int = 3) -> str:
+    with pytest.raises(RefusedError) as caught:
+        release(message, vector, study, parameters)
+    return caught.value.rule
+
+
+def test_an_update_leaves_with_its_vector_and_its_ledger_entry(private: Study) -> None:
+    message, vector = unpack(release(Update(weight=1.0, spent=SPENT), VECTOR, private, 3), Update)
+    assert message.spent == SPENT
+    assert vector.tolist() == VECTOR.tolist()
+
+
+def test_a_private_update_without_a_ledger_entry_stays(private: Study, plain: Study) -> None:
+    bare = Update(weight=1.0, spent=None)
+    assert rule(bare, VECTOR, private) == "egress.ledger"
+    assert release(bare, VECTOR, plain, 3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_stays(private: Study, bad: float) -> None:
+    vector = VECTOR.copy()
+    vector[1] = bad
+    assert rule(Update(weight=1.0, spent=SPENT), vector, private) == "egress.finite"
+
+
+@pytest.mark.parametrize("vector", [VECTOR[:2], np.tile(VECTOR, 2), VECTOR[None], EMPTY])
+def test_a_vector_of_another_size_than_the_model_stays(private: Study, vector: Vector) -> None:
+    assert rule(Update(weight=1.0, spent=SPENT), vector, private) == "egress.vector"
+
+
+def test_an_update_of_no_study_stays() -> None:
+    assert rule(Update(weight=1.0, spent=SPENT), VECTOR, None) == "egress.vector"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Closed(),
+        Consent(decision="waiting"),
+        Refusal(rule="site.error", explanation="", correlation_id=""),
+    ],
+)
+def test_a_vector_cannot_hide_in_another_message(plain: Study, message: Document) -> None:
+    assert release(message, EMPTY, plain, 3)
+    assert rule(message, VECTOR, plain) == "egress.vector"
+
+
+def test_exact_sums_leave_only_a_study_without_privacy(private: Study, plain: Study) -> None:
+    assert rule(MEASURED, EMPTY, private) == "egress.statistics"
+    assert rule(MEASURED, EMPTY, None) == "egress.statistics"
+    assert release(MEASURED, EMPTY, plain, 0)
+
+
+def test_no_other_message_of_the_protocol_leaves(plain: Study) -> None:
+    questions: tuple[Document, ...] = (
+        Invite(study=plain),
+        Measure(),
+        Train(),
+        Close(outcome=""),
+        SPENT,
+        plain,
+    )
+    for message in questions:
+        assert rule(message, EMPTY, plain) == "egress.message"
+
+
+def test_a_subclass_with_one_more_field_stays(plain: Study) -> None:
+    class Leaky(Closed):
+        patients: tuple[str, ...]
+
+    with pytest.raises(CohortiumError):
+        release(Leaky(patients=("Jane",)), EMPTY, plain, 0)
+    assert len(MAY_LEAVE) == 6
