@@ -89,8 +89,19 @@ class Hostile:
         query = "SELECT node_id FROM node WHERE public_key = ?"
         (row,) = self._read(query, node_public_pem(victim))
         self._victim = int(row["node_id"])
-        request = ActivateNodeRequest(public_key=node_public_pem(key), heartbeat_interval=30)
-        self._node = Node(node_id=int(self._call(self._stub.ActivateNode, request).node_id))
+        self._node = Node(node_id=self._activate(node_public_pem(key)))
+
+    def _activate(self, public_key: bytes) -> int:
+        """The coordinator lets a node in a moment after it has joined."""
+        request = ActivateNodeRequest(public_key=public_key, heartbeat_interval=30)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                return int(self._call(self._stub.ActivateNode, request).node_id)
+            except grpc.RpcError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def waiting(self) -> set[str]:
         """Ids of the requests to the victim so far."""

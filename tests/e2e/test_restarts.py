@@ -133,7 +133,7 @@ def superlink_of(hospitals: Deployment) -> int:
 
 
 # What the demonstration says when it has got so far; "" is before the first word.
-STARTED, JOINING, ROUND = "", "coordinator is up", "round 1"
+STARTED, JOINING, ROUND = "", "coordinator is up", " 1/10 "
 
 
 def interrupted(place: Path, after: str, number: signal.Signals, *, group: bool) -> Running:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from cohortium.client.node import FleetConnection, serve
 from cohortium.client.processes import Limits, Processes
 from cohortium.client.site import Site, open_site
 from cohortium.common import daemon
+from cohortium.common.errors import RefusedError
 
 
 def run(root: Path, on_state: Callable[[str], None]) -> None:
@@ -36,7 +38,7 @@ def run(root: Path, on_state: Callable[[str], None]) -> None:
             limits,
             root,
             directory.load_dataset,
-            halted=lambda study: halt.refusal(opened, study),
+            halted=lambda study: _stopping(stop) or halt.refusal(opened, study),
             on_start=lambda study, words: _record_worker(opened, study, words),
         )
         site = replace(opened, workshop=workshop)
@@ -63,6 +65,11 @@ def run(root: Path, on_state: Callable[[str], None]) -> None:
         finally:
             workshop.close_all()
             site.database.close()
+
+
+def _stopping(stop: threading.Event) -> RefusedError | None:
+    """A daemon that is asked to end does not wait for its training; the round is asked again."""
+    return RefusedError("site.stopping", "the site is being shut down") if stop.is_set() else None
 
 
 def _record_worker(site: Site, study: str, isolation: str) -> None:

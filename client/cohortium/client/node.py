@@ -346,8 +346,8 @@ class _Fleet:
         )
 
     def _beat(self) -> None:
-        request = SendNodeHeartbeatRequest(node=self._node(), heartbeat_interval=HEARTBEAT_S)
         while not self._left.wait(HEARTBEAT_S / 2):
+            request = SendNodeHeartbeatRequest(node=self._node(), heartbeat_interval=HEARTBEAT_S)
             try:
                 self._stub.SendNodeHeartbeat(
                     request, timeout=CALL_TIMEOUT_S, metadata=self._version

@@ -18,7 +18,7 @@ from cohortium.server.sites import Sites
 FIRST_RESEND_S = 60.0
 RESEND_GROWTH = 2.0
 UNREACHED_PAUSE_S = 1.0  # before asking again who could not be reached, or has paused
-LATER = ("site.paused",)
+LATER = ("site.paused", "site.stopping")
 
 M = TypeVar("M", bound=Document)
 

@@ -221,8 +221,11 @@ def _export_logs(demo: Demo) -> dict[str, str]:
 
 def _each_site(demo: Demo, work: Callable[[str], Any]) -> dict[str, Any]:
     """Do something at all sites, two at a time: commands are short and machines are small."""
-    with ThreadPoolExecutor(2) as pool:
+    pool = ThreadPoolExecutor(2)
+    try:
         return dict(zip(demo.data.sites, pool.map(work, demo.data.sites), strict=True))
+    finally:  # after Ctrl-C, what has not begun does not begin, and nobody waits for the rest
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _wait_for(path: Path) -> None:
