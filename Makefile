@@ -8,10 +8,10 @@ demo: .venv/ready
 	$(BIN)/cohortium demo
 
 test: .venv/ready
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: .venv/ready
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from cohortium.client import rounds
-from cohortium.client.approvals import approval_of
 from cohortium.client.config import CoordinatorPeer, DatasetConfig, SiteDir, site_toml
 from cohortium.client.site import Site, open_site
 from cohortium.common.audit.events import Actor
@@ -17,8 +16,8 @@ from cohortium.common.audit.log import EventLog
 from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.study import Study, load_study
 from cohortium.server.conversation import Conversation
-from cohortium.server.coordinator import Desk
 from cohortium.server.database import open_coordinator_database
+from cohortium.server.desk import Desk
 from cohortium.server.store import Store
 
 COORDINATOR = "consortium"
@@ -127,10 +126,13 @@ def write_ward(path: Path, seed: int, patients: int = 200) -> Path:
     return path
 
 
-def write_study(directory: Path, *parts: str, name: str = "ward-study") -> Study:
+def write_study(
+    directory: Path, *parts: str, name: str = "ward-study", round_deadline_s: float = 60.0
+) -> Study:
     """schema.toml and study.toml made of STUDY and `parts`; returns the loaded study."""
     (directory / "schema.toml").write_text(SCHEMA)
     text = STUDY.replace("ward-study", name) + "".join(textwrap.dedent(part) for part in parts)
+    text = text.replace("round_deadline_s = 60.0", f"round_deadline_s = {round_deadline_s}")
     (directory / "study.toml").write_text(text)
     return load_study(directory / "study.toml")
 
@@ -194,7 +196,7 @@ def set_policy(config: Path, policy: Mapping[str, str]) -> None:
 def approve(site: Site, study: Study, person: str = "Dr. Weiss") -> None:
     """What `site approve` does."""
     site.studies.receive(study, site.now_ms())
-    site.approvals.add(approval_of(study, site.name, person, "2026-11-22T12:00:00.000Z"), site.key)
+    site.sign(study, person)
 
 
 @dataclass

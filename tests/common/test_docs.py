@@ -37,7 +37,15 @@ def test_every_key_of_a_study_is_explained() -> None:
         and issubclass(field.annotation, BaseModel)
         and name != "data_model"
     ]
-    for section in [*sections, Schema, TableFormat, NumberColumn, FlagColumn, CategoryColumn]:
+    parts: list[type[BaseModel]] = [
+        *sections,
+        Schema,
+        TableFormat,
+        NumberColumn,
+        FlagColumn,
+        CategoryColumn,
+    ]
+    for section in parts:
         for key in section.model_fields:
             assert key in page or key == "table" or key == "columns", f"{section.__name__}.{key}"
 

@@ -71,9 +71,7 @@ def test_a_study_comes_back_as_the_same_study(tmp_path: Path) -> None:
     [
         Train(statistics=Statistics(count=3, total=(1.0,), squares=(2.0,))),
         Measured(statistics=Statistics(count=3, total=(), squares=())),
-        Consent(
-            decision="approved", approvers=("Dr. Wei\u00df",), patients="100-199", weight=141.0
-        ),
+        Consent(decision="approved", approvers=("Dr. Wei\u00df",), patients="100-199"),
         Consent(decision="waiting"),
         Consent(decision="refused", rule="policy.max_rounds", explanation="no"),
         Refusal(rule="site.error", explanation="", correlation_id="00"),

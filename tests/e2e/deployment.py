@@ -285,7 +285,7 @@ def command(place: Path, *arguments: str, before: tuple[str, ...] = ()) -> Resul
 
 def one_line(result: Result) -> str:
     """The one line that a failed command says, the same to people and to machines."""
-    (line,) = result.stderr.splitlines()
+    (line,) = result.stderr.splitlines() if result.stderr.count("\n") == 1 else [result.stderr]
     message = str(result.document["error"])
     assert line == f"error: {message}"
     assert result.document["exit_code"] == result.code

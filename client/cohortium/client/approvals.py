@@ -1,9 +1,13 @@
 """Approvals: no signature by the site's own key, no run.
 
 A person reviews a study and lets the site's key sign a document that holds the study's digest and,
-for people, what was agreed. Before every round the signature is verified again.
+for people, what was agreed: on which data, by which code, until when. Before every round signature
+and facts are verified again; what has changed since is no longer approved.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from cohortium.common.database import Database
@@ -15,8 +19,16 @@ from cohortium.common.study import Study
 CONTEXT = b"cohortium-approval-v1\n"
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What an approval relies on besides the study: the installed code and the table's content."""
+
+    code: str
+    data: str
+
+
 class Approval(Document):
-    """What one person agreed to, for one site."""
+    """What one person agreed to, for one site. Times are RFC 3339 in UTC."""
 
     v: Literal[1] = 1
     study: str
@@ -27,26 +39,44 @@ class Approval(Document):
         "approval of this study on this site's data"
     )
     at: str
+    expires: str
+    code: str
+    data: str
     schema_digest: str
     dataset: str
+    purpose: str
     columns: tuple[str, ...]
+    leaves: tuple[str, ...]
     rounds: int
     epsilon: float | None
     delta: float | None
     sites: tuple[str, ...]
 
 
-def approval_of(study: Study, site: str, person: str, at: str) -> Approval:
-    """Spell out what an approval of this study means."""
+def leaves(study: Study) -> tuple[str, ...]:
+    """The kinds of message with something of the patients in them that a study asks for."""
+    extra = ("measured",) if study.preprocessing.scaling == "federated-standard" else ()
+    return ("update", "evaluated", *extra)
+
+
+def approval_of(
+    study: Study, site: str, person: str, at: str, expires: str, facts: Facts
+) -> Approval:
+    """Spell out what an approval of this study means here and now."""
     return Approval(
         study=study.digest,
         study_name=study.name,
         site=site,
         person=person,
         at=at,
+        expires=expires,
+        code=facts.code,
+        data=facts.data,
         schema_digest=digest(study.data_model),
         dataset=study.data.dataset,
+        purpose=study.purpose.duo,
         columns=study.columns_read,
+        leaves=leaves(study),
         rounds=study.training.rounds,
         epsilon=study.privacy.epsilon,
         delta=study.privacy.delta,
@@ -62,40 +92,79 @@ class Approvals:
         self._key = key
 
     def add(self, approval: Approval, key: SigningKey) -> None:
-        """Sign and store; the same person approving twice changes nothing."""
+        """Sign and store; a later approval by the same person replaces the earlier one."""
         document = canonical(approval)
         self._database.execute(
-            "INSERT INTO approvals VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO approvals VALUES (?, ?, ?, ?) ON CONFLICT (digest, person) DO UPDATE "
+            "SET document = excluded.document, signature = excluded.signature",
             (approval.study, approval.person, document, key.sign(CONTEXT + document)),
         )
 
     def withdraw(self, study: str) -> None:
         self._database.execute("DELETE FROM approvals WHERE digest = ?", (study,))
 
-    def of(self, study: Study, site: str) -> list[Approval]:
-        """The approvals whose signature holds and that say exactly what this study says."""
+    def of(
+        self, study: Study, site: str, facts: Callable[[], Facts], now: datetime
+    ) -> list[Approval]:
+        """The approvals that hold: signed by our key, of exactly this study, code and data.
+
+        Args:
+            facts: asked only where something is signed: before, nothing looks at the data.
+        """
+        signed = self._signed(study)
+        found = facts() if signed else None
+        return [a for a in signed if found and _problem(a, study, site, found, now) is None]
+
+    def require(
+        self, study: Study, site: str, facts: Callable[[], Facts], now: datetime, needed: int
+    ) -> list[Approval]:
+        """The approvals that hold.
+
+        Raises:
+            RefusedError: fewer than `needed` persons; says why an approval no longer holds.
+        """
+        found = self.of(study, site, facts, now)
+        if len(found) >= needed:
+            return found
+        signed = self._signed(study)
+        problems = [_problem(a, study, site, facts(), now) for a in signed]
+        raise next((p for p in problems if p is not None), None) or RefusedError(
+            "approval.missing" if not found else "approval.second",
+            f'study "{study.name}" ({study.digest[:12]}) has {len(found)} of {needed} approvals at '
+            f"this site; the site operator runs `cohortium site approve {study.name} --as PERSON`",
+        )
+
+    def _signed(self, study: Study) -> list[Approval]:
         rows = self._database.execute(
             "SELECT document, signature FROM approvals WHERE digest = ? ORDER BY person",
             (study.digest,),
         )
-        found = []
-        for row in rows:
-            try:
-                self._key.verify(row["signature"], CONTEXT + row["document"])
-            except SignatureError:
-                continue
-            approval = parse_json(row["document"], Approval, "stored approval")
-            if approval == approval_of(study, site, approval.person, approval.at):
-                found.append(approval)
-        return found
+        return [
+            parse_json(row["document"], Approval, "stored approval")
+            for row in rows
+            if self._is_ours(row["document"], row["signature"])
+        ]
 
-    def require(self, study: Study, site: str) -> list[Approval]:
-        """Raises RefusedError unless somebody approved exactly this study."""
-        found = self.of(study, site)
-        if not found:
-            raise RefusedError(
-                "approval.missing",
-                f'nobody at this site has approved study "{study.name}" ({study.digest[:12]}); '
-                f"the site operator runs `cohortium site approve {study.name} --as PERSON`",
-            )
-        return found
+    def _is_ours(self, document: bytes, signature: bytes) -> bool:
+        try:
+            self._key.verify(signature, CONTEXT + document)
+        except SignatureError:
+            return False
+        return True
+
+
+def _problem(
+    approval: Approval, study: Study, site: str, facts: Facts, now: datetime
+) -> RefusedError | None:
+    """Why an approval does not hold at this moment, if so."""
+    again = f"the site operator reviews and approves {study.name} again"
+    if datetime.fromisoformat(approval.expires) <= now.astimezone(UTC):
+        return RefusedError("approval.expired", f"{approval.person}'s approval expired; {again}")
+    if approval.code != facts.code:
+        return RefusedError("approval.code", f"the installed code changed since; {again}")
+    if approval.data != facts.data:
+        return RefusedError("approval.data", f"the table changed since; {again}")
+    now_says = approval_of(study, site, approval.person, approval.at, approval.expires, facts)
+    if approval != now_says:
+        return RefusedError("approval.study", f"it is of another study; {again}")
+    return None

@@ -32,10 +32,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Balance:
-    """A dataset's account, epsilon at its own delta."""
+    """A dataset's account, epsilon at its own delta; reserved includes what was spent."""
 
     dataset: str
     epsilon_spent: float
+    epsilon_reserved: float
     epsilon_cap: float
     delta_cap: float
     by_study: dict[str, float]
@@ -64,16 +65,46 @@ class Ledger:
             for row in rows
         ]
 
-    def has(self, study: str) -> bool:
-        """Whether a study has already spent here (its plan was checked when it began)."""
-        return any(entry.study == study for entry in self.entries())
+    def reserve(self, study: str, plan: Mechanism, now_ms: int) -> bool:
+        """Set a study's whole plan aside (inside the caller's transaction); False if it was before.
 
-    def check(self, planned: Mechanism) -> None:
-        """Raise RefusedError unless `planned` fits under the cap beside all that was spent."""
+        Raises:
+            RefusedError: it does not fit beside what was spent and what others have reserved.
+        """
+        if study in self.reserved():
+            return False
+        self.check(plan, study)
+        self._database.execute(
+            "INSERT INTO reservations VALUES (?, ?, ?, ?, NULL) ON CONFLICT (study) DO UPDATE "
+            "SET mechanism = excluded.mechanism, released_ms = NULL",
+            (study, self._dataset.name, canonical(plan).decode(), now_ms),
+        )
+        return True
+
+    def reserved(self) -> dict[str, Mechanism]:
+        """What each study may still spend of its plan."""
+        rows = self._database.execute(
+            "SELECT study, mechanism FROM reservations WHERE dataset = ? AND released_ms IS NULL",
+            (self._dataset.name,),
+        )
+        entries = self.entries()
+        held = {}
+        for row in rows:
+            plan = parse_json(row["mechanism"].encode(), Mechanism, "reservation")
+            spent = sum(e.mechanism.steps for e in entries if e.study == row["study"])
+            held[row["study"]] = plan.model_copy(update={"steps": max(plan.steps - spent, 0)})
+        return held
+
+    def check(self, planned: Mechanism, study: str = "") -> None:
+        """Raise RefusedError unless `planned` fits under the cap for a study.
+
+        It must fit beside all that was ever spent and all that other studies have reserved.
+        """
         cap, delta = self._dataset.epsilon_cap, self._dataset.delta_cap
         order = accounting.filter_order(cap, delta)
         spent = [entry.mechanism for entry in self.entries()]
-        after = accounting.filter_spent([*spent, planned], order)
+        others = [plan for other, plan in self.reserved().items() if other != study]
+        after = accounting.filter_spent([*spent, *others, planned], order)
         if after > accounting.filter_limit(cap, delta, order):
             raise RefusedError(
                 "privacy.cap",
@@ -94,7 +125,7 @@ class Ledger:
 
     def spend(self, study: str, round: int, mechanism: Mechanism, now_ms: int) -> int:
         """Write the row (inside the caller's transaction) and return its id."""
-        self.check(mechanism)
+        self.check(mechanism, study)
         self._database.execute(
             "INSERT INTO ledger (dataset, study, round, mechanism, spent_ms) "
             "VALUES (?, ?, ?, ?, ?)",
@@ -125,9 +156,11 @@ class Ledger:
         """The whole account, for `site budget`."""
         entries, delta = self.entries(), self._dataset.delta_cap
         studies = dict.fromkeys(entry.study for entry in entries)
+        spent = [entry.mechanism for entry in entries]
         return Balance(
             dataset=self._dataset.name,
-            epsilon_spent=self._reported([entry.mechanism for entry in entries], delta),
+            epsilon_spent=self._reported(spent, delta),
+            epsilon_reserved=self._reported([*spent, *self.reserved().values()], delta),
             epsilon_cap=self._dataset.epsilon_cap,
             delta_cap=delta,
             by_study={

@@ -1,5 +1,6 @@
 """`cohortium site`: the commands of a hospital's operator."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from cohortium.common import daemon
 from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.errors import CohortiumError, DataError, UsageError
+from cohortium.common.schema import NAME
 
 if TYPE_CHECKING:
     from cohortium.client.site import Site
@@ -76,7 +78,7 @@ def data_add(
 
     here = SiteDir(directory)
     here.load_config()
-    if not name.isidentifier() and not name.replace("-", "_").replace(".", "_").isidentifier():
+    if re.fullmatch(NAME, name) is None:
         raise UsageError(f'"{name}" is no dataset name: letters, digits, "_", "-", "."')
     data_model = load_schema(schema)
     summary = check_table(path, data_model)
@@ -227,18 +229,15 @@ def approve(
     Example: cohortium site approve heart-study --as "Dr. A. Weiss" --dir DIR
     """
     from cohortium.client import policy
-    from cohortium.client.approvals import approval_of
-    from cohortium.common.audit.events import timestamp
 
     opened = _open(directory)
     known = opened.studies.by_name(study)
     if known.state in ("ended", "stopped"):
         raise UsageError(f'study "{study}" is over ({known.state}): there is nothing to approve')
-    policy.check(known.study, opened.policy)
+    policy.check(known.study, opened.policy, opened.directory.config)
     note(_sheet(opened, known))
-    at = timestamp(opened.clock())
     with opened.database.transaction():
-        opened.approvals.add(approval_of(known.study, opened.name, person, at), opened.key)
+        opened.approve(known.study, person)
         opened.studies.mark(known.digest, "approved", f"by {person}")
         event = opened.log.append(
             "study.approved",
@@ -263,6 +262,7 @@ def reject(
     with opened.database.transaction():
         opened.approvals.withdraw(known.digest)
         opened.studies.mark(known.digest, "rejected", f"rejected by {person}")
+        opened.release(known.digest)
         event = opened.log.append(
             "study.rejected",
             actor=os_user(),
@@ -337,9 +337,10 @@ def budget(directory: StateDir, as_json: JsonFlag = False) -> None:
         by_study = {names.get(key, key[:12]): value for key, value in balance.by_study.items()}
         documents.append({**asdict(balance), "by_study": by_study})
         cap = f"{balance.epsilon_cap:g}"
-        rows.append((name, f"{balance.epsilon_spent:.4f}", cap, f"{balance.delta_cap:g}", ""))
-        rows += [("", f"{value:.4f}", "", "", study) for study, value in by_study.items()]
-    header = ("DATASET", "EPSILON SPENT", "CAP", "DELTA", "STUDY")
+        spent, held = f"{balance.epsilon_spent:.4f}", f"{balance.epsilon_reserved:.4f}"
+        rows.append((name, spent, held, cap, f"{balance.delta_cap:g}", ""))
+        rows += [("", f"{value:.4f}", "", "", "", study) for study, value in by_study.items()]
+    header = ("DATASET", "EPSILON SPENT", "WITH RESERVED", "CAP", "DELTA", "STUDY")
     text = table(header, rows, "no dataset is registered")
     emit({"datasets": documents}, text, as_json)
 
@@ -359,7 +360,7 @@ def _sheet(opened: "Site", known: "KnownStudy") -> str:
         balance = Ledger(opened.database, dataset).balance()
     except CohortiumError:
         balance = None
-    return sheet(known.study, balance)
+    return sheet(known.study, balance, opened.studies.approved_before(known))
 
 
 def _problems(path: Path, problems: Any) -> str:

@@ -12,6 +12,7 @@ daemon.json          what the daemon last said of itself
 """
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +24,8 @@ from cohortium.common.document import Document, load
 from cohortium.common.errors import DocumentError, UsageError
 from cohortium.common.schema import Name, Schema, load_schema
 from cohortium.common.study import DUO_CODES
+
+HOURS = r"^(|([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)$"
 
 
 class CoordinatorPeer(Document):
@@ -43,12 +46,31 @@ class Policy(Document):
     max_epsilon_per_study: PositiveFloat = 4.0
     minimum_patients: PositiveInt = 20
     minimum_cell: Annotated[int, Field(ge=0)] = 10
+    may_leave: tuple[Literal["update", "evaluated", "measured"], ...] = (
+        "update",
+        "evaluated",
+        "measured",
+    )
+    approvals_needed: Annotated[int, Field(ge=1, le=2)] = 1
+    approval_days: PositiveInt = 365
+    hours: Annotated[str, Field(pattern=HOURS)] = ""
+    require_secure_aggregation: bool = False
     allow_unprotected: bool = False
     allow_exact_counts: bool = False
 
 
+class AutoApprove(Document):
+    """A named rule under which studies with privacy are approved without a person."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    purposes: tuple[str, ...]
+    datasets: tuple[Name, ...]
+    max_epsilon: PositiveFloat
+    max_rounds: PositiveInt
+
+
 class SiteConfig(Document):
-    """site.toml"""
+    """site.toml. Where `people` names anybody, only its approvers may approve."""
 
     name: Name
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -56,6 +78,8 @@ class SiteConfig(Document):
     memory_gib: PositiveFloat = 8.0
     coordinator: CoordinatorPeer
     policy: Policy
+    auto_approve: tuple[AutoApprove, ...] = ()
+    people: Mapping[str, Literal["operator", "approver", "officer"]] = {}
 
 
 class DatasetConfig(Document):
@@ -181,6 +205,11 @@ max_rounds = 100
 max_epsilon_per_study = 4.0    # privacy that one study may spend of a dataset's lifetime cap
 minimum_patients = 20          # smaller cohorts take part in nothing
 minimum_cell = 10              # results about fewer patients never leave (0 switches that off)
+may_leave = ["update", "evaluated", "measured"]  # kinds of message with results of patients
+approvals_needed = 1           # 2 asks for two persons
+approval_days = 365            # how long an approval holds
+hours = ""                     # "20:00-06:00" trains only then, in local time
+require_secure_aggregation = false  # true refuses until updates are masked from the coordinator
 allow_unprotected = false      # true lets studies without differential privacy run
 allow_exact_counts = false     # true lets exact numbers of patients leave
 """

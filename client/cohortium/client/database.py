@@ -39,6 +39,13 @@ CREATE TABLE ledger (
     spent_ms INTEGER NOT NULL,
     UNIQUE (study, round)
 ) STRICT;
+CREATE TABLE reservations (
+    study TEXT PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    mechanism TEXT NOT NULL,
+    reserved_ms INTEGER NOT NULL,
+    released_ms INTEGER
+) STRICT;
 CREATE TRIGGER ledger_is_append_only_u BEFORE UPDATE ON ledger
 BEGIN SELECT RAISE(ABORT, 'the privacy ledger is append-only'); END;
 CREATE TRIGGER ledger_is_append_only_d BEFORE DELETE ON ledger

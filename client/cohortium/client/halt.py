@@ -42,6 +42,7 @@ def stop(site: Site, known: KnownStudy, person: str) -> Halted:
     with site.database.transaction():
         site.approvals.withdraw(known.digest)
         site.studies.mark(known.digest, "stopped", f"stopped by {person}")
+        site.release(known.digest)
         event = site.log.append(
             "run.stopped",
             actor=os_user(),

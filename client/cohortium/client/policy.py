@@ -1,44 +1,125 @@
-"""The site's policy: every rule names the key of site.toml that decides it."""
+"""The site's policy: every rule names the key of site.toml that decides it, and its line."""
 
-from cohortium.client.config import Policy
+import re
+from datetime import datetime, time
+from pathlib import Path
+
+from cohortium.client.approvals import leaves
+from cohortium.client.config import AutoApprove, Policy
 from cohortium.common.errors import RefusedError
 from cohortium.common.study import Study
 
 
-def check(study: Study, policy: Policy) -> None:
-    """Raise RefusedError at the first rule of site.toml that a study breaks."""
-    if study.purpose.duo not in policy.purposes:
-        _refuse("purposes", f'purpose "{study.purpose.duo}" is not among those allowed')
-    if study.model.name not in policy.models:
-        _refuse("models", f'model "{study.model.name}" is not among those allowed')
-    if study.training.rounds > policy.max_rounds:
-        _refuse("max_rounds", f"{study.training.rounds} rounds, {policy.max_rounds} are allowed")
-    if study.privacy.mechanism == "none":
-        if not policy.allow_unprotected:
-            _refuse("allow_unprotected", "the study has no differential privacy")
-    elif study.privacy.epsilon is not None and study.privacy.epsilon > policy.max_epsilon_per_study:
-        _refuse(
-            "max_epsilon_per_study",
-            f"epsilon {study.privacy.epsilon:g}, {policy.max_epsilon_per_study:g} is allowed",
-        )
-    if not policy.allow_exact_counts:
-        if study.strategy.weighting == "exact":
-            _refuse("allow_exact_counts", "the study weighs sites by exact numbers of patients")
-        if study.preprocessing.scaling == "federated-standard":
-            _refuse("allow_exact_counts", "federated-standard scaling sends exact sums and counts")
+def check(study: Study, policy: Policy, file: Path | None = None) -> None:
+    """Raise RefusedError at the first rule that a study breaks.
+
+    Args:
+        file: site.toml, to name the line that set the rule.
+    """
+    for key, explanation in _broken(study, policy):
+        raise _refusal(key, explanation, file)
 
 
-def check_cohort(patients: int, policy: Policy) -> None:
+def check_cohort(patients: int, policy: Policy, file: Path | None = None) -> None:
     """Raise RefusedError for a cohort that is too small to hide in; the size itself is not said."""
     if patients < policy.minimum_patients:
-        _refuse(
-            "minimum_patients",
-            f"fewer than {policy.minimum_patients} patients are left for training",
-        )
+        explanation = f"fewer than {policy.minimum_patients} patients are left for training"
+        raise _refusal("minimum_patients", explanation, file)
 
 
-def _refuse(key: str, explanation: str) -> None:
-    raise RefusedError(
-        f"policy.{key}",
-        f"{explanation} (site.toml [policy] {key}; the site operator can change it)",
+def check_hours(policy: Policy, now: datetime, file: Path | None = None) -> None:
+    """Raise RefusedError outside the hours at which training may run.
+
+    Args:
+        now: the site's local time.
+    """
+    if policy.hours:
+        begin, end = (time.fromisoformat(part) for part in policy.hours.split("-"))
+        at = now.time()
+        inside = begin <= at < end if begin <= end else at >= begin or at < end
+        if not inside:
+            error = _refusal("hours", f"training runs only at {policy.hours}", file)
+            raise RefusedError("site.hours", error.explanation)
+
+
+def automatic(study: Study, rules: tuple[AutoApprove, ...]) -> AutoApprove | None:
+    """The first named rule that approves a study without a person, if any."""
+    return next((rule for rule in rules if _covers(rule, study)), None)
+
+
+def _broken(study: Study, policy: Policy) -> list[tuple[str, str]]:
+    rounds, privacy = study.training.rounds, study.privacy
+    hidden = set(leaves(study)) - set(policy.may_leave)
+    exact = study.strategy.weighting == "exact"
+    sums = study.preprocessing.scaling == "federated-standard"
+    rules = [
+        (
+            study.purpose.duo not in policy.purposes,
+            "purposes",
+            f'purpose "{study.purpose.duo}" is not among those allowed',
+        ),
+        (
+            study.model.name not in policy.models,
+            "models",
+            f'model "{study.model.name}" is not among those allowed',
+        ),
+        (
+            rounds > policy.max_rounds,
+            "max_rounds",
+            f"{rounds} rounds, {policy.max_rounds} are allowed",
+        ),
+        (
+            privacy.mechanism == "none" and not policy.allow_unprotected,
+            "allow_unprotected",
+            "the study has no differential privacy",
+        ),
+        (
+            (privacy.epsilon or 0.0) > policy.max_epsilon_per_study,
+            "max_epsilon_per_study",
+            f"epsilon {privacy.epsilon}, {policy.max_epsilon_per_study:g} is allowed",
+        ),
+        (bool(hidden), "may_leave", f"{', '.join(sorted(hidden))} may not leave"),
+        (
+            exact and not policy.allow_exact_counts,
+            "allow_exact_counts",
+            "the study weighs sites by exact numbers of patients",
+        ),
+        (
+            sums and not policy.allow_exact_counts,
+            "allow_exact_counts",
+            "federated-standard scaling sends exact sums and counts",
+        ),
+        (
+            policy.require_secure_aggregation,
+            "require_secure_aggregation",
+            "updates are not yet masked from the coordinator",
+        ),
+    ]
+    return [(key, explanation) for broken, key, explanation in rules if broken]
+
+
+def _covers(rule: AutoApprove, study: Study) -> bool:
+    epsilon = study.privacy.epsilon
+    return (
+        study.purpose.duo in rule.purposes
+        and study.data.dataset in rule.datasets
+        and study.training.rounds <= rule.max_rounds
+        and epsilon is not None
+        and epsilon <= rule.max_epsilon
     )
+
+
+def _refusal(key: str, explanation: str, file: Path | None) -> RefusedError:
+    return RefusedError(
+        f"policy.{key}",
+        f"{explanation} ({_where(key, file)}; the site operator can change it)",
+    )
+
+
+def _where(key: str, file: Path | None) -> str:
+    """`site.toml line 14, [policy] KEY`, or that the default decides."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file is not None else []
+    for number, line in enumerate(lines, start=1):
+        if re.match(rf"\s*{key}\s*=", line):
+            return f"site.toml line {number}, [policy] {key}"
+    return f"site.toml [policy] {key}"

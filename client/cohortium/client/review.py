@@ -1,6 +1,7 @@
 """The review sheet: what a study wants, in words, for the person who decides."""
 
 from cohortium.client.budget import Balance
+from cohortium.client.difference import difference
 from cohortium.common.study import Study
 
 WHAT_LEAVES = {
@@ -10,8 +11,13 @@ WHAT_LEAVES = {
 }
 
 
-def sheet(study: Study, balance: Balance | None) -> str:
-    """Plain text, a screen long. `balance` is the dataset's account, if it is registered."""
+def sheet(study: Study, balance: Balance | None, before: Study | None = None) -> str:
+    """Plain text, a screen long.
+
+    Args:
+        balance: the dataset's account, if it is registered.
+        before: the study on the same dataset that was approved last, to say what is new.
+    """
     lines = [
         f"Study      {study.name}   ({study.digest[:16]}...)",
         f"Purpose    {study.purpose.text} [{study.purpose.duo}]",
@@ -25,8 +31,21 @@ def sheet(study: Study, balance: Balance | None) -> str:
         f"Privacy    {_privacy(study)}",
         f"Budget     {_budget(study, balance)}",
         f"Sites      {', '.join(study.sites.names)} (at least {study.sites.min_sites} a round)",
+        f"Load       {_load(study)}",
     ]
+    if before is not None:
+        changes = "; ".join(difference(before, study)) or "nothing but the name"
+        lines.append(f"Changes    against {before.name}: {changes}")
     return "\n".join(lines)
+
+
+def _load(study: Study) -> str:
+    training = study.training
+    if training.batches == "full":
+        work = "one pass over the patients"
+    else:
+        work = f"{training.local_steps} training steps"
+    return f"{training.rounds} times {work}, in a process with the limits of site.toml"
 
 
 def _outcome(study: Study) -> str:

@@ -87,7 +87,7 @@ def _reply(request: Request) -> Reply:
     replies = Replies(request.site.database)
     stored = replies.find(request.header, request.body)
     if stored is not None:
-        _approved(request)  # what was withdrawn since is not sent again either
+        _allowed(request)  # what was withdrawn since is not sent again either
         return stored
     return _commit(request, replies, handler(request))
 
@@ -165,14 +165,15 @@ def _invite(request: Request) -> Answer:
     if known.state in ("rejected", "stopped", "ended"):
         raise RefusedError(f"study.{known.state}", known.note)
     _may_take_part(site, study)
-    approvals = site.approvals.of(study, site.name)
-    if not approvals:
+    _approve_by_rule(site, study)
+    approvals = site.approvals.of(study, site.name, lambda: site.facts(study), site.clock())
+    if len(approvals) < site.policy.approvals_needed:
         return Answer(Consent(decision="waiting"), study, stored=False)
     standard = study.preprocessing.scaling == "federated-standard"
     cohort = None if standard else site.workshop.prepare(study)
     if cohort is not None:
-        policy.check_cohort(cohort.patients, site.policy)
-    site.studies.mark(study.digest, "approved", "")
+        policy.check_cohort(cohort.patients, site.policy, site.directory.config)
+    _begin(site, study)
     return Answer(
         Consent(
             decision="approved",
@@ -185,9 +186,47 @@ def _invite(request: Request) -> Answer:
     )
 
 
+def _begin(site: Site, study: Study) -> None:
+    """The study may run: its whole cost is set aside, so that no other study can take it."""
+    plan = planned(study, study.training.rounds)
+    with site.database.transaction():
+        site.studies.mark(study.digest, "approved", "")
+        if plan is not None and site.ledger(study).reserve(study.digest, plan, site.now_ms()):
+            site.log.append(
+                "privacy.reserved",
+                actor=site.actor,
+                study=study.digest,
+                detail={
+                    "dataset": study.data.dataset,
+                    "sampler": plan.sampler,
+                    "noise_multiplier": repr(plan.noise_multiplier),
+                    "steps": str(plan.steps),
+                },
+            )
+
+
+def _approve_by_rule(site: Site, study: Study) -> None:
+    """Where the operator wrote a named rule for such studies, it stands for a person."""
+    rule = policy.automatic(study, site.directory.load_config().auto_approve)
+    if rule is None:
+        return
+    person = f"rule: {rule.name}"
+    holding = site.approvals.of(study, site.name, lambda: site.facts(study), site.clock())
+    if person in {approval.person for approval in holding}:
+        return
+    with site.database.transaction():
+        site.sign(study, person)
+        site.log.append(
+            "study.approved",
+            actor=site.actor,
+            study=study.digest,
+            detail={"person": person, "setting": "auto_approve"},
+        )
+
+
 def _may_take_part(site: Site, study: Study) -> None:
     """Everything that site.toml, the roster and the budget can say before a person is asked."""
-    policy.check(study, site.policy)
+    policy.check(study, site.policy, site.directory.config)
     if site.name not in study.sites.names:
         raise RefusedError("study.sites", "this site is not among the sites of the study")
     if study.data.dataset not in site.directory.datasets():
@@ -197,13 +236,25 @@ def _may_take_part(site: Site, study: Study) -> None:
             f"runs `cohortium site data add {study.data.dataset} ...`",
         )
     plan = planned(study, study.training.rounds)
-    if plan is not None and not site.ledger(study).has(study.digest):
+    if plan is not None and study.digest not in site.ledger(study).reserved():
         site.ledger(study).check_delta(study)
-        site.ledger(study).check(plan)
+        site.ledger(study).check(plan, study.digest)
 
 
 def _approved(request: Request) -> Study:
-    """The study that a request belongs to, if it may still run here."""
+    """The study that a request belongs to, if it may run here now."""
+    study = _allowed(request)
+    request.site.approved(study)
+    if request.header.round > study.training.rounds:
+        raise RefusedError(
+            "study.rounds",
+            f"{study.training.rounds} rounds were approved, not {request.header.round}",
+        )
+    return study
+
+
+def _allowed(request: Request) -> Study:
+    """The study that a request belongs to, unless people or policy have said no since."""
     site, header = request.site, request.header
     if (refusal := halt.refusal(site, header.study)) is not None:
         raise refusal
@@ -211,23 +262,18 @@ def _approved(request: Request) -> Study:
     if known.state != "approved":
         why = known.note or "nobody at this site has approved it"
         raise RefusedError(f"study.{known.state}", why)
-    study = known.study
-    site.approvals.require(study, site.name)
-    policy.check(study, site.policy)
-    if header.round > study.training.rounds:
-        raise RefusedError(
-            "study.rounds", f"{study.training.rounds} rounds were approved, not {header.round}"
-        )
-    return study
+    policy.check(known.study, site.policy, site.directory.config)
+    return known.study
 
 
 def _measure(request: Request) -> Answer:
+    site = request.site
     unpack(request.body, Measure)
     study = _approved(request)
     if study.preprocessing.scaling != "federated-standard":
         raise RefusedError("study.scaling", "the study's scaling needs no statistics")
-    statistics = request.site.workshop.measure(study)
-    policy.check_cohort(statistics.count, request.site.policy)
+    statistics = site.workshop.measure(study)
+    policy.check_cohort(statistics.count, site.policy, site.directory.config)
     return Answer(Measured(statistics=statistics), study)
 
 
@@ -237,11 +283,12 @@ def _train(request: Request) -> Answer:
     study = _approved(request)
     if header.round < 1:
         raise ProtocolError("rounds count from 1")
+    policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
-    policy.check_cohort(cohort.patients, site.policy)
+    policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     plan = planned(study)
     if plan is not None:
-        site.ledger(study).check(plan)
+        site.ledger(study).check(plan, study.digest)
     update = site.workshop.train(study, message.statistics, start, header.round)
     return Answer(
         Update(weight=cohort.weight, spent=_spent(site, study, update.mechanism)),
@@ -261,7 +308,7 @@ def _evaluate(request: Request) -> Answer:
     message, model = unpack(request.body, Evaluate)
     study = _approved(request)
     cohort = site.workshop.prepare(study, message.statistics)
-    policy.check_cohort(cohort.patients, site.policy)
+    policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     minimum = site.policy.minimum_cell
     evaluation = site.workshop.evaluate(study, message.statistics, model, minimum)
     return Answer(Evaluated(evaluation=evaluation), study)
@@ -274,6 +321,7 @@ def _close(request: Request) -> Answer:
     if known.state in ("waiting", "approved"):
         with site.database.transaction():
             site.studies.mark(known.digest, "ended", message.outcome)
+            site.release(known.digest)
             site.log.append(
                 "run.completed" if message.outcome == "completed" else "run.stopped",
                 actor=site.actor,

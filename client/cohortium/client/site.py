@@ -3,21 +3,23 @@
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cohortium.client.approvals import Approvals
+from cohortium.client.approvals import Approval, Approvals, Facts, approval_of
 from cohortium.client.config import Policy, SiteConfig, SiteDir
 from cohortium.client.database import open_site_database
+from cohortium.client.fingerprint import Fingerprints
 from cohortium.client.studies import Studies
 from cohortium.client.workshop import Inline, Workshop
-from cohortium.common.audit.events import Actor
+from cohortium.common.audit.events import Actor, timestamp
 from cohortium.common.audit.log import EventLog
+from cohortium.common.code import code_digest
 from cohortium.common.database import Database
 from cohortium.common.document import one_line
-from cohortium.common.errors import CohortiumError
+from cohortium.common.errors import CohortiumError, RefusedError
 from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.study import Study
 
@@ -49,6 +51,7 @@ class Site:
     approvals: Approvals
     clock: Clock
     workshop: Workshop
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
 
     @property
     def name(self) -> str:
@@ -58,6 +61,44 @@ class Site:
     def policy(self) -> Policy:
         """As site.toml says now: an edit takes effect at the next request."""
         return self.directory.load_config().policy
+
+    def facts(self, study: Study) -> Facts:
+        """What an approval of a study relies on here, at this moment."""
+        table = self.directory.load_dataset(study.data.dataset).path
+        return Facts(code=code_digest(), data=self.fingerprints.of(table))
+
+    def approved(self, study: Study) -> list[Approval]:
+        """The approvals that let a study run; RefusedError where there are too few."""
+        needed = self.policy.approvals_needed
+        return self.approvals.require(
+            study, self.name, lambda: self.facts(study), self.clock(), needed
+        )
+
+    def approve(self, study: Study, person: str) -> Approval:
+        """Sign that a person approves a study on today's data and code.
+
+        Raises:
+            RefusedError: `[people]` gives the person another role, or none.
+        """
+        people = self.directory.load_config().people
+        if people and people.get(person) != "approver":
+            approvers = ", ".join(name for name, role in people.items() if role == "approver")
+            raise RefusedError(
+                "people.approver",
+                f'"{person}" is no approver of this site (site.toml [people]); '
+                f"approvers: {approvers or 'none'}",
+            )
+        return self.sign(study, person)
+
+    def sign(self, study: Study, person: str) -> Approval:
+        """Sign an approval in the name of a person, or of a rule that the operator wrote."""
+        now = self.clock()
+        expires = now + timedelta(days=self.policy.approval_days)
+        approval = approval_of(
+            study, self.name, person, timestamp(now), timestamp(expires), self.facts(study)
+        )
+        self.approvals.add(approval, self.key)
+        return approval
 
     @property
     def actor(self) -> Actor:
@@ -71,6 +112,21 @@ class Site:
         from cohortium.client.budget import Ledger  # slow to import: the accountants
 
         return Ledger(self.database, self.directory.load_dataset(study.data.dataset))
+
+    def release(self, study: str) -> None:
+        """Give back the privacy that a study set aside and did not spend, and record it.
+
+        Needs nothing but the database: the kill switch must work on a broken site too.
+        """
+        with self.database.transaction():
+            rows = self.database.execute(
+                "UPDATE reservations SET released_ms = ? WHERE study = ? AND released_ms IS NULL "
+                "RETURNING dataset",
+                (self.now_ms(), study),
+            )
+            for row in rows:
+                detail = {"dataset": row["dataset"]}
+                self.log.append("privacy.released", actor=self.actor, study=study, detail=detail)
 
     def correlate(self, error: Exception) -> str:
         """Write why something failed to the site's own log; returns the id that finds it again.

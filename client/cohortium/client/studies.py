@@ -65,6 +65,17 @@ class Studies:
         rows = self._database.execute("SELECT digest FROM studies ORDER BY received_ms DESC")
         return [self.by_digest(row["digest"]) for row in rows]
 
+    def approved_before(self, known: KnownStudy) -> Study | None:
+        """The study on the same dataset that a person here approved last, another than `known`."""
+        rows = self._database.execute(
+            "SELECT digest FROM approvals WHERE digest <> ? "
+            "GROUP BY digest ORDER BY max(rowid) DESC",
+            (known.digest,),
+        )
+        studies = (self.by_digest(row["digest"]).study for row in rows)
+        same = (s for s in studies if s.data.dataset == known.study.data.dataset)
+        return next(same, None)
+
     def mark(self, digest: str, state: State, note: str) -> None:
         self._database.execute(
             "UPDATE studies SET state = ?, note = ? WHERE digest = ?", (state, note, digest)

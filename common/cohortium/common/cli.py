@@ -7,6 +7,7 @@ from typing import Annotated
 
 import click
 import typer
+import typer.core
 
 from cohortium.common import console
 
@@ -17,6 +18,9 @@ HELP = """Federated learning for hospitals that may not pool their patients.
 
 Try it on this machine:  cohortium demo
 """
+
+
+typer.core.HAS_RICH = False  # else plain help shows brackets escaped for rich: \[required]
 
 
 def build() -> typer.Typer:

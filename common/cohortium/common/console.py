@@ -11,9 +11,11 @@ import click
 import typer
 from rich.console import Console
 
+from cohortium.common.document import one_line
 from cohortium.common.errors import CohortiumError, UsageError
 
 HOME_VARIABLE = "COHORTIUM_HOME"
+MAX_ERROR = 4000
 
 JsonFlag = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")
@@ -72,7 +74,7 @@ def fail(error: BaseException, *, debug: bool, as_json: bool) -> int:
     if debug:
         traceback.print_exception(error, file=sys.stderr)
     if isinstance(error, CohortiumError):
-        message, code = " ".join(str(error).split()), error.exit_code
+        message, code = one_line(str(error), MAX_ERROR), error.exit_code
     elif isinstance(error, ModuleNotFoundError):
         message, code = _missing(error), UsageError.exit_code
     elif isinstance(error, OSError) and error.filename and error.strerror:

@@ -7,13 +7,14 @@ costs no privacy.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cohortium.common.document import Document, load
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+NAME = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
 Code = Annotated[str, Field(min_length=1, max_length=64)]
 
 SPREADS_PER_RANGE = 5.0  # a range is 5 spreads wide, so its ends lie at -2.5 and +2.5
@@ -105,13 +106,25 @@ class TableFormat(Document):
     patient_key: Name | None = None
 
 
+def _written_order(values: dict[str, Any]) -> tuple[str, ...]:
+    """The order in which a person wrote the columns; it survives the canonical form."""
+    return tuple(values.get("columns", ()))
+
+
 class Schema(Document):
-    """A data model. Without a header line, the order of `columns` is the order in the file."""
+    """A data model. Without a header line, `order` (as the columns are written) is the file's."""
 
     name: Name
     description: str = ""
     table: TableFormat = TableFormat()
     columns: Annotated[Mapping[Name, Column], Field(min_length=1)]
+    order: tuple[Name, ...] = Field(default_factory=_written_order)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if sorted(self.order) != sorted(self.columns):
+            raise ValueError("order must name every column once; leave it out to use theirs")
+        return self
 
     @model_validator(mode="after")
     def _key(self) -> Self:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from cohortium.common.document import Document
 from cohortium.common.envelope import Header, seal, unseal
-from cohortium.common.errors import CohortiumError, ProtocolError, SignatureError
+from cohortium.common.errors import CohortiumError, ProtocolError
 from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.messages import EMPTY, Question, Refusal, Vector, kind_of, pack, unpack
 from cohortium.server.sites import Sites
@@ -18,7 +18,8 @@ from cohortium.server.sites import Sites
 FIRST_RESEND_S = 60.0
 RESEND_GROWTH = 2.0
 UNREACHED_PAUSE_S = 1.0  # before asking again who could not be reached, or has paused
-LATER = ("site.paused", "site.stopping")
+# What is no answer yet. A reply that does not verify may be somebody else's: the true one may come.
+LATER = ("reply.signature", "site.hours", "site.paused", "site.stopping")
 
 M = TypeVar("M", bound=Document)
 
@@ -45,6 +46,7 @@ class Conversation:
         study: digest of the study that all requests belong to.
         peers: signing key of every site that can be reached; others stay silent.
         stopped: says who asked to stop the study, or nothing.
+        suspect: told whose reply was not signed by its key.
     """
 
     study: str
@@ -55,6 +57,7 @@ class Conversation:
     stopped: Callable[[], str]
     now_ms: Callable[[], int]
     sleep: Callable[[float], None] = time.sleep
+    suspect: Callable[[str], None] = lambda site: None
 
     def ask(
         self,
@@ -70,8 +73,8 @@ class Conversation:
 
         The same signed request is sent again to a site that stays silent: it answers a round
         once, however often it is asked. A reply that is not the site's own, or not to this
-        request, becomes a refusal with rule `reply.signature` or `reply.protocol`. A site that has
-        paused is asked again; its refusal counts only at the deadline.
+        request, becomes a refusal with rule `reply.signature` or `reply.protocol`. Whose reply does
+        not verify, and who has paused, is asked again; that counts only at the deadline.
 
         Raises:
             StudyStopped: somebody asked the study to stop.
@@ -116,13 +119,15 @@ class Conversation:
     def _open(self, site: str, raw: bytes, asked: Header, expected: type[M]) -> Said[M]:
         try:
             header, body = unseal(raw, self.peers[site])
+        except CohortiumError as error:
+            self.suspect(site)
+            return Said(site, _doubt("reply.signature", error), EMPTY, len(raw))
+        try:
             _check_answers(header, asked)
             kind: type[M] | type[Refusal] = Refusal if header.kind == Refusal.kind else expected
             if header.kind != kind_of(kind):
                 raise ProtocolError(f"{site} sent another kind of message than was asked for")
             message, vector = unpack(body, kind)
-        except SignatureError as error:
-            return Said(site, _doubt("reply.signature", error), EMPTY, len(raw))
         except CohortiumError as error:
             return Said(site, _doubt("reply.protocol", error), EMPTY, len(raw))
         return Said(site, message, vector, len(raw))

@@ -5,22 +5,18 @@ round: to resume is to call `run_study` again.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from cohortium.common import arrays
-from cohortium.common.audit.events import Actor
-from cohortium.common.audit.log import EventLog
 from cohortium.common.document import Document
 from cohortium.common.errors import CohortiumError, ProtocolError
 from cohortium.common.messages import (
     Close,
     Closed,
-    Consent,
     Evaluate,
     Evaluated,
-    Invite,
     Measure,
     Measured,
     Refusal,
@@ -39,42 +35,25 @@ from cohortium.common.study import Study
 from cohortium.server.aggregation import optimizer
 from cohortium.server.aggregation.fold import Fold
 from cohortium.server.aggregation.optimizer import ServerState, final_model
-from cohortium.server.conversation import Conversation, Said, StudyStopped
+from cohortium.server.consent import invite
+from cohortium.server.conversation import Said, StudyStopped
+from cohortium.server.desk import Desk, StudyFailed, for_good
 from cohortium.server.plausibility import check_evaluation, check_statistics, check_update
-from cohortium.server.store import RoundRecord, Store
+from cohortium.server.store import RoundRecord
 
-ASK_AGAIN_S = (0.5, 5.0)  # how long to wait before asking an undecided site again: first, at most
-CONSENT_SLICE_S = 30.0  # patience with one invitation; preparing data and noise takes seconds
 CLOSE_S = 5.0
 Ending = Literal["completed", "failed", "stopped"]
 M = TypeVar("M", bound=Document)
 
-# A site that refuses by one of these is not asked again in this study.
-FOR_GOOD = ("approval.", "data.", "policy.", "privacy.", "reply.", "study.")
-
-
-class StudyFailed(CohortiumError):
-    """The study cannot go on; the message is its cause."""
-
-
-@dataclass(frozen=True)
-class Desk:
-    """What running a study needs besides the study: where it talks, remembers and records."""
-
-    talk: Conversation
-    store: Store
-    log: EventLog
-    actor: Actor
-    now_ms: Callable[[], int]
-
 
 @dataclass(frozen=True)
 class Plan:
-    """Who takes part and what all must know before the first round."""
+    """Who takes part, who no longer does and why, and what all must know."""
 
     study: Study
     sites: tuple[str, ...]
     statistics: Statistics | None
+    gone: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -113,7 +92,7 @@ def run_study(study: Study, desk: Desk) -> Vector:
     digest = study.digest
     desk.store.begin(digest)
     try:
-        model = _rounds(_plan(study, _invite(study, desk), desk), desk)
+        model = _rounds(_plan(study, invite(study, desk), desk), desk)
     except StudyStopped as error:
         _end(study, desk, "stopped", str(error))
         raise
@@ -130,81 +109,6 @@ def initial_model(study: Study) -> Vector:
     return arrays.flatten(build_seeded(study.model, inputs, 1, study.training.seed))
 
 
-def _invite(study: Study, desk: Desk) -> tuple[str, ...]:
-    """Ask until every site has decided, or the deadline; returns who approved, in their order."""
-    decided = desk.store.consents(study.digest)
-    undecided = [n for n in study.sites.names if n not in decided or _open(decided[n])]
-    deadline = time.monotonic() + study.sites.approval_deadline_s
-    pause = ASK_AGAIN_S[0]
-    while undecided and time.monotonic() < deadline:
-        desk.store.say(study.digest, f"waiting for approval: {', '.join(undecided)}")
-        for said in desk.talk.ask(
-            tuple(undecided), Invite(study=study), Consent, round=0, deadline_s=CONSENT_SLICE_S
-        ):
-            consent = _consent(said.message)
-            if not _open(consent):
-                undecided.remove(said.site)
-                decided[said.site] = consent
-            _note_decision(study, desk, said.site, consent)
-        if undecided:
-            desk.talk.sleep(pause)
-            pause = min(pause * 1.5, ASK_AGAIN_S[1])
-    return _quorum(study, decided)
-
-
-def _quorum(study: Study, decided: dict[str, Consent]) -> tuple[str, ...]:
-    approved = tuple(
-        name
-        for name in study.sites.names
-        if name in decided and decided[name].decision == "approved"
-    )
-    if len(approved) >= study.sites.min_sites:
-        return approved
-    reasons = [
-        f"{name}: {consent.rule} ({consent.explanation})"
-        for name, consent in decided.items()
-        if consent.decision == "refused"
-    ]
-    silent = [n for n in study.sites.names if n not in decided or _open(decided[n])]
-    if silent:
-        reasons.append(f"no decision in time: {', '.join(silent)}")
-    raise StudyFailed(
-        f"{len(approved)} of the {study.sites.min_sites} sites that the study needs approved it; "
-        + "; ".join(reasons)
-    )
-
-
-def _open(consent: Consent) -> bool:
-    return consent.decision == "waiting"
-
-
-def _consent(message: Consent | Refusal) -> Consent:
-    if isinstance(message, Consent):
-        return message
-    return Consent(decision="refused", rule=message.rule, explanation=message.explanation)
-
-
-def _note_decision(study: Study, desk: Desk, site: str, consent: Consent) -> None:
-    if _open(consent):
-        desk.store.decide(study.digest, site, consent, desk.now_ms())
-        return
-    with desk.store.database.transaction():
-        desk.store.decide(study.digest, site, consent, desk.now_ms())
-        if consent.decision == "approved":
-            persons = ", ".join(consent.approvers)[:180]
-            detail = {"site": site, "person": persons}
-            desk.log.append("study.approved", actor=desk.actor, study=study.digest, detail=detail)
-        else:
-            desk.log.append(
-                "study.rejected",
-                actor=desk.actor,
-                outcome="denied",
-                study=study.digest,
-                reason=consent.rule,
-                detail={"site": site},
-            )
-
-
 def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
     """Before the first round: the sums for federated-standard scaling, where the study wants it."""
     resumed = desk.store.checkpoint(study.digest) is not None
@@ -216,6 +120,9 @@ def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
     )
     if study.preprocessing.scaling != "federated-standard":
         return Plan(study, sites, None)
+    kept = desk.store.statistics(study.digest)
+    if kept is not None:
+        return Plan(study, sites, kept)
     measured: dict[str, Statistics] = {}
     seen = Exchange()
     deadline_s = study.sites.round_deadline_s
@@ -224,32 +131,31 @@ def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
         if message is not None:
             measured[said.site] = message.statistics
             seen.replied.append(said.site)
-    _require_quorum(study, "measuring for scaling", sites, seen)
+    _require_quorum(Plan(study, sites, None), "measuring for scaling", seen)
     present = tuple(name for name in sites if name in measured)
     total = measured[present[0]]
     for name in present[1:]:
         total = total + measured[name]
-    return Plan(study, present, total)
+    desk.store.keep_statistics(study.digest, total)
+    return Plan(study, present, total, {**seen.refused})
 
 
 def _rounds(plan: Plan, desk: Desk) -> Vector:
     study = plan.study
     state, first = _resume(study, desk)
-    gone = {site for record in desk.store.rounds(study.digest) for site in _gone(record)}
+    gone = dict(plan.gone)
+    for record in desk.store.rounds(study.digest):
+        gone |= _gone(record)
     for number in range(first, study.training.rounds + 1):
         sites = tuple(name for name in plan.sites if name not in gone)
-        state, record = _round(Plan(study, sites, plan.statistics), desk, state, number)
+        state, record = _round(Plan(study, sites, plan.statistics, gone), desk, state, number)
         desk.store.record(study.digest, record, optimizer.to_bytes(state))
         gone |= _gone(record)
     return final_model(state)
 
 
-def _gone(record: RoundRecord) -> set[str]:
-    return {site for site, reason in record.refused.items() if _for_good(reason)}
-
-
-def _for_good(reason: str) -> bool:
-    return reason.startswith(FOR_GOOD)
+def _gone(record: RoundRecord) -> dict[str, str]:
+    return {site: reason for site, reason in record.refused.items() if for_good(reason)}
 
 
 def _resume(study: Study, desk: Desk) -> tuple[ServerState, int]:
@@ -313,7 +219,7 @@ def _train(
         seen.replied.append(said.site)
         if update.spent is not None:
             spent[said.site] = update.spent
-    _require_quorum(plan.study, f"round {number}", plan.sites, seen)
+    _require_quorum(plan, f"round {number}", seen)
     return fold.mean(), spent
 
 
@@ -323,7 +229,7 @@ def _evaluate(
     """What sites say of a model on their held-out patients; a silent site is left out."""
     found = {}
     for said in desk.talk.ask(
-        tuple(name for name in plan.sites if not _for_good(seen.refused.get(name, ""))),
+        tuple(name for name in plan.sites if not for_good(seen.refused.get(name, ""))),
         Evaluate(statistics=plan.statistics),
         Evaluated,
         round=number,
@@ -336,11 +242,13 @@ def _evaluate(
     return {name: found[name] for name in plan.sites if name in found}
 
 
-def _require_quorum(study: Study, when: str, asked: tuple[str, ...], seen: Exchange) -> None:
+def _require_quorum(plan: Plan, when: str, seen: Exchange) -> None:
+    study = plan.study
     if len(seen.replied) >= study.sites.min_sites:
         return
-    reasons = [f"{site} refused ({reason})" for site, reason in sorted(seen.refused.items())]
-    silent = [name for name in asked if name not in seen.replied and name not in seen.refused]
+    refused = {**plan.gone, **seen.refused}
+    reasons = [f"{site} refused ({reason})" for site, reason in sorted(refused.items())]
+    silent = [name for name in plan.sites if name not in seen.replied and name not in seen.refused]
     if silent:
         reasons.append(
             f"no reply within {study.sites.round_deadline_s:g} s from {', '.join(silent)}"

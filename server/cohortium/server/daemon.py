@@ -26,8 +26,9 @@ from cohortium.common.identity import (
 from cohortium.common.invitation import JoinReply, JoinRequest
 from cohortium.server.config import CoordinatorConfig, CoordinatorDir
 from cohortium.server.conversation import Conversation, StudyStopped
-from cohortium.server.coordinator import Desk, StudyFailed, run_study
+from cohortium.server.coordinator import run_study
 from cohortium.server.database import open_coordinator_database
+from cohortium.server.desk import Desk, StudyFailed
 from cohortium.server.enrolment import EnrolmentService
 from cohortium.server.flower_sites import FlowerSites
 from cohortium.server.outcome import Evidence, publish
@@ -254,6 +255,7 @@ def _converse(here: Coordinator, row: StudyRow) -> None:
             stopped=lambda: _stopped(here, row.digest),
             now_ms=lambda: int(time.time() * 1000),
             sleep=lambda seconds: _pause(here, seconds),
+            suspect=lambda site: _suspect(here, row.digest, site),
         )
         desk = Desk(
             talk=talk,
@@ -267,6 +269,19 @@ def _converse(here: Coordinator, row: StudyRow) -> None:
     finally:
         here.talking.pop(row.digest, None)
         sites.close(completed)
+
+
+def _suspect(here: Coordinator, study: str, site: str) -> None:
+    """A reply in a site's name that its key did not sign is worth more than a refusal."""
+    logger.warning("a reply in the name of %s is not signed by its key", site)
+    here.log.append(
+        "auth.fail",
+        actor=here.actor,
+        outcome="denied",
+        study=study,
+        reason="a reply is not signed by the key of its sender",
+        detail={"site": site},
+    )
 
 
 def _stopped(here: Coordinator, digest: str) -> str:

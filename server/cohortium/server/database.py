@@ -27,6 +27,7 @@ CREATE TABLE studies (
     cause TEXT NOT NULL,
     progress TEXT NOT NULL,
     stop_by TEXT NOT NULL,
+    statistics TEXT,
     submitted_ms INTEGER NOT NULL,
     ended_ms INTEGER
 ) STRICT;

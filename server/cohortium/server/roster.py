@@ -87,19 +87,24 @@ class Roster:
         return self.member(request.site)
 
     def revoke(self, site: str, now: datetime, actor: Actor) -> str:
-        """Shut a site out, for good; returns the event's id. Twice is once.
+        """Shut a site out for good, or take back its unused invitation.
+
+        Returns:
+            The event's id, or nothing where the site was revoked before.
 
         Raises:
             UsageError: no such site.
         """
-        member = self.member(site)
         with self._database.transaction():
-            if member.state != "revoked":
-                self._database.execute(
-                    "UPDATE sites SET revoked_ms = ? WHERE name = ?", (_ms(now), site)
-                )
-            event = self._log.append("node.revoked", actor=actor, detail={"site": site})
-        return event.id
+            withdrawn = self._database.execute(
+                "DELETE FROM invitations WHERE site = ? AND used_ms IS NULL RETURNING site", (site,)
+            )
+            if not withdrawn and self.member(site).state == "revoked":
+                return ""
+            self._database.execute(
+                "UPDATE sites SET revoked_ms = ? WHERE name = ?", (_ms(now), site)
+            )
+            return self._log.append("node.revoked", actor=actor, detail={"site": site}).id
 
     def member(self, site: str) -> Member:
         """An enrolled or revoked site; UsageError where there is none of that name."""

@@ -10,6 +10,7 @@ from cohortium.common.errors import UsageError
 from cohortium.common.messages import Consent, Spent
 from cohortium.common.metrics.summary import Summary
 from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 
 State = Literal["submitted", "running", "completed", "failed", "stopped"]
@@ -70,7 +71,8 @@ class Store:
             )
         if not rows:
             self.database.execute(
-                "INSERT INTO studies VALUES (?, ?, ?, 'submitted', '', 'queued', '', ?, NULL)",
+                "INSERT INTO studies VALUES "
+                "(?, ?, ?, 'submitted', '', 'queued', '', NULL, ?, NULL)",
                 (study.digest, study.name, canonical(study), now_ms),
             )
         return self.study(study.name)
@@ -128,6 +130,18 @@ class Store:
         """Who asked the study to stop, or nothing."""
         rows = self.database.execute("SELECT stop_by FROM studies WHERE digest = ?", (digest,))
         return str(rows[0]["stop_by"]) if rows else ""
+
+    def keep_statistics(self, digest: str, statistics: Statistics) -> None:
+        """What all sites scale by, once for the whole study."""
+        self.database.execute(
+            "UPDATE studies SET statistics = ? WHERE digest = ?",
+            (canonical(statistics).decode(), digest),
+        )
+
+    def statistics(self, digest: str) -> Statistics | None:
+        rows = self.database.execute("SELECT statistics FROM studies WHERE digest = ?", (digest,))
+        text = rows[0]["statistics"] if rows else None
+        return parse_json(text.encode(), Statistics, "stored statistics") if text else None
 
     def decide(self, digest: str, site: str, consent: Consent, now_ms: int) -> None:
         """Keep a site's last word."""

@@ -67,7 +67,7 @@ def _collect(
 
 def _header(path: Path, schema: Schema, records: Iterator[Record]) -> list[str]:
     if not schema.table.header:
-        return list(schema.columns)
+        return list(schema.order)
     first = next(records, None)
     if first is None:
         raise DataError(f"{path}: the file is empty; check that it is the file you meant")
