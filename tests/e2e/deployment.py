@@ -287,7 +287,7 @@ def one_line(result: Result) -> str:
     """The one line that a failed command says, the same to people and to machines."""
     (line,) = result.stderr.splitlines() if result.stderr.count("\n") == 1 else [result.stderr]
     message = str(result.document["error"])
-    assert line == f"error: {message}"
+    assert line == f"error: {message}", result.stderr
     assert result.document["exit_code"] == result.code
     return message
 

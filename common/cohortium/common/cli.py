@@ -39,7 +39,8 @@ def build() -> typer.Typer:
 def main(arguments: list[str] | None = None) -> None:
     """Run a command line and exit with its code; an error is one line, never a traceback."""
     # gRPC's C core prints a line for every failed handshake; our own errors say what it means.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if os.environ.get("GRPC_VERBOSITY", "error").lower() == "error":  # Flower's default
+        os.environ["GRPC_VERBOSITY"] = "NONE"
     given = sys.argv[1:] if arguments is None else arguments
     debug, as_json = "--debug" in given, "--json" in given
     try:
