@@ -61,7 +61,7 @@ def test_a_reply_in_another_sites_name_never_enters_the_model_nor_evicts_the_sit
         watched = consortium.finish("spoofed")
     assert watched.code == 0, watched
     rounds = {line["round"]: sorted(line["replied"]) for line in watched.lines[:-1]}
-    assert rounds == dict.fromkeys((1, 2, 3), ["a", "b", "c"])
+    assert rounds == {number: ["a", "b", "c"] for number in (1, 2, 3)}
     consortium.at_coordinator("study", "report", "spoofed", "--out", tmp_path / "report")
     model = load_file(tmp_path / "report" / "model.safetensors")
     assert max(float(tensor.abs().max()) for tensor in model.values()) < 100
