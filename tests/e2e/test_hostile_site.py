@@ -46,14 +46,14 @@ def test_a_reply_in_another_sites_name_never_enters_the_model_nor_evicts_the_sit
     """a is held still while mallory, enrolled but in no study, answers round 1 in its name."""
     study = write_patient_study(tmp_path, PLAIN, name="spoofed", changes=CHANGES)
     consortium.submit(tmp_path / "study.toml")
-    consortium.approve("spoofed", "a")
+    consortium.approve("spoofed", "a", "b")
     wait_for_approval(consortium, study.digest, "a")
     victim = consortium.daemons["a"].process
     with hostile_site(consortium) as mallory:
         before = mallory.waiting()
         victim.send_signal(signal.SIGSTOP)
         try:
-            consortium.approve("spoofed", "b", "c")
+            consortium.approve("spoofed", "c")
             mallory.answer_for_the_victim(study.digest, before)
             wait_for_suspicion(consortium, study.digest)
         finally:

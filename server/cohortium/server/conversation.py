@@ -17,6 +17,7 @@ from cohortium.server.sites import Sites
 # the model travels again each time.
 FIRST_RESEND_S = 60.0
 RESEND_GROWTH = 2.0
+RESENDS = 4.0  # a short deadline leaves time to ask again too
 UNREACHED_PAUSE_S = 1.0  # before asking again who could not be reached, or has paused
 # What is no answer yet. A reply that does not verify may be somebody else's: the true one may come.
 LATER = ("reply.signature", "site.hours", "site.paused", "site.stopping")
@@ -85,7 +86,8 @@ class Conversation:
         headers = {name: self._header(kind_of(question), name, round) for name in present}
         requests = {name: seal(header, body, self.key) for name, header in headers.items()}
         postponed: dict[str, Said[M]] = {}
-        deadline, patience = time.monotonic() + deadline_s, FIRST_RESEND_S
+        deadline = time.monotonic() + deadline_s
+        patience = min(FIRST_RESEND_S, deadline_s / RESENDS)
         while requests and (left := deadline - time.monotonic()) > 0:
             window_ends = time.monotonic() + min(patience, left)
             for name, raw in self.sites.ask(dict(requests), min(patience, left)):

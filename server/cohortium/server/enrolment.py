@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class EnrolmentService:
-    """Answers `/cohortium.Enrolment/Join`.
+    """Answers `/cohortium.Enrolment/Join`, and `/Time` to a site's doctor.
 
     Args:
         host, port: where strangers knock; port 0 picks a free one.
@@ -104,7 +104,13 @@ class EnrolmentService:
 
     def _handler(self) -> grpc.GenericRpcHandler:
         join = grpc.unary_unary_rpc_method_handler(self._join)
-        return grpc.method_handlers_generic_handler(SERVICE, {"Join": join})
+        tell_time = grpc.unary_unary_rpc_method_handler(self._time)
+        methods = {"Join": join, "Time": tell_time}
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
+
+    def _time(self, body: bytes, context: grpc.ServicerContext) -> bytes:
+        """Milliseconds since 1970 in UTC, in decimal digits: no secret, every server tells it."""
+        return str(time.time_ns() // 1_000_000).encode()
 
     def _join(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         peer = _host_of(context.peer())

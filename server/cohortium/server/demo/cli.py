@@ -1,6 +1,7 @@
 """`cohortium demo`: four hospitals, a coordinator and a private study, on this machine."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -100,6 +101,7 @@ def _text(document: dict[str, Any]) -> str:
         )
         for site in document["sites"]
     ]
+    first = next(iter(document["site_dirs"].values()))
     seconds = f"{document['seconds']:.0f}"
     header = ("SITE", "PATIENTS", "APPROVED BY", "EPSILON", "ACCURACY", "MAJORITY", "AUROC")
     lines = [
@@ -114,7 +116,7 @@ def _text(document: dict[str, Any]) -> str:
         f"model          {document['model']}",
         f"report         {document['report']}",
         f"event logs     {', '.join(document['audit'].values())}",
-        f"look around    cohortium site budget --dir {next(iter(document['site_dirs'].values()))}",
+        f"look around    {sys.argv[0]} site budget --dir {first}",
     ]
     return "\n".join(lines)
 
