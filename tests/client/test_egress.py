@@ -1,14 +1,24 @@
 """The one gate: what is not on the list does not leave."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.federation import PLAIN, PRIVATE, write_study
+from tests.asking import Asker
+from tests.federation import PLAIN, PRIVATE, approve, make_site, write_study
 
-from cohortium.client.egress import MAY_LEAVE, release
+from cohortium.client.egress import (
+    ANSWERS_A_MINUTE,
+    MAX_FIELD_BYTES,
+    MAY_LEAVE,
+    Gate,
+    release,
+)
+from cohortium.client.site import open_site
 from cohortium.common.document import Document
 from cohortium.common.errors import CohortiumError, RefusedError
+from cohortium.common.identity import SigningKey
 from cohortium.common.messages import (
     EMPTY,
     Close,
@@ -125,3 +135,70 @@ def test_a_subclass_with_one_more_field_stays(plain: Study) -> None:
     with pytest.raises(CohortiumError):
         release(Leaky(patients=("Jane",)), EMPTY, plain, 0)
     assert len(MAY_LEAVE) == 6
+
+
+@pytest.mark.parametrize("large", [1e6, -1e30, 3e38])
+def test_an_update_longer_than_any_useful_one_stays(
+    private: Study, plain: Study, large: float
+) -> None:
+    vector = np.array([0.0, large, 0.0], dtype=np.float32)
+    assert rule(Update(weight=1.0, spent=SPENT), vector, private) == "egress.norm"
+    assert rule(Update(weight=1.0, spent=None), vector, plain) == "egress.norm"
+
+
+def test_many_small_values_are_as_long_as_one_large(private: Study) -> None:
+    update = Update(weight=1.0, spent=SPENT)
+    most = np.full(10_000, 9_999.0, dtype=np.float32)  # 9999 * sqrt(10000) < 1e6
+    assert release(update, most, private, 10_000)
+    with pytest.raises(RefusedError, match=r"egress\.norm"):
+        release(update, most + 2, private, 10_000)
+
+
+def test_values_of_more_bytes_than_the_models_stay(private: Study) -> None:
+    wide = VECTOR.astype(np.float64)
+    assert rule(Update(weight=1.0, spent=SPENT), wide, private) == "egress.vector"  # type: ignore[arg-type]
+
+
+def test_fields_larger_than_any_message_needs_stay(plain: Study) -> None:
+    def sums(columns: int) -> Measured:
+        numbers = (0.123456789,) * columns
+        return Measured(statistics=Statistics(count=1, total=numbers, squares=numbers))
+
+    assert len(release(sums(2000), EMPTY, plain, 0)) < MAX_FIELD_BYTES
+    assert rule(sums(4000), EMPTY, plain) == "egress.size"
+
+
+def test_the_vector_does_not_count_as_fields(private: Study) -> None:
+    vector = np.zeros(MAX_FIELD_BYTES, dtype=np.float32)
+    assert release(Update(weight=1.0, spent=SPENT), vector, private, len(vector))
+
+
+# ------------------------------------------------------------------ how often
+
+
+def test_one_answer_too_many_in_a_minute_waits_for_the_next(private: Study) -> None:
+    gate = Gate()
+    for second in range(ANSWERS_A_MINUTE):
+        gate.admit("one", 60_000 + second % 60 * 1000)
+    with pytest.raises(RefusedError, match=r"egress\.rate"):
+        gate.admit("one", 119_999)
+    gate.admit("another", 119_999)
+    gate.admit("one", 120_000)
+
+
+def test_a_study_that_hammers_at_a_site_is_refused_and_the_reason_recorded(
+    tmp_path: Path, private: Study
+) -> None:
+    key, noon = SigningKey.generate(), datetime(2026, 3, 1, 12, tzinfo=UTC)
+    made = make_site(tmp_path / "a", "a", key.public)
+    site = open_site(made.directory.root, lambda: noon)
+    approve(site, private)
+    asker = Asker(key, site)
+    asker.invite(private)
+    first = asker.train(private, 1)
+    for _ in range(ANSWERS_A_MINUTE - 1):
+        site.gate.admit(private.digest, site.now_ms())
+    assert asker.train(private, 2).rule == "egress.rate"
+    assert asker.train(private, 1).body == first.body  # nothing new leaves
+    assert [entry.round for entry in site.ledger(private).entries()] == [1]
+    assert [e.reason for e in site.log.events() if e.action == "round.refused"] == ["egress.rate"]

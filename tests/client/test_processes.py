@@ -151,6 +151,16 @@ def test_a_process_that_is_killed_is_an_error_and_the_next_round_gets_a_new_one(
     assert site.workshop.prepare(study).patients > 0
 
 
+def test_a_process_that_ended_between_two_rounds_is_replaced_and_nobody_notices(
+    site: Site, tmp_path: Path
+) -> None:
+    study = known(site, tmp_path)
+    site.workshop.prepare(study)
+    assert halt.pause(site, "Dr. Weiss").processes == 1
+    halt.resume(site, "Dr. Weiss")
+    assert site.workshop.prepare(study).patients > 0
+
+
 def test_a_study_that_needs_too_much_memory_fails_and_says_so(tmp_path: Path) -> None:
     opened = make_site(tmp_path / "a", "a", SigningKey.generate().public)
     workshop = processes(opened, memory_bytes=300 * 2**20)

@@ -88,3 +88,17 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / page).read_text()):
             assert ((ROOT / page).parent / target).exists(), f"{page} -> {target}"
+
+
+def test_a_test_that_a_page_names_exists() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")]
+    named = {
+        (page.name, *name)
+        for page in pages
+        for name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text())
+    }
+    assert len(named) > 40
+    for page, file, name in sorted(named):
+        path = ROOT / file
+        assert path.is_file(), f"{page}: {file}"
+        assert f"\ndef {name}(" in path.read_text(), f"{page}: {file}::{name}"

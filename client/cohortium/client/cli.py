@@ -16,7 +16,7 @@ from cohortium.common.schema import NAME
 
 if TYPE_CHECKING:
     from cohortium.client.site import Site
-    from cohortium.client.studies import KnownStudy
+    from cohortium.client.studies import KnownStudy, State
 
 site = typer.Typer(
     help="A hospital's site: join a consortium, register data, approve studies, run the daemon.",
@@ -128,7 +128,7 @@ def data_add(
 
 @site.command()
 def doctor(directory: StateDir, as_json: JsonFlag = False) -> None:
-    """Check keys, certificate, policy, disk, packages, network and data. Changes nothing.
+    """Check keys, policy, packages, machine, network, clock and data. Changes nothing.
 
     Example: cohortium site doctor --dir DIR
     """
@@ -151,7 +151,10 @@ def up(directory: StateDir, as_json: JsonFlag = False) -> None:
 
     Example: cohortium site up --dir DIR
     """
-    from cohortium.client.daemon import run
+    from cohortium.client.doctor import require_fit
+
+    require_fit(directory)
+    from cohortium.client.daemon import run  # slow to import: flwr
 
     def tell(state: str) -> None:
         if as_json:
@@ -235,10 +238,13 @@ def approve(
     if known.state in ("ended", "stopped"):
         raise UsageError(f'study "{study}" is over ({known.state}): there is nothing to approve')
     policy.check(known.study, opened.policy, opened.directory.config)
+    opened.check_approver(person)
+    _require_same_code(opened.directory)
     note(_sheet(opened, known))
     with opened.database.transaction():
-        opened.approve(known.study, person)
-        opened.studies.mark(known.digest, "approved", f"by {person}")
+        count, needed = opened.approve(known.study, person), opened.policy.approvals_needed
+        state: State = "approved" if count >= needed else "waiting"
+        opened.studies.mark(known.digest, state, f"{count} of {needed} approvals, by {person}")
         event = opened.log.append(
             "study.approved",
             actor=os_user(),
@@ -343,6 +349,18 @@ def budget(directory: StateDir, as_json: JsonFlag = False) -> None:
     header = ("DATASET", "EPSILON SPENT", "WITH RESERVED", "CAP", "DELTA", "STUDY")
     text = table(header, rows, "no dataset is registered")
     emit({"datasets": documents}, text, as_json)
+
+
+def _require_same_code(here: SiteDir) -> None:
+    """An approval is of the code installed now: a daemon that was started before runs another."""
+    from cohortium.common.code import code_digest
+
+    running = daemon.said(here.status).get("code") if daemon.is_running(here.lock) else None
+    if running not in (None, code_digest()):
+        raise UsageError(
+            "the daemon runs another version than is installed now: restart `cohortium site up`, "
+            "then approve"
+        )
 
 
 def _open(directory: Path) -> "Site":

@@ -33,6 +33,7 @@ class CoordinatorPeer(Document):
 
     name: Name
     fleet_address: str
+    enrolment_address: str = ""  # tells the doctor the coordinator's time
     signing_key: str
     ca_fingerprint: str
 

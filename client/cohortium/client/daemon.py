@@ -13,6 +13,7 @@ from cohortium.client.node import FleetConnection, serve
 from cohortium.client.processes import Limits, Processes
 from cohortium.client.site import Site, open_site
 from cohortium.common import daemon
+from cohortium.common.code import code_digest
 from cohortium.common.errors import RefusedError
 
 
@@ -55,6 +56,7 @@ def run(root: Path, on_state: Callable[[str], None]) -> None:
                 directory.status,
                 pid=os.getpid(),
                 state=state,
+                code=code_digest(),
                 since_ms=site.now_ms(),
             )
             on_state(state)

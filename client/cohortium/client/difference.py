@@ -24,6 +24,8 @@ def difference(old: Study, new: Study) -> tuple[str, ...]:
     lines = [
         *_sets("column", old.columns_read, new.columns_read),
         *_sets("site", old.sites.names, new.sites.names),
+        *_order("column", old.data.features, new.data.features),
+        *_order("site", old.sites.names, new.sites.names),
     ]
     for section in Study.model_fields:
         before, after = getattr(old, section), getattr(new, section)
@@ -37,6 +39,11 @@ def _sets(noun: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[str
         if names:
             plural = noun if len(names) == 1 else f"{noun}s"
             yield f"{sign}{len(names)} {plural} ({', '.join(sorted(names))})"
+
+
+def _order(noun: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[str]:
+    if old != new and set(old) == set(new):
+        yield f"{noun}s in another order"
 
 
 def _settings(section: str, old: Document, new: Document) -> Iterator[str]:

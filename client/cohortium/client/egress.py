@@ -2,8 +2,11 @@
 
 What may leave is a closed list of messages whose fields are typed; here the rest is checked that
 types cannot say: the vector belongs to the message, has the model's size and only finite values,
-and a study with privacy sends no update without the ledger's word for it.
+the fields are no larger than such a message needs, and a study with privacy sends no update without
+the ledger's word for it. What is kept back is refused by its rule, which the site's log records.
 """
+
+from collections import Counter
 
 import numpy as np
 
@@ -22,6 +25,33 @@ from cohortium.common.messages import (
 from cohortium.common.study import Study
 
 MAY_LEAVE = (Closed, Consent, Evaluated, Measured, Refusal, Update)
+MAX_FIELD_BYTES = 64 * 2**10  # all of a message but its vector
+MAX_NORM = 1e6
+ANSWERS_A_MINUTE = 1200  # of one study; twenty rounds a second are no training
+
+
+class Gate:
+    """Counts each study's new answers about patients, by the site's own clock.
+
+    A round is answered once, and sending that answer again is free: the rate is no measure of
+    privacy, it holds up a study that hammers at a site. Counting starts anew with each minute and
+    with each start of the daemon.
+    """
+
+    def __init__(self) -> None:
+        self._minute = 0
+        self._answers: Counter[str] = Counter()
+
+    def admit(self, study: str, now_ms: int) -> None:
+        """Count one answer; RefusedError `egress.rate` for one too many."""
+        if now_ms // 60_000 != self._minute:
+            self._minute = now_ms // 60_000
+            self._answers.clear()
+        self._answers[study] += 1
+        if self._answers[study] > ANSWERS_A_MINUTE:
+            raise RefusedError(
+                "egress.rate", f"no more than {ANSWERS_A_MINUTE} answers a minute leave for a study"
+            )
 
 
 def release(message: Document, vector: Vector, study: Study | None, parameters: int) -> bytes:
@@ -40,13 +70,28 @@ def release(message: Document, vector: Vector, study: Study | None, parameters: 
         raise RefusedError("egress.vector", "only an update carries a vector")
     if isinstance(message, Measured) and (study is None or study.privacy.mechanism != "none"):
         raise RefusedError("egress.statistics", "sums without noise leave no study with privacy")
-    return pack(message, vector)
+    body = pack(message, vector)
+    if len(body) - 4 - vector.nbytes > MAX_FIELD_BYTES:
+        raise RefusedError("egress.size", f"the fields are larger than {MAX_FIELD_BYTES} bytes")
+    return body
 
 
 def _check_update(message: Update, vector: Vector, study: Study | None, parameters: int) -> None:
-    if study is None or vector.shape != (parameters,):
+    """An update is as large as its model, sane, and paid for.
+
+    Clipping bounds one patient's part in an update, and noise has no bound, so no mechanism gives a
+    bound on the norm of the whole. MAX_NORM is far above all useful updates: what exceeds it has
+    diverged, or is something else written into floats.
+    """
+    if study is None or vector.shape != (parameters,) or vector.dtype != np.float32:
         raise RefusedError("egress.vector", "an update has the size of the model it started from")
     if not np.isfinite(vector).all():
         raise RefusedError("egress.finite", "the update holds a value that is not finite")
+    with np.errstate(over="ignore"):
+        norm = float(np.linalg.norm(vector))
+    if not norm < MAX_NORM:
+        raise RefusedError(
+            "egress.norm", f"the update is longer than {MAX_NORM:g}: it has diverged"
+        )
     if study.privacy.mechanism != "none" and message.spent is None:
         raise RefusedError("egress.ledger", "an update of a private study needs its ledger entry")

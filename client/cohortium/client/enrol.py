@@ -7,10 +7,11 @@ from pathlib import Path
 
 from cohortium.client.config import CoordinatorPeer, SiteDir, site_toml, write_whole
 from cohortium.client.database import open_site_database
+from cohortium.client.examine_network import examine_path
 from cohortium.client.join import enrol
 from cohortium.common.audit.events import Actor
 from cohortium.common.audit.log import EventLog
-from cohortium.common.errors import UsageError
+from cohortium.common.errors import UnreachableError, UsageError
 from cohortium.common.identity import SigningKey, make_node_key
 from cohortium.common.invitation import Invitation
 
@@ -57,11 +58,15 @@ def _join(invitation: Invitation, directory: SiteDir) -> Joined:
     node_key = make_node_key(directory.node_key)
     signing_key = SigningKey.generate()
     signing_key.save(directory.signing_key)
-    reply = enrol(invitation, node_key, signing_key.public, JOIN_TIMEOUT_S)
+    try:
+        reply = enrol(invitation, node_key, signing_key.public, JOIN_TIMEOUT_S)
+    except UnreachableError as error:
+        raise _where_it_ends(invitation.enrolment_address) or error from None
     directory.ca.write_text(invitation.ca_certificate)
     peer = CoordinatorPeer(
         name=reply.coordinator_name,
         fleet_address=reply.fleet_address,
+        enrolment_address=invitation.enrolment_address,
         signing_key=reply.coordinator_signing_key,
         ca_fingerprint=invitation.ca_fingerprint,
     )
@@ -80,6 +85,14 @@ def _join(invitation: Invitation, directory: SiteDir) -> Joined:
     return Joined(
         invitation.site, peer.name, signing_key.public.fingerprint, event.id, already=False
     )
+
+
+def _where_it_ends(address: str) -> UnreachableError | None:
+    """Whether it is the name or the port that cannot be reached; None where both can."""
+    for finding in examine_path(address):
+        if finding.verdict == "fail":
+            return UnreachableError(f"{finding.check}: {finding.said}; {finding.advice}")
+    return None
 
 
 def _again(directory: SiteDir, invitation: Invitation) -> Joined:

@@ -93,6 +93,8 @@ def _end(directory: SiteDir, studies: list[str]) -> int:
                 "a training process is still there after 5 s; end the site daemon as well"
             )
         time.sleep(LOOK_S)
+    for study in studies:
+        marker(directory.root, study).unlink(missing_ok=True)
     return len(pids)
 
 

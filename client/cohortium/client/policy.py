@@ -119,7 +119,10 @@ def _refusal(key: str, explanation: str, file: Path | None) -> RefusedError:
 def _where(key: str, file: Path | None) -> str:
     """`site.toml line 14, [policy] KEY`, or that the default decides."""
     lines = file.read_text(encoding="utf-8").splitlines() if file is not None else []
+    table = ""
     for number, line in enumerate(lines, start=1):
-        if re.match(rf"\s*{key}\s*=", line):
+        if header := re.match(r"\s*(\[.*?\]+)", line):
+            table = header[1]
+        elif table == "[policy]" and re.match(rf"\s*{key}\s*=", line):
             return f"site.toml line {number}, [policy] {key}"
     return f"site.toml [policy] {key}"

@@ -1,5 +1,6 @@
 """Training in processes of their own: one for each study, ended at once by the kill switch."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -101,7 +102,8 @@ class Processes:
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    with contextlib.suppress(BrokenPipeError):  # what it no longer read
+                        pipe.close()
         marker(self._home, study).unlink(missing_ok=True)
         shutil.rmtree(self._scratch(study), ignore_errors=True)
 
@@ -111,7 +113,7 @@ class Processes:
             self.close(study)
 
     def _do(self, study: Study, job: Job, vector: Vector = EMPTY) -> tuple[Done, Vector]:
-        worker = self._workers.get(study.digest) or self._start(study)
+        worker = self._living(study.digest) or self._start(study)
         done, update = self._exchange(study.digest, worker, job, vector)
         if done.error == "refused":
             raise RefusedError(done.rule, done.text)
@@ -120,6 +122,14 @@ class Processes:
         if done.error:
             raise CohortiumError(done.text)
         return done, update
+
+    def _living(self, study: str) -> subprocess.Popen[bytes] | None:
+        """A study's process; one that a pause or the system killed between two rounds is buried."""
+        process = self._workers.get(study)
+        if process is None or (process.poll() is None and marker(self._home, study).exists()):
+            return process
+        self.close(study)
+        return None
 
     def _start(self, study: Study) -> subprocess.Popen[bytes]:
         dataset = self._load_dataset(study.data.dataset)

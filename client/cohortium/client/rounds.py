@@ -99,6 +99,7 @@ def _commit(request: Request, replies: Replies, made: Answer) -> Reply:
     reply = Reply(kind_of(made.message), body)
     if not made.stored:
         return reply
+    site.gate.admit(header.study, site.now_ms())
     with site.database.transaction():
         if made.spent is not None and made.study is not None:
             _spend(request, made.study, made.spent, made.message)

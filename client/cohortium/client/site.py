@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cohortium.client.approvals import Approval, Approvals, Facts, approval_of
 from cohortium.client.config import Policy, SiteConfig, SiteDir
 from cohortium.client.database import open_site_database
+from cohortium.client.egress import Gate
 from cohortium.client.fingerprint import Fingerprints
 from cohortium.client.studies import Studies
 from cohortium.client.workshop import Inline, Workshop
@@ -52,6 +53,7 @@ class Site:
     clock: Clock
     workshop: Workshop
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
+    gate: Gate = field(default_factory=Gate)
 
     @property
     def name(self) -> str:
@@ -74,12 +76,8 @@ class Site:
             study, self.name, lambda: self.facts(study), self.clock(), needed
         )
 
-    def approve(self, study: Study, person: str) -> Approval:
-        """Sign that a person approves a study on today's data and code.
-
-        Raises:
-            RefusedError: `[people]` gives the person another role, or none.
-        """
+    def check_approver(self, person: str) -> None:
+        """Raise RefusedError where `[people]` gives a person another role, or none."""
         people = self.directory.load_config().people
         if people and people.get(person) != "approver":
             approvers = ", ".join(name for name, role in people.items() if role == "approver")
@@ -88,7 +86,20 @@ class Site:
                 f'"{person}" is no approver of this site (site.toml [people]); '
                 f"approvers: {approvers or 'none'}",
             )
-        return self.sign(study, person)
+
+    def approve(self, study: Study, person: str) -> int:
+        """Sign that a person approves a study on today's data and code.
+
+        Returns:
+            How many persons' approvals hold now.
+
+        Raises:
+            RefusedError: the person may not approve.
+        """
+        self.check_approver(person)
+        self.sign(study, person)
+        facts = self.facts(study)
+        return len(self.approvals.of(study, self.name, lambda: facts, self.clock()))
 
     def sign(self, study: Study, person: str) -> Approval:
         """Sign an approval in the name of a person, or of a rule that the operator wrote."""

@@ -69,7 +69,7 @@ class Studies:
         """The study on the same dataset that a person here approved last, another than `known`."""
         rows = self._database.execute(
             "SELECT digest FROM approvals WHERE digest <> ? "
-            "GROUP BY digest ORDER BY max(rowid) DESC",
+            "GROUP BY digest ORDER BY max(CAST(document AS TEXT) ->> '$.at') DESC, max(rowid) DESC",
             (known.digest,),
         )
         studies = (self.by_digest(row["digest"]).study for row in rows)

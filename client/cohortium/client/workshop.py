@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from cohortium.common.study import Study
 from cohortium.common.table import Table
 
 Vector = npt.NDArray[np.float32]
+Stamp = tuple[int, ...]
 
 
 class Prepared(Document):
@@ -61,8 +63,8 @@ class Inline:
     site: str
     device: str
     load_dataset: Callable[[str], Dataset]
-    tables: dict[str, Table] = field(default_factory=dict)
-    cohorts: dict[str, tuple[bytes, Cohort]] = field(default_factory=dict)
+    tables: dict[str, tuple[Stamp, Table]] = field(default_factory=dict)
+    cohorts: dict[str, tuple[tuple[Stamp, bytes], Cohort]] = field(default_factory=dict)
 
     def prepare(self, study: Study, statistics: Statistics | None = None) -> Prepared:
         from cohortium.client.local_round import weight
@@ -71,7 +73,7 @@ class Inline:
         return Prepared(patients=cohort.patients, band=cohort.band, weight=weight(study, cohort))
 
     def measure(self, study: Study) -> Statistics:
-        return measure(self._table(study), study, self.site)
+        return measure(self._table(study)[1], study, self.site)
 
     def train(
         self, study: Study, statistics: Statistics | None, start: Vector, round_number: int
@@ -92,16 +94,30 @@ class Inline:
         self.tables.pop(study, None)
         self.cohorts.pop(study, None)
 
-    def _table(self, study: Study) -> Table:
-        if study.digest not in self.tables:
-            self.tables[study.digest] = load_table(study, self.load_dataset(study.data.dataset))
-        return self.tables[study.digest]
+    def _table(self, study: Study) -> tuple[Stamp, Table]:
+        """Read again when the file changed: what a person approved is what is trained on."""
+        dataset = self.load_dataset(study.data.dataset)
+        stamp, kept = _stamp(dataset.path), self.tables.get(study.digest)
+        if kept is None or kept[0] != stamp:
+            kept = (stamp, load_table(study, dataset))
+            self.tables[study.digest] = kept
+        return kept
 
     def _cohort(self, study: Study, statistics: Statistics | None) -> Cohort:
-        """Kept until the study is closed or is asked with other statistics."""
-        key = b"" if statistics is None else canonical(statistics)
+        """Kept until the study is closed, its table changes or it asks with other statistics."""
+        stamp, table = self._table(study)
+        key = (stamp, b"" if statistics is None else canonical(statistics))
         kept = self.cohorts.get(study.digest)
         if kept is None or kept[0] != key:
-            kept = (key, prepare(self._table(study), study, self.site, statistics))
+            kept = (key, prepare(table, study, self.site, statistics))
             self.cohorts[study.digest] = kept
         return kept[1]
+
+
+def _stamp(path: Path) -> Stamp:
+    """Size, time of change and inode; empty for a file that is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_size, found.st_mtime_ns, found.st_ino)

@@ -20,7 +20,7 @@ RESEND_GROWTH = 2.0
 RESENDS = 4.0  # a short deadline leaves time to ask again too
 UNREACHED_PAUSE_S = 1.0  # before asking again who could not be reached, or has paused
 # What is no answer yet. A reply that does not verify may be somebody else's: the true one may come.
-LATER = ("reply.signature", "site.hours", "site.paused", "site.stopping")
+LATER = ("egress.rate", "reply.signature", "site.hours", "site.paused", "site.stopping")
 
 M = TypeVar("M", bound=Document)
 
