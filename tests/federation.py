@@ -60,6 +60,21 @@ delta = 1e-5
 clip_norm = 1.0
 """
 
+FULL = """
+[training]
+rounds = 3
+batches = "full"
+
+[strategy]
+learning_rate = 2.0
+
+[privacy]
+mechanism = "gaussian"
+epsilon = 3.0
+delta = 1e-5
+clip_norm = 1.0
+"""
+
 PLAIN = """
 [training]
 rounds = 4

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.asking import Asker
-from tests.federation import approve, make_site, write_study, write_ward
+from tests.federation import FULL, approve, make_site, write_study, write_ward
 
 from cohortium.client.approvals import Approval, Facts, approval_of
 from cohortium.client.site import Site, open_site
@@ -16,21 +16,6 @@ from cohortium.common.errors import RefusedError
 from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Update
 from cohortium.common.study import Study
-
-FULL = """
-[training]
-rounds = 3
-batches = "full"
-
-[strategy]
-learning_rate = 2.0
-
-[privacy]
-mechanism = "gaussian"
-epsilon = 3.0
-delta = 1e-5
-clip_norm = 1.0
-"""
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FACTS = Facts(code="c" * 64, data="d" * 64)

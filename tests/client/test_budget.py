@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.asking import Asker
-from tests.federation import SCHEMA, approve, federate, make_site, write_study
+from tests.federation import FULL, SCHEMA, approve, federate, make_site, write_study
 
 from cohortium.client.budget import Ledger
 from cohortium.client.config import Dataset, SiteDir
@@ -18,21 +18,6 @@ from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.plan import planned
 from cohortium.common.schema import load_schema
 from cohortium.server.coordinator import run_study
-
-FULL = """
-[training]
-rounds = 3
-batches = "full"
-
-[strategy]
-learning_rate = 2.0
-
-[privacy]
-mechanism = "gaussian"
-epsilon = 3.0
-delta = 1e-5
-clip_norm = 1.0
-"""
 
 
 def gaussian(noise: float, steps: int = 1) -> Mechanism:
@@ -168,6 +153,8 @@ def test_a_study_that_could_never_fit_is_refused_before_a_person_is_asked(tmp_pa
     site = make_site(tmp_path / "a", "a", key.public, epsilon_cap=2.9)
     heard = Asker(key, site).invite(write_study(tmp_path, FULL))
     assert heard.rule == "privacy.cap"
+    *_, last = site.log.events()
+    assert (last.action, last.outcome) == ("privacy.cap.hit", "denied")
     assert "epsilon_cap in the dataset's file" in heard.message.explanation
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.federation import (
+    FULL,
     PLAIN,
     PRIVATE,
     Federation,
@@ -30,21 +31,6 @@ from cohortium.common.envelope import unseal
 from cohortium.common.errors import CohortiumError, DataError
 from cohortium.common.study import Study
 from cohortium.server.coordinator import run_study
-
-FULL = """
-[training]
-rounds = 3
-batches = "full"
-
-[strategy]
-learning_rate = 2.0
-
-[privacy]
-mechanism = "gaussian"
-epsilon = 3.0
-delta = 1e-5
-clip_norm = 1.0
-"""
 
 OPEN = {"allow_unprotected": "true"}
 COLUMNS = ("age", "sex", "marker", "ill", "note")

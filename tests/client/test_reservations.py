@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 from tests.asking import Asker
-from tests.federation import approve, make_site, write_study
+from tests.federation import FULL, approve, make_site, write_study
 
 from cohortium.client import halt, rounds
 from cohortium.client.site import Site, open_site
@@ -19,21 +19,6 @@ from cohortium.common.messages import Close, Update
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.plan import planned
 from cohortium.common.study import Study
-
-FULL = """
-[training]
-rounds = 3
-batches = "full"
-
-[strategy]
-learning_rate = 2.0
-
-[privacy]
-mechanism = "gaussian"
-epsilon = 3.0
-delta = 1e-5
-clip_norm = 1.0
-"""
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from tests.asking import Asker
 from tests.federation import (
     COORDINATOR,
+    FULL,
     PLAIN,
     approve,
     federate,
@@ -49,21 +50,6 @@ def inline(site: Site) -> Inline:
 
 
 UNPROTECTED = {"allow_unprotected": "true"}
-
-FULL = """
-[training]
-rounds = 3
-batches = "full"
-
-[strategy]
-learning_rate = 2.0
-
-[privacy]
-mechanism = "gaussian"
-epsilon = 3.0
-delta = 1e-5
-clip_norm = 1.0
-"""
 
 
 @pytest.fixture

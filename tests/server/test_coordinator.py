@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.federation import Federation, InProcessSites, approve, federate, write_study, write_ward
+from tests.federation import (
+    FULL,
+    Federation,
+    InProcessSites,
+    approve,
+    federate,
+    write_study,
+    write_ward,
+)
 
 from cohortium.client.site import Site
 from cohortium.common.document import Document
@@ -49,20 +57,6 @@ mechanism = "none"
 
 SHORT = PLAIN.replace("rounds = 3", "rounds = 2")
 
-FULL = """
-[training]
-rounds = 3
-batches = "full"
-
-[strategy]
-learning_rate = 2.0
-
-[privacy]
-mechanism = "gaussian"
-epsilon = 3.0
-delta = 1e-5
-clip_norm = 1.0
-"""
 
 Reply = Callable[[Header, memoryview, Site], bytes]
 

@@ -347,7 +347,7 @@ def _refuse(site: Site, header: Header, error: Exception) -> Reply:
     rule, explanation = _public(error)
     try:
         site.log.append(
-            "round.refused",
+            "privacy.cap.hit" if rule == "privacy.cap" else "round.refused",
             actor=site.actor,
             outcome="denied" if isinstance(error, CohortiumError) else "failure",
             study=header.study or None,

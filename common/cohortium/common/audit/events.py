@@ -104,8 +104,8 @@ _DETAILS: tuple[tuple[Any, str], ...] = (
     ),
     (
         PrivacyAction,
-        """dataset ledger row epsilon epsilon_before epsilon_after cap delta sampler sample_rate
-        noise_multiplier clip_norm steps unit adjacency accountant rng by""",
+        """dataset kind correlation ledger row epsilon epsilon_before epsilon_after cap delta
+        sampler sample_rate noise_multiplier clip_norm steps unit adjacency accountant rng by""",
     ),
     (
         EvaluationAction,
