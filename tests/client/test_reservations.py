@@ -71,6 +71,16 @@ def test_approval_sets_the_whole_plan_aside_once_and_spends_nothing(
     assert actions(asker.site).count("privacy.reserved") == 1
 
 
+def test_a_round_asked_for_before_the_invitation_is_repeated_sets_the_plan_aside_first(
+    asker: Asker, study: Study
+) -> None:
+    approve(asker.site, study)
+    asker.site.studies.mark(study.digest, "approved", "")
+    assert isinstance(asker.train(study, 1).message, Update)
+    held = asker.site.ledger(study).reserved()
+    assert held == {study.digest: plan_of(study, 2)}
+
+
 def test_what_a_round_spends_comes_off_its_own_reservation(asker: Asker, study: Study) -> None:
     begin(asker, study)
     before = asker.site.ledger(study).balance().epsilon_reserved

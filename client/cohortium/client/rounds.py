@@ -287,8 +287,9 @@ def _train(request: Request) -> Answer:
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    plan = planned(study)
-    if plan is not None:
+    if (plan := planned(study)) is not None:
+        if study.digest not in site.ledger(study).reserved():
+            _begin(site, study)  # nothing trains on privacy that is not set aside
         site.ledger(study).check(plan, study.digest)
     update = site.workshop.train(study, message.statistics, start, header.round)
     return Answer(
