@@ -22,8 +22,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from cohortium.common.document import Document, load
 from cohortium.common.errors import DocumentError, UsageError
+from cohortium.common.purpose import DUO_CODES
 from cohortium.common.schema import Name, Schema, load_schema
-from cohortium.common.study import DUO_CODES
 
 HOURS = r"^(|([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)$"
 

@@ -1,6 +1,5 @@
 """The site daemon: connects out to the coordinator, answers it, and nothing else."""
 
-import logging
 import os
 import threading
 from collections.abc import Callable
@@ -31,7 +30,7 @@ def run(root: Path, on_state: Callable[[str], None]) -> None:
     with daemon.only_one(directory.lock, "a site daemon"):
         daemon.end_with_parent()
         stop = daemon.stop_on_signals()
-        _log_to(root / "site.log")
+        daemon.log_to(root / "site.log")
         opened = open_site(root)
         limits = Limits(config.device, config.threads, int(config.memory_gib * 2**30))
         workshop = Processes(
@@ -79,13 +78,3 @@ def _record_worker(site: Site, study: str, isolation: str) -> None:
     site.log.append(
         "run.started", actor=site.actor, study=study, detail={"device": isolation[:200]}
     )
-
-
-def _log_to(path: Path) -> None:
-    """Our own one-liners go to the site's log; third parties' warnings do not."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("cohortium")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

@@ -23,7 +23,7 @@ def sheet(study: Study, balance: Balance | None, before: Study | None = None) ->
         f"Purpose    {study.purpose.text} [{study.purpose.duo}]",
         f"Basis      {study.purpose.legal_basis}",
         f'Data       "{study.data.dataset}", columns read: {", ".join(study.columns_read)}',
-        f"Predicts   {_outcome(study)}",
+        f"Predicts   {study.task.outcome}",
         f"Model      {study.model.name}, {study.training.rounds} rounds",
         f"Leaves     {WHAT_LEAVES[study.training.batches]};",
         "           results on held-out patients (counts at or above the site's minimum cell);",
@@ -46,13 +46,6 @@ def _load(study: Study) -> str:
     else:
         work = f"{training.local_steps} training steps"
     return f"{training.rounds} times {work}, in a process with the limits of site.toml"
-
-
-def _outcome(study: Study) -> str:
-    task = study.task
-    if task.positive_above is not None:
-        return f"{task.label} above {task.positive_above:g}"
-    return f"{task.label} is {' or '.join(task.positive_codes)}"
 
 
 def _size(study: Study) -> str:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import logging
 import os
 import signal
 import sys
@@ -101,6 +102,16 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if str(os.getppid()) != parent:  # it may have died before the line above
         raise CohortiumError("the process that started this one has ended")
+
+
+def log_to(path: Path) -> None:
+    """Our own one-liners go to the role's log; third parties' warnings do not."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("cohortium")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def stop_on_signals() -> threading.Event:

@@ -14,29 +14,12 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from cohortium.common.document import Document, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
 from cohortium.common.models.options import ModelOptions
+from cohortium.common.purpose import Purpose
 from cohortium.common.schema import CategoryColumn, Code, Name, NumberColumn, Schema, load_schema
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
-
-DUO_CODES = ("GRU", "HMB", "DS", "POA", "NRES", "CC", "NPU", "NCU", "GSO", "PS", "IS", "US", "GS")
-
-
-class Purpose(Document):
-    """Why: in words, as a GA4GH Data Use Ontology code, and on which legal basis."""
-
-    text: Annotated[str, Field(min_length=10, max_length=2000)]
-    duo: str
-    legal_basis: Annotated[str, Field(min_length=3, max_length=500)]
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        if self.duo not in DUO_CODES:
-            raise ValueError(
-                f'duo "{self.duo}" is no Data Use Ontology code: {", ".join(DUO_CODES)}'
-            )
-        return self
 
 
 class Data(Document):
@@ -70,6 +53,13 @@ class Task(Document):
         if (self.positive_above is None) == (not self.positive_codes):
             raise ValueError("give exactly one of positive_above and positive_codes")
         return self
+
+    @property
+    def outcome(self) -> str:
+        """What is predicted, in words: `progression above 140`, `num is 1 or 2`."""
+        if self.positive_above is not None:
+            return f"{self.label} above {self.positive_above:g}"
+        return f"{self.label} is {' or '.join(self.positive_codes)}"
 
 
 class Preprocessing(Document):

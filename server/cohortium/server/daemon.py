@@ -82,7 +82,7 @@ def run(root: Path, on_ready: Callable[[str], None]) -> None:
     with daemon.only_one(directory.lock, "a coordinator"):
         daemon.end_with_parent()
         stop = daemon.stop_on_signals()
-        _log_to(root / "coordinator.log")
+        daemon.log_to(root / "coordinator.log")
         directory.status.unlink(missing_ok=True)
         tls = TlsFiles(directory.ca, directory.certificate, directory.server_key)
         check_certificate(directory.certificate.read_bytes(), datetime.now(UTC))
@@ -312,12 +312,3 @@ def _tls_version(tls: TlsFiles, port: int) -> str:
         context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
     ):
         return secured.version() or "unknown"
-
-
-def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger("cohortium")
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    root.propagate = False

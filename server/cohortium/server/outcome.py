@@ -100,7 +100,7 @@ def _report(
         study=study.name,
         purpose=study.purpose.text,
         legal_basis=study.purpose.legal_basis,
-        outcome=_outcome(study),
+        outcome=study.task.outcome,
         state=row.state + (f" ({row.cause})" if row.cause else ""),
         sites=sites,
         groups=_groups(study, scores),
@@ -222,13 +222,6 @@ def _summary(scores: Scores | None) -> Summary:
         majority_accuracy=scores.majority.weighted,
         sites_measured=scores.accuracy.sites,
     )
-
-
-def _outcome(study: Study) -> str:
-    task = study.task
-    if task.positive_above is not None:
-        return f"{task.label} above {task.positive_above:g}"
-    return f"{task.label} is {' or '.join(task.positive_codes)}"
 
 
 def _time(ms: int) -> str:
