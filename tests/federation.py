@@ -119,8 +119,8 @@ age = [50]
 [sites]
 names = ["a", "b", "c"]
 min_sites = 2
-round_deadline_s = 60.0
-approval_deadline_s = 5.0
+round_deadline = 60.0
+approval_deadline = 5.0
 """
 
 
@@ -142,12 +142,12 @@ def write_ward(path: Path, seed: int, patients: int = 200) -> Path:
 
 
 def write_study(
-    directory: Path, *parts: str, name: str = "ward-study", round_deadline_s: float = 60.0
+    directory: Path, *parts: str, name: str = "ward-study", round_deadline: float = 60.0
 ) -> Study:
     """schema.toml and study.toml made of STUDY and `parts`; returns the loaded study."""
     (directory / "schema.toml").write_text(SCHEMA)
     text = STUDY.replace("ward-study", name) + "".join(textwrap.dedent(part) for part in parts)
-    text = text.replace("round_deadline_s = 60.0", f"round_deadline_s = {round_deadline_s}")
+    text = text.replace("round_deadline = 60.0", f"round_deadline = {round_deadline}")
     (directory / "study.toml").write_text(text)
     return load_study(directory / "study.toml")
 

@@ -59,6 +59,9 @@ def refusal(folder: Path, change: Mapping[str, Any], base: str = PRIVATE) -> str
         ({"data": {"features": ["age", "makrer"]}}, 'did you mean "marker"?'),
         ({"data": {"features": ["age", "ill"]}}, 'data.features: "ill" is the label itself'),
         ({"data": {"dataset": "../ward"}}, "data.dataset"),
+        ({"sites": {"round_deadline": "10 minutes"}}, '"90s", "10m", "2h" or "7d"'),
+        ({"sites": {"round_deadline": "91d"}}, "sites.round_deadline"),
+        ({"sites": {"on_missing": "ignore"}}, "sites.on_missing"),
         ({"data": {"featrues": ["age"]}}, 'unknown key "data.featrues"; did you mean "features"?'),
         ({"data_model": {}}, 'unknown key "data_model"; the schema goes into data.schema'),
         ({"task": {"label": "sick"}}, 'task.label: schema "ward" has no "sick"'),
@@ -235,11 +238,25 @@ def test_reordered_keys_and_comments_are_the_same_study(tmp_path: Path) -> None:
         {"fairness": {"bands": {"age": [51]}}},
         {"sites": {"names": ["a", "c", "b"]}},
         {"sites": {"min_sites": 3}},
-        {"sites": {"round_deadline_s": 61}},
+        {"sites": {"round_deadline": 61}},
+        {"sites": {"min_patients": 100}},
+        {"sites": {"on_missing": "wait"}},
     ],
 )
 def test_any_changed_value_is_another_study(tmp_path: Path, change: Mapping[str, Any]) -> None:
     assert load_study(write(tmp_path, change)).digest != load_study(write(tmp_path, {})).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400)]
+)
+def test_a_duration_is_the_same_in_words_and_in_seconds(
+    tmp_path: Path, text: str, seconds: float
+) -> None:
+    words = load_study(write(tmp_path, {"sites": {"round_deadline": text}}))
+    number = load_study(write(tmp_path, {"sites": {"round_deadline": seconds}}))
+    assert words.sites.round_deadline == seconds
+    assert words.digest == number.digest
 
 
 def test_a_changed_schema_is_another_study(tmp_path: Path) -> None:

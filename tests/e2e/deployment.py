@@ -260,7 +260,7 @@ def write_patient_study(
     write_study(directory, *parts, name=name)
     path = directory / "study.toml"
     text = path.read_text()
-    slower = {"approval_deadline_s = 5.0": "approval_deadline_s = 60.0"}
+    slower = {"approval_deadline = 5.0": "approval_deadline = 60.0"}
     for old, new in {**slower, **(changes or {})}.items():
         assert old in text
         text = text.replace(old, new)

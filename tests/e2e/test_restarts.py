@@ -21,7 +21,7 @@ ROUNDS = 8
 PATIENT = {
     "rounds = 4": f"rounds = {ROUNDS}",
     "min_sites = 2": "min_sites = 3",
-    "round_deadline_s = 60.0": "round_deadline_s = 240.0",
+    "round_deadline = 60.0": "round_deadline = 240.0",
 }
 
 

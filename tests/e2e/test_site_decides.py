@@ -20,7 +20,7 @@ SECOND = "Dr. Roth"
 CLINIC = {'dataset = "ward"': 'dataset = "clinic"'}
 NOBODY_IS_SPARED = {
     "min_sites = 2": "min_sites = 3",
-    "round_deadline_s = 60.0": "round_deadline_s = 240.0",
+    "round_deadline = 60.0": "round_deadline = 240.0",
 }
 
 

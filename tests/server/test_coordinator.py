@@ -64,7 +64,7 @@ Reply = Callable[[Header, memoryview, Site], bytes]
 def approved(root: Path, *parts: str, **settings: Any) -> tuple[Study, Federation]:
     """A study that all three sites have approved."""
     root.mkdir(exist_ok=True)
-    study = write_study(root, *parts, round_deadline_s=1.0)
+    study = write_study(root, *parts, round_deadline=1.0)
     federation = federate(root, policy=LOOSE, patients=60, **settings)
     for site in federation.sites.values():
         approve(site, study)
@@ -369,7 +369,7 @@ def test_a_missing_quorum_fails_with_the_reason_of_every_site(tmp_path: Path) ->
 
 def hurried(study: Study) -> Study:
     """The same with little patience for people."""
-    sites = study.sites.model_copy(update={"approval_deadline_s": 0.2})
+    sites = study.sites.model_copy(update={"approval_deadline": 0.2})
     return study.model_copy(update={"sites": sites})
 
 

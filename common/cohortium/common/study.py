@@ -14,6 +14,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from cohortium.common.document import Document, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
 from cohortium.common.models.options import ModelOptions
+from cohortium.common.participation import Sites
 from cohortium.common.purpose import Purpose
 from cohortium.common.schema import CategoryColumn, Code, Name, NumberColumn, Schema, load_schema
 
@@ -199,23 +200,6 @@ class Fairness(Document):
     bands: Mapping[Name, Annotated[tuple[float, ...], Field(min_length=1)]] = {}
 
 
-class Sites(Document):
-    """Who takes part, how many must, and how long a round waits for them."""
-
-    names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
-    min_sites: PositiveInt
-    round_deadline_s: Annotated[float, Field(gt=0, le=7 * 86_400)] = 600.0
-    approval_deadline_s: Annotated[float, Field(gt=0, le=90 * 86_400)] = 7 * 86_400.0
-
-    @model_validator(mode="after")
-    def _quorum(self) -> Self:
-        if len(set(self.names)) < len(self.names):
-            raise ValueError("names holds a site twice")
-        if self.min_sites > len(self.names):
-            raise ValueError(f"min_sites is {self.min_sites} but only {len(self.names)} are named")
-        return self
-
-
 class Study(Document):
     """One study, checked as a whole: what is impossible together is refused with the reason."""
 
@@ -313,6 +297,15 @@ class Study(Document):
             raise ValueError(
                 'strategy.weighting = "exact" reveals how many patients a site has, which the '
                 'privacy promise hides; use "bands" or "equal"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _patients_can_be_counted(self) -> Self:
+        if self.sites.min_patients and self.preprocessing.scaling == "federated-standard":
+            raise ValueError(
+                'sites.min_patients: with preprocessing.scaling = "federated-standard" no site '
+                "says its size band beforehand; use min_sites alone, or another scaling"
             )
         return self
 

@@ -14,7 +14,7 @@ def invite(study: Study, desk: Desk) -> tuple[str, ...]:
     """Ask until every site has decided, or the deadline; returns who approved, in their order."""
     decided = desk.store.consents(study.digest)
     undecided = [n for n in study.sites.names if n not in decided or _open(decided[n])]
-    deadline = time.monotonic() + study.sites.approval_deadline_s
+    deadline = time.monotonic() + study.sites.approval_deadline
     pause = ASK_AGAIN_S[0]
     while undecided and time.monotonic() < deadline:
         desk.store.say(study.digest, f"waiting for approval: {', '.join(undecided)}")

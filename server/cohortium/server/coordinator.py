@@ -125,7 +125,7 @@ def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
         return Plan(study, sites, kept)
     measured: dict[str, Statistics] = {}
     seen = Exchange()
-    deadline_s = study.sites.round_deadline_s
+    deadline_s = study.sites.round_deadline
     for said in desk.talk.ask(sites, Measure(), Measured, round=0, deadline_s=deadline_s):
         message = seen.note(said, lambda m: check_statistics(study, m.statistics))
         if message is not None:
@@ -205,7 +205,7 @@ def _train(
         Train(statistics=plan.statistics),
         Update,
         round=number,
-        deadline_s=plan.study.sites.round_deadline_s,
+        deadline_s=plan.study.sites.round_deadline,
         vector=model,
     ):
 
@@ -233,7 +233,7 @@ def _evaluate(
         Evaluate(statistics=plan.statistics),
         Evaluated,
         round=number,
-        deadline_s=plan.study.sites.round_deadline_s,
+        deadline_s=plan.study.sites.round_deadline,
         vector=model,
     ):
         message = seen.note(said, lambda m: check_evaluation(plan.study, m.evaluation))
@@ -250,9 +250,7 @@ def _require_quorum(plan: Plan, when: str, seen: Exchange) -> None:
     reasons = [f"{site} refused ({reason})" for site, reason in sorted(refused.items())]
     silent = [name for name in plan.sites if name not in seen.replied and name not in seen.refused]
     if silent:
-        reasons.append(
-            f"no reply within {study.sites.round_deadline_s:g} s from {', '.join(silent)}"
-        )
+        reasons.append(f"no reply within {study.sites.round_deadline:g} s from {', '.join(silent)}")
     raise StudyFailed(
         f"{when}: {len(seen.replied)} of the {study.sites.min_sites} sites needed replied; "
         + "; ".join(reasons)
