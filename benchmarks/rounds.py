@@ -27,7 +27,8 @@ import grpc
 import numpy as np
 
 from benchmarks import stock_flower
-from cohortium.client.node import FleetConnection, serve
+from cohortium.client.line import FleetConnection
+from cohortium.client.node import serve
 from cohortium.common import identity
 from cohortium.server.flower_sites import FlowerSites
 from cohortium.server.superlink import SuperLink, TlsFiles
@@ -134,7 +135,7 @@ def _ours(folder: Path, tls: TlsFiles, rounds: int) -> tuple[list[float], float]
 
 
 def _average(sites: FlowerSites, ids: dict[str, int], model: np.ndarray) -> np.ndarray:
-    replies = sites.ask(dict.fromkeys(ids, model.tobytes()), deadline_s=60)
+    replies = sites.ask(dict.fromkeys(ids, b""), model.tobytes(), deadline_s=60)
     parts = [np.frombuffer(reply, np.float32) for _, reply in replies]
     if len(parts) != NODES:
         raise RuntimeError(f"only {len(parts)} sites replied: {sites.failures}")

@@ -12,6 +12,10 @@ FLOWER_ADAPTERS = {
     "server/cohortium/server/superlink.py",
     "server/cohortium/server/superlink_process.py",
     "server/cohortium/server/flower_sites.py",
+    "server/cohortium/server/flower_objects.py",
+    "server/cohortium/server/flower_run.py",
+    "client/cohortium/client/fleet.py",
+    "client/cohortium/client/line.py",
     "client/cohortium/client/node.py",
 }
 NETWORK_MODULES = {"socket", "ssl", "http", "urllib", "grpc", "httpx", "requests", "asyncio"}

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cohortium.client.node import FleetConnection, serve
+from cohortium.client.line import FleetConnection
+from cohortium.client.node import serve
 from cohortium.common import identity
 from cohortium.common.errors import CohortiumError
 from cohortium.server.superlink import SuperLink, TlsFiles
@@ -22,12 +23,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def make_tls(folder: Path, now: datetime | None = None, days: int = 30) -> TlsFiles:
-    """A CA and a server certificate for 127.0.0.1 in `folder`."""
+def make_tls(
+    folder: Path, now: datetime | None = None, days: int = 30, host: str = "localhost"
+) -> TlsFiles:
+    """A CA and a server certificate for 127.0.0.1 and `host` in `folder`."""
     now = now or datetime.now(UTC)
     ca = identity.make_ca("Test CA", now)
     ca.save(folder / "ca.key", folder / "ca.pem")
-    server = identity.issue_server_certificate(ca, ["localhost"], now, days)
+    server = identity.issue_server_certificate(ca, [host], now, days)
     server.save(folder / "server.key", folder / "server.pem")
     return TlsFiles(folder / "ca.pem", folder / "server.pem", folder / "server.key")
 
@@ -59,8 +62,8 @@ class NodeThread:
         except CohortiumError as error:
             self.error = error
 
-    def wait_online(self) -> None:
-        wait_for(lambda: self.states[-1:] == ["online"] or self.error is not None)
+    def wait_online(self, timeout_s: float = 20.0) -> None:
+        wait_for(lambda: self.states[-1:] == ["online"] or self.error is not None, timeout_s)
         assert self.error is None, self.error
 
     def end(self) -> None:
@@ -77,11 +80,12 @@ class Federation:
     tls: TlsFiles
     superlink: SuperLink
     port: int
+    host: str = "127.0.0.1"
     node_ids: dict[str, int] = field(default_factory=dict)
     nodes: dict[str, NodeThread] = field(default_factory=dict)
 
     def connection(self, name: str) -> FleetConnection:
-        address = f"127.0.0.1:{self.port}"
+        address = f"{self.host}:{self.port}"
         return FleetConnection(address, self.tls.ca.read_bytes(), self.folder / f"{name}.key", name)
 
     def enrol(self, name: str) -> FleetConnection:
@@ -98,11 +102,11 @@ class Federation:
 
 
 @contextmanager
-def federation(folder: Path) -> Iterator[Federation]:
-    tls, port = make_tls(folder), free_port()
-    superlink = SuperLink(folder / "state", tls, "127.0.0.1", port, folder / "superlink.log")
+def federation(folder: Path, host: str = "127.0.0.1") -> Iterator[Federation]:
+    tls, port = make_tls(folder, host=host), free_port()
+    superlink = SuperLink(folder / "state", tls, host, port, folder / "superlink.log")
     superlink.start()
-    made = Federation(folder, tls, superlink, port)
+    made = Federation(folder, tls, superlink, port, host)
     try:
         yield made
     finally:
@@ -111,13 +115,88 @@ def federation(folder: Path) -> Iterator[Federation]:
         superlink.stop()
 
 
-def node_process(connection: FleetConnection, prefix: bytes) -> multiprocessing.Process:
-    """A node in a process of its own that answers `prefix` + request; kill it as you like."""
+class Relay:
+    """Forwards TCP connections to a port, counts what passes, and can be cut.
+
+    Attributes:
+        port: where to connect to.
+        up, down: bytes forwarded to the port and from it.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.up = self.down = 0
+        self._target = target
+        self._open: list[socket.socket] = []
+        self._cut_until = 0.0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, seconds: float) -> None:
+        """Break every connection, and refuse new ones for a while."""
+        self._cut_until = time.monotonic() + seconds
+        for end in self._open:
+            _break(end)
+        self._open.clear()
+
+    def close(self) -> None:
+        _break(self._listener)
+        self.cut(1e9)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            if time.monotonic() < self._cut_until:
+                near.close()
+                continue
+            far = socket.create_connection(("127.0.0.1", self._target))
+            self._open += [near, far]
+            for pair in ((near, far), (far, near)):
+                threading.Thread(
+                    target=self._forward, args=(*pair, pair[0] is near), daemon=True
+                ).start()
+
+    def _forward(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
+        try:
+            while data := source.recv(2**16):
+                sink.sendall(data)
+                if up:
+                    self.up += len(data)
+                else:
+                    self.down += len(data)
+        except OSError:
+            pass
+        _break(source)
+        _break(sink)
+
+
+def _break(end: socket.socket) -> None:
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    end.close()
+
+
+def node_process(
+    connection: FleetConnection, prefix: bytes, seconds: float = 0.0
+) -> multiprocessing.Process:
+    """A node in a process of its own that answers `prefix` + request; kill it as you like.
+
+    Without a prefix it answers the request turned round, which shares no chunk with it.
+    """
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_echo_for_ever, args=(connection, prefix), daemon=True)
+    process = context.Process(target=echo_for_ever, args=(connection, prefix, seconds), daemon=True)
     process.start()
     return process  # type: ignore[return-value]
 
 
-def _echo_for_ever(connection: FleetConnection, prefix: bytes) -> None:
-    serve(connection, lambda request: prefix + request, threading.Event(), lambda _: None)
+def echo_for_ever(connection: FleetConnection, prefix: bytes, seconds: float) -> None:
+    def answer(request: bytes) -> bytes:
+        time.sleep(seconds)
+        return prefix + request if prefix else request[::-1]
+
+    serve(connection, answer, threading.Event(), lambda _: None)

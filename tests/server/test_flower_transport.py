@@ -23,8 +23,11 @@ from tests.transport import (
 )
 
 from cohortium.client import node
+from cohortium.client.fleet import Fleet
+from cohortium.client.line import FleetConnection, Line
 from cohortium.common import identity
 from cohortium.common.errors import IdentityError, UnreachableError
+from cohortium.common.parcel import Chunks
 from cohortium.server.flower_sites import FlowerSites
 from cohortium.server.superlink import SuperLink
 
@@ -50,24 +53,24 @@ def sites(pair: Federation) -> Iterator[FlowerSites]:
 
 
 def test_each_site_gets_its_own_request_and_answers_for_itself(sites: FlowerSites) -> None:
-    replies = dict(sites.ask({"north": b"n\0", "south": b"s"}, deadline_s=20))
+    replies = dict(sites.ask({"north": b"n\0", "south": b"s"}, b"", deadline_s=20))
     assert replies == {"north": b"re:n\0", "south": b"re:s"}
     assert sites.failures == {}
 
 
 def test_an_identical_request_is_delivered_again(sites: FlowerSites) -> None:
     for _ in range(3):
-        assert dict(sites.ask({"north": b"same"}, deadline_s=20)) == {"north": b"re:same"}
+        assert dict(sites.ask({"north": b"same"}, b"", deadline_s=20)) == {"north": b"re:same"}
 
 
 def test_an_empty_request_and_no_request_at_all_end_well(sites: FlowerSites) -> None:
-    assert dict(sites.ask({}, deadline_s=20)) == {}
-    assert dict(sites.ask({"north": b""}, deadline_s=20)) == {"north": b"re:"}
+    assert dict(sites.ask({}, b"", deadline_s=20)) == {}
+    assert dict(sites.ask({"north": b""}, b"", deadline_s=20)) == {"north": b"re:"}
 
 
 def test_a_large_model_arrives_whole(sites: FlowerSites) -> None:
     model = os.urandom(6_000_000)  # more than one of Flower's 5 MB array chunks
-    assert dict(sites.ask({"south": model}, deadline_s=60)) == {"south": b"re:" + model}
+    assert dict(sites.ask({"south": model}, b"", deadline_s=60)) == {"south": b"re:" + model}
 
 
 def test_two_studies_at_once_do_not_take_each_others_replies(pair: Federation) -> None:
@@ -77,7 +80,7 @@ def test_two_studies_at_once_do_not_take_each_others_replies(pair: Federation) -
         sites = FlowerSites(pair.superlink, pair.node_ids)
         for _ in range(3):
             replies[payload].append(
-                dict(sites.ask({"north": payload, "south": payload}, deadline_s=30))
+                dict(sites.ask({"north": payload, "south": payload}, b"", deadline_s=30))
             )
         sites.close(completed=True)
 
@@ -94,7 +97,7 @@ def test_a_stopped_run_is_an_error_and_not_silence(pair: Federation) -> None:
     sites = FlowerSites(pair.superlink, pair.node_ids)
     pair.superlink.stop_run(sites.run_id)
     with pytest.raises(UnreachableError, match="stopped"):
-        list(sites.ask({"north": b"x"}, deadline_s=20))
+        list(sites.ask({"north": b"x"}, b"", deadline_s=20))
     sites.close(completed=False)
     assert dict(_ask(pair, {"north": b"next"})) == {"north": b"re:next"}
 
@@ -102,7 +105,7 @@ def test_a_stopped_run_is_an_error_and_not_silence(pair: Federation) -> None:
 def test_a_run_that_ended_takes_no_more_requests(sites: FlowerSites) -> None:
     sites.close(completed=True)
     with pytest.raises(UnreachableError):
-        list(sites.ask({"north": b"x"}, deadline_s=5))
+        list(sites.ask({"north": b"x"}, b"", deadline_s=5))
 
 
 def test_an_error_in_a_site_tells_its_class_and_nothing_of_its_text(tmp_path: Path) -> None:
@@ -113,41 +116,56 @@ def test_an_error_in_a_site_tells_its_class_and_nothing_of_its_text(tmp_path: Pa
         made.add("north", fail)
         made.add("south", echo)
         sites = FlowerSites(made.superlink, made.node_ids)
-        assert dict(sites.ask({"north": b"x", "south": b"x"}, 20)) == {"south": b"re:x"}
+        assert dict(sites.ask({"north": b"x", "south": b"x"}, b"", 20)) == {"south": b"re:x"}
         assert list(sites.failures) == ["north"]
         assert sites.failures["north"].startswith("2: ValueError [")
         assert "4711" not in sites.failures["north"]
         sites.close(completed=True)
 
 
-def test_a_reply_that_is_no_block_of_bytes_costs_that_site_alone(tmp_path: Path) -> None:
-    def text(request: bytes) -> bytes:
-        return "not bytes"  # type: ignore[return-value]
-
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"payload": "text"},
+        {"other": b"re:x"},
+        {"payload": b"", "chunks": bytes(32), "chunk_bytes": 2**20},  # which nobody announced
+        {"payload": b"", "chunks": bytes(31)},
+        {"payload": bytes(2**24 + 1)},  # larger than any reply to so little
+    ],
+)
+def test_a_reply_that_is_no_payload_costs_that_site_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: dict[str, Any]
+) -> None:
+    honest = Chunks.record
+    monkeypatch.setattr(
+        Chunks, "record", lambda one, head=b"": record if one.rest == b"bad" else honest(one, head)
+    )
     with federation(tmp_path) as made:
-        made.add("north", text)
+        made.add("north", lambda _: b"bad")
         made.add("south", echo)
         sites = FlowerSites(made.superlink, made.node_ids)
-        assert dict(sites.ask({"north": b"x", "south": b"x"}, 20)) == {"south": b"re:x"}
-        assert sites.failures == {"north": "the reply is not one block of bytes"}
+        assert dict(sites.ask({"north": b"x", "south": b"x"}, b"", 20)) == {"south": b"re:x"}
+        assert list(sites.failures) == ["north"]
+        assert sites.failures["north"].startswith("the reply cannot be read (")
         sites.close(completed=True)
 
 
 def test_a_reply_announced_and_withheld_holds_nobody_up(
     pair: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload = vars(node)["push_objects"]
+    push = Fleet.push
 
-    def withhold(objects: dict[str, Any], push: Any, **options: Any) -> None:
-        if not any(b"withheld" in thing.deflate() for thing in objects.values()):
-            upload(objects, push, **options)
+    def withhold(
+        fleet: Fleet, line: Line, run_id: int, name: str, content: bytes, session: str
+    ) -> bool:
+        return b"withheld" in content or push(fleet, line, run_id, name, content, session)
 
-    monkeypatch.setattr(node, "push_objects", withhold)
+    monkeypatch.setattr(Fleet, "push", withhold)
     sites = FlowerSites(pair.superlink, pair.node_ids)
     ids = {"north": b"withheld", "south": b"x"}
     started = time.monotonic()
-    assert dict(sites.ask(ids, deadline_s=4)) == {"south": b"re:x"}
-    assert 3 < time.monotonic() - started < 8
+    assert dict(sites.ask(ids, b"", deadline_s=4)) == {"south": b"re:x"}
+    assert time.monotonic() - started < 4
     sites.close(completed=True)
 
 
@@ -161,10 +179,10 @@ def test_a_slow_site_holds_nobody_up_and_its_late_reply_harms_nobody(tmp_path: P
         made.add("south", echo)
         sites = FlowerSites(made.superlink, made.node_ids)
         started = time.monotonic()
-        replies = sites.ask({"north": b"slow", "south": b"slow"}, deadline_s=4)
+        replies = sites.ask({"north": b"slow", "south": b"slow"}, b"", deadline_s=4)
         assert dict(replies) == {"south": b"re:slow"}
         assert time.monotonic() - started < 6
-        assert dict(sites.ask({"north": b"next"}, deadline_s=20)) == {"north": b"re:next"}
+        assert dict(sites.ask({"north": b"next"}, b"", deadline_s=20)) == {"north": b"re:next"}
         sites.close(completed=True)
 
 
@@ -174,14 +192,14 @@ def test_the_superlink_killed_and_started_again_loses_neither_node_nor_run(
     with federation(tmp_path) as made:
         north = made.add("north", echo)
         sites = FlowerSites(made.superlink, made.node_ids)
-        assert dict(sites.ask({"north": b"1"}, 20)) == {"north": b"re:1"}
+        assert dict(sites.ask({"north": b"1"}, b"", 20)) == {"north": b"re:1"}
         _kill_superlink(made)
         assert not made.superlink.alive()
         wait_for(lambda: north.states[-1] == "offline")
         made.superlink.stop()
         made.superlink.start()
         north.wait_online()
-        assert dict(sites.ask({"north": b"2"}, 20)) == {"north": b"re:2"}
+        assert dict(sites.ask({"north": b"2"}, b"", 20)) == {"north": b"re:2"}
         assert north.states == ["online", "offline", "online"]
         sites.close(completed=True)
 
@@ -192,7 +210,7 @@ def test_a_superlink_that_is_away_is_said_at_the_deadline(tmp_path: Path) -> Non
         sites = FlowerSites(made.superlink, made.node_ids)
         _kill_superlink(made)
         with pytest.raises(UnreachableError, match="does not answer"):
-            list(sites.ask({"north": b"x"}, deadline_s=1))
+            list(sites.ask({"north": b"x"}, b"", deadline_s=1))
         with pytest.raises(UnreachableError, match="not running"):
             made.superlink.nodes()
 
@@ -205,7 +223,7 @@ def test_one_sites_node_killed_does_not_cost_the_others_replies(tmp_path: Path) 
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
         sites = FlowerSites(made.superlink, made.node_ids)
-        assert dict(sites.ask({"north": b"x", "south": b"x"}, 5)) == {"south": b"re:x"}
+        assert dict(sites.ask({"north": b"x", "south": b"x"}, b"", 5)) == {"south": b"re:x"}
         sites.close(completed=True)
 
 
@@ -229,7 +247,7 @@ def test_a_clean_stop_says_goodbye_at_once(pair: Federation) -> None:
     assert time.monotonic() - started < 2
     assert pair.superlink.nodes()[pair.node_ids["guest"]] == "offline"
     sites = FlowerSites(pair.superlink, pair.node_ids)
-    assert dict(sites.ask({"guest": b"x"}, deadline_s=10)) == {}
+    assert dict(sites.ask({"guest": b"x"}, b"", deadline_s=10)) == {}
     assert list(sites.failures) == ["guest"]
     sites.close(completed=True)
 
@@ -257,7 +275,7 @@ def test_a_revoked_site_is_shut_out_while_it_runs(pair: Federation) -> None:
 def test_a_server_with_another_ca_is_not_talked_to(pair: Federation, tmp_path: Path) -> None:
     make_tls(tmp_path)
     right = pair.connection("north")
-    foreign = node.FleetConnection(
+    foreign = FleetConnection(
         right.address, (tmp_path / "ca.pem").read_bytes(), right.node_key, "north"
     )
     with pytest.raises(IdentityError, match="not from the coordinator's CA"):
@@ -268,7 +286,7 @@ def test_an_absent_coordinator_is_waited_for_and_the_wait_can_be_ended(
     pair: Federation, tmp_path: Path
 ) -> None:
     right = pair.connection("north")
-    nobody = node.FleetConnection("127.0.0.1:9", right.ca_certificate, right.node_key, "north")
+    nobody = FleetConnection("127.0.0.1:9", right.ca_certificate, right.node_key, "north")
     waiting = NodeThread(nobody, echo)
     wait_for(lambda: waiting.states == ["offline"])
     started = time.monotonic()
@@ -333,7 +351,7 @@ def test_nobody_else_reads_the_runtime_secret_or_the_database(pair: Federation) 
 
 def _ask(made: Federation, requests: dict[str, bytes]) -> dict[str, bytes]:
     sites = FlowerSites(made.superlink, made.node_ids)
-    replies = dict(sites.ask(requests, deadline_s=20))
+    replies = dict(sites.ask(requests, b"", deadline_s=20))
     sites.close(completed=True)
     return replies
 

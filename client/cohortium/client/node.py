@@ -6,6 +6,7 @@ SIGINT when its key is refused, and retry a wrong CA for ever.
 """
 
 import logging
+import queue
 import secrets
 import threading
 import time
@@ -13,76 +14,31 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import grpc
-from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.error import Error
-from flwr.app.message import remove_content_from_message
-from flwr.client.grpc_rere_client.node_auth_client_interceptor import NodeAuthClientInterceptor
 from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import (
-    ActivateNodeRequest,
-    DeactivateNodeRequest,
-    PullMessagesRequest,
-    PullMessagesResponse,
-    PushMessagesRequest,
-)
-from flwr.proto.fleet_pb2_grpc import FleetStub
-from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.node_pb2 import Node
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    no_object_id_recompute,
-)
-from flwr.supercore.inflatable.inflatable_protobuf_utils import (
-    make_confirm_message_received_fn_protobuf,
-    make_pull_object_fn_protobuf,
-    make_push_object_fn_protobuf,
-)
-from flwr.supercore.inflatable.inflatable_utils import (
-    pull_and_inflate_object_from_tree,
-    push_objects,
-)
-from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
-from cohortium.client.channel import explain, open_channel
-from cohortium.common.errors import CohortiumError, IdentityError, UnreachableError
-from cohortium.common.identity import load_node_key, node_public_pem
+from cohortium.client.fleet import (
+    HEARTBEAT_S,
+    Delivery,
+    DroppedError,
+    Fleet,
+    StoppedError,
+    SupersededError,
+    UnknownError,
+)
+from cohortium.client.line import FleetConnection
+from cohortium.common.errors import CohortiumError, IdentityError
+from cohortium.common.parcel import Assembly
 
-PAYLOAD = "payload"  # the record's name and its only key, at both ends
-HEARTBEAT_S = 10.0  # the least that Flower allows; a silent node is dead after twice that
 ACTIVATION_PATIENCE_S = 2 * HEARTBEAT_S + 5.0
 REACTIVATION_PATIENCE_S = 10.0  # a coordinator that was started again lets its sites in anew
 POLL_S = (0.1, 1.0)  # right after a message, and when long idle
 POLL_SHARE = 0.1  # waiting adds at most this share to the time since the last message
-RECONNECT_S = (0.2, 5.0)
-MAX_TRIES = 5  # where the coordinator answers, but with an error of its own
-CALL_TIMEOUT_S = 5.0
-OBJECT_TIMEOUT_S = 600.0
-PULL_PATIENCE_S = 60.0  # for what was announced; a coordinator that died never uploads it
-PULL_BACKOFF_S = (0.05, 2.0)  # Flower's own starts at 1 s
+AT_ONCE = 2  # requests in work: a long training of one study does not hold up another's
+WAITING = 64  # requests that wait for their turn; the coordinator keeps the others
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FleetConnection:
-    """Where the coordinator's Fleet API is, whom to trust there, and who we are.
-
-    Attributes:
-        address: `host:port`.
-        ca_certificate: PEM of the only CA that the server's certificate may come from.
-        node_key: file of the EC P-384 key that was registered at enrolment.
-        name: the site's own name, for log lines.
-    """
-
-    address: str
-    ca_certificate: bytes
-    node_key: Path
-    name: str
 
 
 def serve(
@@ -90,60 +46,172 @@ def serve(
     answer: Callable[[bytes], bytes],
     stop: threading.Event,
     on_state: Callable[[str], None],
+    at_once: int = AT_ONCE,
 ) -> None:
     """Answer the coordinator's requests until `stop` is set, whatever the network does.
 
     Args:
-        answer: turns a request into a reply. Where it raises, the coordinator is told the class
-            of the error and an id that the site's log has too, and nothing else.
+        answer: turns a request into a reply, for several requests at once. Where it raises, the
+            coordinator is told the class of the error and an id that the site's log has too, and
+            nothing else.
         stop: once set, an idle node leaves within 2 s, telling the coordinator once.
         on_state: called with "online" or "offline" at each change.
+        at_once: requests in work at the same time.
 
     Raises:
         IdentityError: the server is not the coordinator, or it refuses this site's key.
     """
     _quiet_flower()
-    fleet = _Fleet(connection, stop, on_state)
+    fleet = Fleet(connection, stop, on_state)
+    jobs = _Jobs(fleet, answer, at_once)
     try:
         fleet.activate(ACTIVATION_PATIENCE_S)
-        _answer_requests(fleet, answer, stop)
-    except _StoppedError:
+        _take_requests(fleet, jobs, stop)
+    except StoppedError:
         pass
     finally:
+        jobs.end()
         fleet.leave()
+    jobs.check()
 
 
-def _answer_requests(
-    fleet: "_Fleet", answer: Callable[[bytes], bytes], stop: threading.Event
-) -> None:
-    last_message = time.monotonic()
+def _take_requests(fleet: Fleet, jobs: "_Jobs", stop: threading.Event) -> None:
     while not stop.is_set():
+        jobs.check()
         try:
-            message = fleet.receive()
-            if message is None:
-                idle = time.monotonic() - last_message
-                stop.wait(min(max(idle * POLL_SHARE, POLL_S[0]), POLL_S[1]))
-                continue
-            fleet.send(_reply(message, answer))
-        except (CohortiumError, _StoppedError):
+            delivery = fleet.receive() if jobs.room() else None
+            if delivery is None:
+                quiet_s = time.monotonic() - jobs.quiet_since
+                stop.wait(min(max(quiet_s * POLL_SHARE, POLL_S[0]), POLL_S[1]))
+            else:
+                jobs.add(delivery)
+        except (CohortiumError, StoppedError):
             raise
-        except _UnknownError:
+        except UnknownError:
             fleet.activate(REACTIVATION_PATIENCE_S)
         except Exception as error:  # the boundary: nothing that a peer sends may end the node
             log.warning("a message was dropped: %s", _place(error))
             stop.wait(POLL_S[1])
-        last_message = time.monotonic()
 
 
-def _reply(message: Message, answer: Callable[[bytes], bytes]) -> Message:
-    try:
-        request = message.content[PAYLOAD][PAYLOAD]
-        if not isinstance(request, bytes):
-            raise TypeError("the request is not one block of bytes")
-        payload = answer(request)
-    except Exception as error:  # the boundary: no error of ours may end the node
-        return Message(_sanitised(error), reply_to=message)
-    return Message(RecordDict({PAYLOAD: ConfigRecord({PAYLOAD: payload})}), reply_to=message)
+@dataclass(eq=False)
+class _Job:
+    """A request in work.
+
+    Attributes:
+        asked: the newest message that asks for it: it gets the answer.
+        request: what has arrived of the request.
+    """
+
+    asked: Delivery
+    request: Assembly | None = None
+
+
+class _Jobs:
+    """Requests in work, each in one of a few threads, and those that wait for one.
+
+    Attributes:
+        quiet_since: when a request last came or was answered, in monotonic seconds.
+    """
+
+    def __init__(self, fleet: Fleet, answer: Callable[[bytes], bytes], at_once: int) -> None:
+        self.quiet_since = time.monotonic()
+        self._fleet = fleet
+        self._answer = answer
+        self._lock = threading.Lock()
+        self._jobs: dict[str, _Job] = {}
+        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._fatal: CohortiumError | None = None
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(at_once)]
+        for thread in self._threads:
+            thread.start()
+
+    def add(self, delivery: Delivery) -> None:
+        """Take a request, unless the same one is in work: then its answer goes to this one."""
+        with self._lock:
+            self.quiet_since = time.monotonic()
+            job = self._jobs.get(delivery.record_id) if delivery.record_id else None
+            if job is not None:
+                job.asked = delivery
+                return
+            job = _Job(delivery)
+            self._jobs[delivery.record_id] = job
+        self._waiting.put(job)
+
+    def room(self) -> bool:
+        return len(self._jobs) < WAITING
+
+    def check(self) -> None:
+        """Raise what ends the node, where a thread has met it."""
+        if self._fatal is not None:
+            raise self._fatal
+
+    def end(self) -> None:
+        """Wait for the requests in work; those that wait are left to the coordinator."""
+        with self._lock:
+            self._jobs.clear()
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while (job := self._waiting.get()) is not None:
+            if self._jobs.get(job.asked.record_id) is not job:
+                continue  # left when the node was stopped
+            try:
+                self._do(job)
+            except StoppedError:
+                pass
+            except CohortiumError as error:
+                self._fatal = error
+            except (DroppedError, UnknownError) as error:
+                log.info("a request has lapsed: %s", _place(error))
+            except Exception as error:  # the boundary: nothing that a peer sends may end the node
+                log.warning("a message was dropped: %s", _place(error))
+            finally:
+                self._forget(job)
+
+    def _do(self, job: _Job) -> None:
+        """Fetch, answer, send; what is asked again meanwhile is answered to who asked last."""
+        reply: bytes | Error | None = None
+        while self._jobs.get(job.asked.record_id) is job:
+            asked = job.asked
+            try:
+                if reply is None:
+                    reply = self._reply(job, asked)
+                self._fleet.send(asked, reply, lambda: job.asked is not asked)  # noqa: B023
+            except (DroppedError, SupersededError):
+                if job.asked is asked:
+                    raise
+            else:
+                with self._lock:
+                    if job.asked is asked:
+                        self._jobs.pop(asked.record_id, None)
+
+    def _reply(self, job: _Job, asked: Delivery) -> bytes | Error:
+        try:
+            payload = self._answer(self._request(job, asked))
+            if not isinstance(payload, bytes):
+                raise TypeError("the reply is not one block of bytes")
+            return payload
+        except (StoppedError, DroppedError, UnknownError, IdentityError):
+            raise
+        except Exception as error:  # the boundary: no error of ours may end the node
+            return _sanitised(error)
+
+    def _request(self, job: _Job, asked: Delivery) -> bytes:
+        """The whole request; what had arrived for an earlier message is not fetched again."""
+        job.request = job.request or self._fleet.open(asked)
+        self._fleet.fill(asked, job.request)
+        payload, job.request = job.request.payload(), None
+        return payload
+
+    def _forget(self, job: _Job) -> None:
+        with self._lock:
+            self.quiet_since = time.monotonic()
+            if self._jobs.get(job.asked.record_id) is job:
+                del self._jobs[job.asked.record_id]
 
 
 def _sanitised(error: Exception) -> Error:
@@ -158,215 +226,6 @@ def _place(error: Exception) -> str:
     """An error's class and where it was raised; never its text."""
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} at {Path(where.filename).name}:{where.lineno}"
-
-
-class _StoppedError(Exception):
-    """`stop` was set while a call was being repeated."""
-
-
-class _DroppedError(Exception):
-    """The coordinator takes this call from nobody: the run is over, or it cannot serve it."""
-
-
-class _UnknownError(Exception):
-    """The coordinator knows this key or node id no more: it was started again, or we are out."""
-
-
-class _Fleet:
-    """The Fleet API; each call is repeated until it works, is refused, or `stop` is set."""
-
-    def __init__(
-        self, connection: FleetConnection, stop: threading.Event, on_state: Callable[[str], None]
-    ) -> None:
-        key = load_node_key(connection.node_key)
-        self._connection = connection
-        self._public_key = node_public_pem(key)
-        self._stop = stop
-        self._on_state = on_state
-        self._state = ""
-        self._node_id = 0  # until the coordinator has told us
-        self._left = threading.Event()
-        self._heartbeat = threading.Thread(target=self._beat, daemon=True)
-        self._version = RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata()
-        self._channel = open_channel(connection.address, connection.ca_certificate)
-        self._stub = FleetStub(
-            grpc.intercept_channel(self._channel, NodeAuthClientInterceptor(key, key.public_key()))
-        )
-
-    def activate(self, patience_s: float) -> None:
-        """Go online, or online again under another node id.
-
-        For a while the coordinator may take a killed predecessor for us, or not know us yet.
-
-        Raises:
-            IdentityError: it refused this site's key for so long.
-        """
-        request = ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=HEARTBEAT_S)
-        refused_since = None
-        while True:
-            try:
-                reply = self._call(self._stub.ActivateNode, request)
-            except (_DroppedError, _UnknownError):
-                refused_since = refused_since or time.monotonic()
-                if time.monotonic() - refused_since >= patience_s:
-                    raise self._refused() from None
-                self._report("offline")
-                self._pause(1.0)
-            else:
-                break
-        self._node_id = int(reply.node_id)
-        if not self._heartbeat.is_alive():
-            self._heartbeat.start()
-        self._report("online")
-
-    def leave(self) -> None:
-        """Stop the heartbeat, say goodbye once if we ever were online, close the channel."""
-        self._left.set()
-        if self._node_id:
-            self._heartbeat.join(CALL_TIMEOUT_S)
-            try:
-                request = DeactivateNodeRequest(node_id=self._node_id)
-                self._stub.DeactivateNode(request, timeout=1.5, metadata=self._version)
-            except grpc.RpcError:
-                pass  # nobody there to say goodbye to
-        self._channel.close()
-        if self._state == "online":
-            self._report("offline")
-
-    def receive(self) -> Message | None:
-        """The next message with its content, or None where none waits."""
-        reply: PullMessagesResponse = self._call(
-            self._stub.PullMessages, PullMessagesRequest(node=self._node())
-        )
-        if not reply.messages_list:
-            return None
-        run_id = reply.messages_list[0].metadata.run_id
-        tree = reply.message_object_trees[0]
-        pull = make_pull_object_fn_protobuf(
-            self._objects(self._stub.PullObject), self._node(), run_id
-        )
-
-        def pull_unless_stopped(object_id: str) -> bytes:
-            self._pause(0.0)
-            return pull(object_id)
-
-        message = pull_and_inflate_object_from_tree(
-            tree,
-            pull_unless_stopped,
-            make_confirm_message_received_fn_protobuf(
-                self._objects(self._stub.ConfirmMessageReceived), self._node(), run_id
-            ),
-            return_type=Message,
-            max_time=PULL_PATIENCE_S,
-            initial_backoff=PULL_BACKOFF_S[0],
-            backoff_cap=PULL_BACKOFF_S[1],
-        )
-        message.metadata.__dict__["_message_id"] = tree.object_id
-        return message
-
-    def send(self, reply: Message) -> None:
-        """Announce the reply, then upload what the coordinator does not have yet."""
-        with no_object_id_recompute():
-            reply.metadata.__dict__["_message_id"] = reply.object_id
-            request = PushMessagesRequest(
-                node=self._node(),
-                messages_list=[message_to_proto(_without_content(reply))],
-                message_object_trees=[get_object_tree(reply)],
-            )
-            wanted = self._call(self._stub.PushMessages, request)
-            push = make_push_object_fn_protobuf(
-                self._objects(self._stub.PushObject),
-                self._node(),
-                reply.metadata.run_id,
-                wanted.session_id,
-            )
-            push_objects(
-                get_all_nested_objects(reply), push, object_ids_to_push=set(wanted.objects_to_push)
-            )
-
-    def _node(self) -> Node:
-        return Node(node_id=self._node_id)
-
-    def _objects(self, method: Callable[..., Any]) -> Callable[[Any], Any]:
-        return lambda request: self._call(method, request, OBJECT_TIMEOUT_S)
-
-    def _call(
-        self, method: Callable[..., Any], request: Any, timeout_s: float = CALL_TIMEOUT_S
-    ) -> Any:
-        """Call until it works.
-
-        Raises:
-            IdentityError: a wrong CA or clock: trying again would not help.
-            _UnknownError: the coordinator does not know this node.
-            _DroppedError: the coordinator answers, but not this call.
-        """
-        delay, answered = RECONNECT_S[0], 0
-        while True:
-            try:
-                reply = method(request, timeout=timeout_s, metadata=self._version)
-            except grpc.RpcError as error:
-                answered += self._was_answered(error)
-                if answered >= MAX_TRIES:
-                    raise _DroppedError(error.code().name) from None
-                self._pause(delay)
-                delay = min(2 * delay, RECONNECT_S[1])
-            else:
-                if self._node_id:
-                    self._report("online")
-                return reply
-
-    def _was_answered(self, error: grpc.RpcError) -> bool:
-        """Whether the coordinator is there; raises where trying again would not help."""
-        code = error.code()
-        if code == grpc.StatusCode.UNAUTHENTICATED:
-            if "timestamp" in (error.details() or ""):
-                raise self._wrong_clock() from None
-            raise _UnknownError from None
-        if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.FAILED_PRECONDITION):
-            raise _DroppedError(code.name) from None
-        if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            return True
-        explained = explain(error, self._connection.address)
-        if not isinstance(explained, UnreachableError):
-            raise explained from None
-        self._report("offline")
-        return False
-
-    def _wrong_clock(self) -> IdentityError:
-        return IdentityError(
-            f"{self._connection.address}: the coordinator refuses this site's messages: the two "
-            "clocks differ by more than 5 s; set this machine's clock (NTP)"
-        )
-
-    def _refused(self) -> IdentityError:
-        return IdentityError(
-            f"{self._connection.address}: the coordinator refuses the key of "
-            f"{self._connection.name} ({self._connection.node_key}); "
-            "ask the coordinator whether the site was revoked, and for a new invitation"
-        )
-
-    def _beat(self) -> None:
-        while not self._left.wait(HEARTBEAT_S / 2):
-            request = SendNodeHeartbeatRequest(node=self._node(), heartbeat_interval=HEARTBEAT_S)
-            try:
-                self._stub.SendNodeHeartbeat(
-                    request, timeout=CALL_TIMEOUT_S, metadata=self._version
-                )
-            except grpc.RpcError:
-                pass  # the main loop sees the same, and it can act
-
-    def _pause(self, seconds: float) -> None:
-        if self._stop.wait(seconds):
-            raise _StoppedError
-
-    def _report(self, state: str) -> None:
-        if state != self._state:
-            self._state = state
-            self._on_state(state)
-
-
-def _without_content(message: Message) -> Message:
-    return remove_content_from_message(message) if message.has_content() else message
 
 
 def _quiet_flower() -> None:

@@ -47,9 +47,23 @@ class Header(Document):
 
 def seal(header: Header, body: bytes, key: SigningKey) -> bytes:
     """Sign a body under its header."""
+    return seal_head(header, digest(body), key) + body
+
+
+def seal_head(header: Header, body_digest: bytes, key: SigningKey) -> bytes:
+    """An envelope without its body: what differs where one body goes to several recipients.
+
+    Args:
+        body_digest: `digest` of the body that will follow.
+    """
     head = canonical(header)
-    signature = key.sign(_signed(head, body))
-    return b"".join((MAGIC, struct.pack(">I", len(head)), head, signature, body))
+    signature = key.sign(_signed(head, body_digest))
+    return b"".join((MAGIC, struct.pack(">I", len(head)), head, signature))
+
+
+def digest(body: bytes | memoryview) -> bytes:
+    """SHA-256, 32 bytes."""
+    return hashlib.sha256(body).digest()
 
 
 def unseal(raw: bytes, key: VerifyKey) -> tuple[Header, memoryview]:
@@ -61,7 +75,7 @@ def unseal(raw: bytes, key: VerifyKey) -> tuple[Header, memoryview]:
     """
     head, signature, body = _split(raw)
     try:
-        key.verify(signature, _signed(head, body))
+        key.verify(signature, _signed(head, digest(body)))
     except SignatureError:
         raise SignatureError(
             "an envelope is not signed by the enrolled key of its sender"
@@ -83,5 +97,5 @@ def _split(raw: bytes) -> tuple[bytes, bytes, memoryview]:
     return raw[start : start + length], raw[start + length : body_at], memoryview(raw)[body_at:]
 
 
-def _signed(head: bytes, body: bytes | memoryview) -> bytes:
-    return CONTEXT + struct.pack(">I", len(head)) + head + hashlib.sha256(body).digest()
+def _signed(head: bytes, body_digest: bytes) -> bytes:
+    return CONTEXT + struct.pack(">I", len(head)) + head + body_digest

@@ -1,61 +1,74 @@
 """Flower as one implementation of `Sites`: bytes to each site, bytes back as they arrive.
 
-A run of the SuperLink is claimed by this process itself, as Flower's own executor would claim
-it for a child process. No bundle is unpacked and nothing is started. A payload travels as one
-`ConfigRecord` with one bytes value: one object, where an array would be one per 5 MB.
+What is large travels in chunks (`common/parcel.py`): those of a body that goes to several sites
+are at the SuperLink once. A message may be lost without anybody saying so, with a site that was
+killed or an answer that a broken connection swallowed: it is sent again, which costs next to
+nothing while its chunks are there, and a site takes it for one.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
-import httpx
-from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.common.constant import SubStatus
-from flwr.common.serde import run_from_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.app import ConfigRecord
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ObjectTree,
+    PullObjectRequest,
+    PushObjectRequest,
+)
 from flwr.proto.runtime_pb2 import (
-    ClaimTaskRequest,
     PullAppMessagesRequest,
-    PullPendingTasksRequest,
-    PullTaskInputRequest,
-    PushTaskOutputRequest,
-    SendTaskHeartbeatRequest,
+    PushAppMessagesRequest,
+    PushAppMessagesResponse,
 )
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectUnavailableError,
-    inflate_object_from_contents,
-)
-from flwr.supercore.interceptors import (
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-)
-from flwr.supercore.interceptors.superexec_auth_interceptor import RUNTIME_SUPEREXEC_METHODS
-from flwr.supercore.retry import RetryInvoker, exponential
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.superlink.grid import HttpGrid
 
-from cohortium.common.errors import UnreachableError
+from cohortium.common.errors import ProtocolError, UnreachableError
+from cohortium.common.parcel import Assembly, Chunks
+from cohortium.server.flower_objects import SUPERLINK, Request, record_of
+from cohortium.server.flower_run import Run
 from cohortium.server.superlink import SuperLink
 
-PAYLOAD = "payload"  # the record's name and its only key, at both ends
-MESSAGE_TYPE = "query.cohortium"
-MAX_OBJECTS = 3  # Flower's message, its record dictionary, and the record
-HEARTBEAT_S = 10.0
-CLAIM_TIMEOUT_S = 20.0
-BLIP_S = 2.0  # a call that fails for longer is reported; `ask` goes on until its deadline
 LATE_S = 10.0  # a reply is kept that much longer than asked for
 POLL_S = (0.05, 0.5)  # at first and at most
 POLL_SHARE = 0.05  # waiting adds at most this share to the time that the sites took
-BATCH_BYTES = 1_000_000  # larger requests are pushed one at a time, to save memory
+WATCH_S = 2.0  # between looks at which sites have gone or come back
+AGAIN_S = 2.0  # after a reply or failure, until the caller may ask again who failed
+RESEND_S = 30.0  # of silence, then twice that and so on
+STALLED_S = 300.0  # a reply that was announced so long ago may have been given up
+RESENDS = 4.0  # a short deadline leaves time to send again too
+ANNOUNCEMENTS = 5
+LISTED_AT_ONCE = 4_000  # chunks that one call announces; each costs some SQL statements
+TRANSFERS = 4  # chunks at once between this process and the SuperLink
+REPLY_FACTOR, REPLY_SLACK = 4, 2**24  # a reply is a model and some fields, as its request is
 
-T = TypeVar("T")
+
+@dataclass(eq=False)
+class _Asked:
+    """A request that a site has not answered yet.
+
+    Attributes:
+        head: what made it this site's.
+        patience_s: of silence until it is sent again.
+        messages: ids of the messages that carried it; any may be answered.
+        unanswered: those of them that no reply was announced to.
+        activation: when the site's node went online that the last message was for.
+        reply: objects of the reply that was announced last.
+        probe: the chunk of the reply that was last found missing.
+    """
+
+    site: str
+    head: bytes
+    patience_s: float
+    messages: list[str] = field(default_factory=list)
+    unanswered: set[str] = field(default_factory=set)
+    activation: str = ""
+    resend_at: float = 0.0
+    reply: ObjectTree | None = None
+    probe: str = ""
 
 
 class FlowerSites:
@@ -80,23 +93,27 @@ class FlowerSites:
         self.failures: dict[str, str] = {}
         self._superlink = superlink
         self._node_ids = dict(node_ids)
-        self._closed = threading.Event()
         self._hurried = threading.Event()
-        self._ended = False
-        self.run_id = superlink.start_run()
-        self._grid = _grid(superlink.runtime_address, self._claim())
-        self._heartbeat = threading.Thread(target=self._beat, daemon=True)
-        self._begin()
+        self._asked: dict[str, _Asked] = {}
+        self._states: dict[int, tuple[str, str]] = {}
+        self._look_at = 0.0
+        self._chunks: Chunks | None = None
+        self._run = Run(superlink)
+        self.run_id = self._run.id
 
-    def ask(self, requests: Mapping[str, bytes], deadline_s: float) -> Iterator[tuple[str, bytes]]:
-        """Send each site its request; yield (site, reply) in the order of arrival.
+    def ask(
+        self, heads: Mapping[str, bytes], body: bytes, deadline_s: float
+    ) -> Iterator[tuple[str, bytes]]:
+        """Send each site its own head and the body; yield (site, reply) as they arrive.
 
-        Ends when every site has replied or failed, and silently at the deadline. A site that
-        failed is skipped and its reason put into `failures`. An identical request that is
-        sent again is delivered again.
+        Ends when every site has replied or failed, soon after the first did, and silently at the
+        deadline. A site that failed is skipped and its reason put into `failures`. Asking again
+        with the same heads and body goes on waiting for what is on its way, and sends again what
+        failed or was answered.
 
         Args:
-            requests: by site name; every name is one of `node_ids`.
+            heads: by site name; every name is one of `node_ids`.
+            body: follows each head.
             deadline_s: seconds from now.
 
         Raises:
@@ -104,32 +121,38 @@ class FlowerSites:
         """
         started = time.monotonic()
         deadline = started + deadline_s
-        for site in requests:
+        for site in [s for s, asked in self._asked.items() if heads.get(s) != asked.head]:
+            self._withdraw(site)
+        for site in heads:
             self.failures.pop(site, None)
-        size = max(map(len, requests.values()), default=0)
-        pending: dict[str, str] = {}
-        for batch in _batches(list(requests), size):
-            part = {site: requests[site] for site in batch}
-            pending |= self._push(part, deadline_s + LATE_S, deadline)
-        announced: dict[str, ObjectTree] = {}
-        while pending:
-            announced |= self._announced(list(pending.keys() - announced.keys()), deadline)
-            arrived = 0
-            for message_id, tree in list(announced.items()):
-                try:
-                    reply = self._fetch(pending[message_id], tree, deadline)
-                except ObjectUnavailableError:
-                    continue  # announced, and still being uploaded: others come first
-                del announced[message_id]
-                arrived += 1
-                site = pending.pop(message_id)
+        chunks, limit = self._chunks_of(body), REPLY_FACTOR * len(body) + REPLY_SLACK
+        waiting, turn_ends = set(heads), deadline
+        while waiting:
+            self._send({site: heads[site] for site in waiting}, chunks, deadline)
+            self._listen(waiting, deadline)
+            arrived = False
+            for site in [s for s in heads if s in waiting & self._asked.keys()]:
+                reply = self._fetch(site, limit, deadline)
                 if reply is not None:
+                    arrived = True
+                    waiting.discard(site)
                     yield site, reply
-            if time.monotonic() >= deadline or self._hurried.is_set():
-                self._hurried.clear()
-                return
-            if pending and not arrived:
-                self._pause(time.monotonic() - started, deadline)
+                    del reply  # before the next one is put together
+            waiting -= self.failures.keys()
+            now = time.monotonic()
+            if waiting != heads.keys():
+                turn_ends = min(turn_ends, now + AGAIN_S)
+            if now >= turn_ends or self._hurried.is_set():
+                break
+            if waiting and not arrived:
+                pause_s = min(max((now - started) * POLL_SHARE, POLL_S[0]), POLL_S[1])
+                self._run.wait(min(pause_s, turn_ends - now))
+        self._hurried.clear()
+        if time.monotonic() >= deadline:
+            for site in list(self._asked):
+                self._withdraw(site)
+        if not self._asked:
+            self._chunks = None
 
     def hurry(self) -> None:
         """Make a running `ask`, or the next one, end early, as at its deadline; from any thread."""
@@ -137,206 +160,230 @@ class FlowerSites:
 
     def close(self, completed: bool) -> None:
         """End the run, as completed or as failed; idempotent."""
-        if self._closed.is_set():
+        self._run.close(completed)
+
+    def _chunks_of(self, body: bytes) -> Chunks:
+        """The body's chunks: the same again while somebody is still asked it."""
+        if self._chunks is None or self._chunks.body is not body:
+            self._chunks = Chunks(body)
+        return self._chunks
+
+    def _send(self, heads: Mapping[str, bytes], chunks: Chunks, deadline: float) -> None:
+        """Send what was not sent yet, or may be lost."""
+        self._look(heads)
+        now = time.monotonic()
+        due = {}
+        for site, head in heads.items():
+            asked = self._asked.get(site)
+            state, _ = self._states.get(self._node_ids[site], ("online", ""))
+            if state != "online":
+                self.failures[site] = f"the site is {state}"
+            elif asked is None or now >= asked.resend_at:
+                due[site] = head
+        batch = max(LISTED_AT_ONCE // (len(chunks.ids) + 1), 1)
+        names = list(due)
+        for start in range(0, len(names), batch):
+            part = {site: due[site] for site in names[start : start + batch]}
+            self._push(part, chunks, deadline)
+
+    def _look(self, sites: Mapping[str, bytes]) -> None:
+        """Which sites are there; whoever went online anew has lost what it was sent."""
+        if time.monotonic() < self._look_at and all(site in self._asked for site in sites):
             return
-        self._closed.set()
-        outcome = SubStatus.COMPLETED if completed else SubStatus.FAILED
+        self._look_at = time.monotonic() + WATCH_S
         try:
-            self._grid._runtime_client.PushTaskOutput(
-                PushTaskOutputRequest(context=None, sub_status=outcome, details="")
-            )
-        except httpx.HTTPError:
-            pass  # the run ended before we did, or the SuperLink is away
-        self._heartbeat.join(BLIP_S)
-        self._grid.close()
+            self._states = self._superlink.activations()
+        except UnreachableError:
+            return  # whoever asks something of it will say so
+        for site in [site for site in sites if site in self._asked]:
+            _, activation = self._states.get(self._node_ids[site], ("", ""))
+            if activation != self._asked[site].activation:
+                self._asked[site].resend_at = 0.0
 
-    def _claim(self) -> str:
-        """Take our run's pending task; returns the token that speaks for it."""
-        client = RuntimeHttpClient.from_server_address(
-            server_address=self._superlink.runtime_address,
-            insecure=True,
-            root_certificates=None,
-            retry_invoker=_retry(),
-            interceptors=[
-                RuntimeVersionHttpInterceptor(component_name="SuperExec"),
-                SuperExecAuthHttpInterceptor(
-                    master_secret=self._superlink.runtime_secret,
-                    protected_methods=RUNTIME_SUPEREXEC_METHODS,
-                ),
-            ],
+    def _push(self, heads: Mapping[str, bytes], chunks: Chunks, deadline: float) -> None:
+        """Send to these sites; what the SuperLink does not take is a failure."""
+        ttl_s = deadline + LATE_S - time.monotonic()
+        made = [
+            Request(self._node_ids[site], self.run_id, head, chunks, ttl_s)
+            for site, head in heads.items()
+        ]
+        request = PushAppMessagesRequest(
+            messages_list=[one.proto for one in made],
+            message_object_trees=[one.tree for one in made],
         )
-        deadline = time.monotonic() + CLAIM_TIMEOUT_S
-        with client:
-            while time.monotonic() < deadline:
-                tasks = _translate(lambda: client.PullPendingTasks(PullPendingTasksRequest()))
-                for task in tasks.tasks:
-                    if task.run_id == self.run_id:
-                        return self._claim_task(client, task.task_id)
-                time.sleep(POLL_S[0])
-        raise UnreachableError("the SuperLink offers no task for the run that it just started")
+        objects = {name: content for one in made for name, content in one.objects.items()}
+        for _ in range(ANNOUNCEMENTS):
+            announced = self._run.call("PushMessages", request, deadline)
+            if self._upload(announced, objects, chunks, deadline):
+                break
+        for site, message_id in zip(heads, announced.message_ids, strict=True):
+            self._note(site, heads[site], str(message_id or ""), deadline)
 
-    def _claim_task(self, client: RuntimeHttpClient, task_id: int) -> str:
-        reply = _translate(lambda: client.ClaimTask(ClaimTaskRequest(task_id=task_id)))
-        return str(reply.token)
+    def _note(self, site: str, head: bytes, message_id: str, deadline: float) -> None:
+        if not message_id:
+            self.failures[site] = "the SuperLink did not take the request"
+            return
+        now = time.monotonic()
+        patience_s = min(RESEND_S, (deadline - now) / RESENDS)
+        asked = self._asked.setdefault(site, _Asked(site, head, patience_s))
+        _, asked.activation = self._states.get(self._node_ids[site], ("", ""))
+        asked.resend_at = now + asked.patience_s
+        asked.patience_s *= 2
+        asked.messages.append(message_id)
+        asked.unanswered.add(message_id)
 
-    def _begin(self) -> None:
-        client = self._grid._runtime_client
-        task = _translate(lambda: client.PullTaskInput(PullTaskInputRequest()))
-        self._grid.set_run(run_from_proto(task.run))
-        self._heartbeat.start()
+    def _upload(
+        self,
+        announced: PushAppMessagesResponse,
+        objects: Mapping[str, bytes],
+        chunks: Chunks,
+        deadline: float,
+    ) -> bool:
+        """Upload what the SuperLink does not have yet; False where it has forgotten some."""
 
-    def _beat(self) -> None:
-        """Without a sign of life Flower fails a run after about a minute."""
-        while not self._closed.wait(HEARTBEAT_S):
-            try:
-                client = self._grid._runtime_client
-                alive = client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
-            except httpx.TransportError:
-                continue  # the SuperLink may come back in time
-            except httpx.HTTPError:
-                alive = False
-            if not alive:
-                self._ended = True
-                return
+        def push(name: str) -> bool:
+            request = PushObjectRequest(
+                node=SUPERLINK,
+                run_id=self.run_id,
+                object_id=name,
+                object_content=objects.get(name) or chunks.content(name),
+                session_id=announced.session_id,
+            )
+            return bool(self._run.call("PushObject", request, deadline).stored)
 
-    def _push(self, requests: Mapping[str, bytes], ttl_s: float, deadline: float) -> dict[str, str]:
-        """Returns the site of each message id; a request that Flower refuses is a failure."""
+        wanted = set(announced.objects_to_push)
+        stored = [push(name) for name in objects if name in wanted]
+        with ThreadPoolExecutor(TRANSFERS) as pool:
+            stored += pool.map(push, [name for name in chunks.names() if name in wanted])
+        return all(stored)
 
-        def push() -> list[str]:
-            # Made anew at each try, as Flower takes no message twice.
-            made = [_message(self._node_ids[s], body, ttl_s) for s, body in requests.items()]
-            return list(self._grid.push_messages(made))
+    def _listen(self, waiting: set[str], deadline: float) -> None:
+        """Note who has announced a reply, and who failed.
 
-        ids = self._until(deadline, push) or [""] * len(requests)
-        sent = dict(zip(ids, requests, strict=True))
-        for message_id, site in zip(ids, requests, strict=True):
-            if not message_id:
-                self.failures[site] = "the SuperLink did not take the request"
-        sent.pop("", None)
-        return sent
-
-    def _announced(self, message_ids: list[str], deadline: float) -> dict[str, ObjectTree]:
-        """The objects of each reply that has arrived, by the id of the request it answers.
-
-        The SuperLink's own record says which request that is, not the reply, which a hostile
+        The SuperLink's own record says which request that is for, not the reply, which a hostile
         site may have written as it likes.
         """
-        if not message_ids:
-            return {}
-        request = PullAppMessagesRequest(message_ids=message_ids)
-        client = self._grid._runtime_client
-        reply = self._until(deadline, lambda: client.PullMessages(request))
-        trees = zip(reply.messages_list, reply.message_object_trees, strict=True)
-        return {str(proto.metadata.reply_to_message_id): tree for proto, tree in trees}
+        sites = {
+            message_id: site
+            for site, asked in self._asked.items()
+            if site in waiting
+            for message_id in asked.unanswered
+        }
+        if not sites:
+            return
+        request = PullAppMessagesRequest(message_ids=list(sites))
+        reply = self._run.call("PullMessages", request, deadline)
+        for proto, tree in zip(reply.messages_list, reply.message_object_trees, strict=True):
+            message_id = proto.metadata.reply_to_message_id
+            asked = self._asked.get(sites.get(message_id, ""))
+            if asked is None:
+                continue
+            asked.unanswered.discard(message_id)
+            if proto.HasField("error"):
+                reason = _one_line(f"{proto.error.code}: {proto.error.reason}")
+                if proto.metadata.src_node_id == SUPERLINK.node_id:
+                    self._lose(asked, reason)
+                else:
+                    self._fail(asked.site, reason)
+                continue
+            self._discard(asked)
+            asked.reply, asked.probe = tree, ""
+            asked.resend_at = max(asked.resend_at, time.monotonic() + STALLED_S)
 
-    def _fetch(self, site: str, tree: ObjectTree, deadline: float) -> bytes | None:
-        """Fetch one reply, or note in `failures` why there is none.
-
-        Raises:
-            ObjectUnavailableError: the site has not uploaded all of it yet.
-        """
-        ids = [one.object_id for one in islice(iterate_object_tree(tree), MAX_OBJECTS + 1)]
-        if len(ids) > MAX_OBJECTS:
-            self.failures[site] = "the reply is not one block of bytes"
+    def _fetch(self, site: str, limit: int, deadline: float) -> bytes | None:
+        """A site's reply, once all of it is there; or None, and in `failures` why it never is."""
+        tree = self._asked[site].reply
+        if tree is None:
             return None
-        client, run_id = self._grid._runtime_client, self.run_id
-        pull = make_pull_object_fn_protobuf(client.PullObject, self._grid.node, run_id)
         try:
-            contents = {one: self._until(deadline, partial(pull, one)) for one in ids}
-            received = ConfirmMessageReceivedRequest(
-                node=self._grid.node, run_id=run_id, message_object_id=tree.object_id
-            )
-            self._until(deadline, lambda: client.ConfirmMessageReceived(received))
-            message = inflate_object_from_contents(tree.object_id, contents)
-        except (UnreachableError, ObjectUnavailableError):
+            reply = self._assemble(self._asked[site], tree, limit, deadline)
+        except UnreachableError:
             raise
         except Exception as error:  # the boundary: a hostile site may upload anything
-            self.failures[site] = f"the reply cannot be read ({type(error).__name__})"
+            said = error if isinstance(error, ProtocolError) else type(error).__name__
+            self._fail(site, _one_line(f"the reply cannot be read ({said})"))
             return None
-        return self._open(site, message)
+        if reply is not None:
+            self._withdraw(site)
+        return reply
 
-    def _pause(self, waited_s: float, deadline: float) -> None:
-        pause_s = min(max(waited_s * POLL_SHARE, POLL_S[0]), POLL_S[1])
-        self._closed.wait(min(pause_s, max(deadline - time.monotonic(), 0.0)))
+    def _assemble(
+        self, asked: _Asked, tree: ObjectTree, limit: int, deadline: float
+    ) -> bytes | None:
+        """Put a reply together; None where a part of it is still on its way.
 
-    def _until(self, deadline: float, call: Callable[[], T]) -> T:
-        """Repeat a call while the SuperLink is away, until the deadline."""
-        while True:
-            if self._ended or self._closed.is_set():
-                raise _RunEndedError
-            try:
-                return _translate(call)
-            except _RunEndedError:
-                raise
-            except UnreachableError:
-                if time.monotonic() >= deadline or self._ended:
-                    raise
-                self._closed.wait(POLL_S[1])
-
-    def _open(self, site: str, message: object) -> bytes | None:
-        if isinstance(message, Message) and message.has_error():
-            self.failures[site] = _one_line(f"{message.error.code}: {message.error.reason}")
+        One buffer exists at a time: a reply that is not complete is left where it is.
+        """
+        record_id, names = record_of(tree)
+        content = self._pull(record_id, deadline)
+        if not content:
             return None
+        whole = Assembly(dict(ConfigRecord.inflate(content)), names, limit)
+        if not whole.names:
+            return whole.payload()
+        asked.probe = asked.probe or whole.names[-1]
+        probe = self._pull(asked.probe, deadline)
+        if not probe:
+            return None
+        whole.put(asked.probe, probe)
+        missing: list[str] = []
+
+        def fetch(name: str) -> None:
+            chunk = b"" if missing else self._pull(name, deadline)
+            if chunk:
+                whole.put(name, chunk)
+            else:
+                missing.append(name)
+
+        with ThreadPoolExecutor(TRANSFERS) as pool:
+            list(pool.map(fetch, [name for name in whole.names if name != asked.probe]))
+        if missing:
+            asked.probe = missing[0]
+            return None
+        return whole.payload()
+
+    def _pull(self, object_id: str, deadline: float) -> bytes:
+        """An object's content; nothing where it is not there yet.
+
+        Raises:
+            ProtocolError: nobody will ever upload it.
+        """
+        request = PullObjectRequest(node=SUPERLINK, run_id=self.run_id, object_id=object_id)
+        reply = self._run.call("PullObject", request, deadline)
+        if not reply.object_found:
+            raise ProtocolError("a part of it was withdrawn")
+        return bytes(reply.object_content)
+
+    def _lose(self, asked: _Asked, reason: str) -> None:
+        """The SuperLink has given a message up; its chunks stay, for the site may come back."""
+        asked.resend_at = self._look_at = 0.0
+        if not asked.unanswered and asked.reply is None:
+            self.failures[asked.site] = reason
+
+    def _fail(self, site: str, reason: str) -> None:
+        self.failures[site] = reason
+        self._withdraw(site)
+
+    def _withdraw(self, site: str) -> None:
+        """Forget a request and its reply, here and at the SuperLink; nobody can fetch it now."""
+        asked = self._asked.pop(site)
+        self._discard(asked)
+        for message_id in asked.messages:
+            self._delete(message_id)
+
+    def _discard(self, asked: _Asked) -> None:
+        """A reply that another one has replaced, or that was read."""
+        if asked.reply is not None:
+            self._delete(asked.reply.object_id)
+
+    def _delete(self, root: str) -> None:
+        request = ConfirmMessageReceivedRequest(
+            node=SUPERLINK, run_id=self.run_id, message_object_id=root
+        )
         try:
-            reply = message.content[PAYLOAD][PAYLOAD] if isinstance(message, Message) else None
-        except (KeyError, TypeError, ValueError):
-            reply = None
-        if isinstance(reply, bytes):
-            return reply
-        self.failures[site] = "the reply is not one block of bytes"
-        return None
-
-
-def _batches(items: list[str], largest_bytes: int) -> list[list[str]]:
-    """All at once while they are small, one at a time where memory would count."""
-    if largest_bytes <= BATCH_BYTES:
-        return [items] if items else []
-    return [[item] for item in items]
-
-
-def _message(node_id: int, payload: bytes, ttl_s: float) -> Message:
-    content = RecordDict({PAYLOAD: ConfigRecord({PAYLOAD: payload})})
-    return Message(content, dst_node_id=node_id, message_type=MESSAGE_TYPE, ttl=ttl_s)
-
-
-def _grid(address: str, token: str) -> HttpGrid:
-    grid = HttpGrid(runtime_api_address=address, insecure=True, token=token)
-    grid._retry_invoker = _retry()
-    return grid
-
-
-def _retry() -> RetryInvoker:
-    """Bridge a short absence. Flower's own never ends and raises SIGINT in our process."""
-    return RetryInvoker(
-        wait_gen_factory=lambda: exponential(base_delay=0.1, max_delay=1),
-        recoverable_exceptions=httpx.TransportError,
-        max_tries=None,
-        max_time=BLIP_S,
-    )
-
-
-def _translate(call: Callable[[], T]) -> T:
-    """Run a call of Flower's; only our own errors come out."""
-    try:
-        return call()
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-            raise _RunEndedError from None
-        raise UnreachableError(
-            f"the SuperLink answered {error.response.status_code}; see its log file"
-        ) from None
-    except httpx.HTTPError as error:
-        raise UnreachableError(
-            f"the SuperLink does not answer ({type(error).__name__}); "
-            "the coordinator must start it again"
-        ) from None
-
-
-class _RunEndedError(UnreachableError):
-    """Asking again would not help."""
-
-    def __init__(self) -> None:
-        super().__init__("the run was stopped at the SuperLink; resume the study in a new run")
+            self._run.call("ConfirmMessageReceived", request, time.monotonic())
+        except UnreachableError:
+            pass  # what is left ends with the run
 
 
 def _one_line(text: str) -> str:

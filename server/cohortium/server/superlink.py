@@ -171,8 +171,15 @@ class SuperLink:
 
     def nodes(self) -> dict[int, str]:
         """Each known node's state: registered (never seen), online, offline, unregistered."""
+        return {node_id: state for node_id, (state, _) in self.activations().items()}
+
+    def activations(self) -> dict[int, tuple[str, str]]:
+        """Each known node's state, and when it last went online (ISO 8601; "" for never)."""
         reply = self._call("ListNodes", ListNodesRequest())
-        return {int(node.node_id): str(node.status) for node in reply.nodes_info}
+        return {
+            int(node.node_id): (str(node.status), str(node.last_activated_at))
+            for node in reply.nodes_info
+        }
 
     def start_run(self) -> int:
         """Open a run, the bracket around one study's messages; returns its id."""
