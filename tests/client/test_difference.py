@@ -88,6 +88,15 @@ def test_a_long_text_does_not_flood_the_sheet(study: Study) -> None:
     assert line.endswith("...")
 
 
+def test_a_study_that_goes_on_from_another_says_from_where(study: Study) -> None:
+    document = study.model_dump()
+    model = {"study": study.digest, "name": "ward-study", "round": 2, "model": "a" * 64}
+    after = Study.model_validate({**document, "continues": model})
+    assert difference(study, after) == ("starts from round 2 of ward-study",)
+    assert "from round 2 of ward-study" in sheet(after, None)
+    assert "from a fresh model" in sheet(study, None)
+
+
 def test_the_order_of_inputs_or_sites_alone_is_a_change_too(study: Study) -> None:
     """Order decides which weight belongs to which column: no change may look like none."""
     assert difference(study, changed(study, "data", {"features": ("sex", "age", "marker")})) == (

@@ -22,6 +22,7 @@ from tests.federation import (
     write_study,
     write_ward,
 )
+from tests.needles import images, spellings
 
 from cohortium.client import local_round
 from cohortium.client.site import Site
@@ -41,25 +42,6 @@ AGE, MARKER = 83.4375, 7.7345219  # one patient's, unlike all others
 def left(federation: Federation) -> list[bytes]:
     """Every reply, as it went over the wire."""
     return [reply for _, _, reply in federation.transport.wire]
-
-
-def spellings(text: str) -> Iterator[bytes]:
-    """A text as it could stand in a message: plain, in JSON, hexadecimal, base64 at any offset."""
-    raw = text.encode()
-    yield raw
-    yield json.dumps(text)[1:-1].encode()
-    yield raw.hex().encode()
-    yield raw.hex().upper().encode()
-    for shift in range(3):
-        for code in (base64.b64encode, base64.urlsafe_b64encode):
-            yield code(b"\0" * shift + raw)[4:-4]  # its ends depend on what stands beside it
-
-
-def images(*values: float) -> Iterator[bytes]:
-    """Numbers in a row as bytes: float32 and float64, little-endian and big."""
-    for order in "<>":
-        for width in "fd":
-            yield struct.pack(f"{order}{len(values)}{width}", *values)
 
 
 def found(needles: Iterable[bytes], federation: Federation) -> list[bytes]:

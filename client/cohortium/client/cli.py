@@ -1,18 +1,17 @@
 """`cohortium site`: the commands of a hospital's operator."""
 
-import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cohortium.client.config import DatasetConfig, SiteDir
+from cohortium.client.config import SiteDir
+from cohortium.client.data_cli import data
 from cohortium.common import daemon
 from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
-from cohortium.common.errors import CohortiumError, DataError, UsageError
-from cohortium.common.schema import NAME
+from cohortium.common.errors import CohortiumError, UsageError
 
 if TYPE_CHECKING:
     from cohortium.client.site import Site
@@ -22,9 +21,6 @@ site = typer.Typer(
     help="A hospital's site: join a consortium, register data, approve studies, run the daemon.",
     no_args_is_help=True,
     rich_markup_mode=None,
-)
-data = typer.Typer(
-    help="The datasets that studies may ask for.", no_args_is_help=True, rich_markup_mode=None
 )
 site.add_typer(data, name="data")
 
@@ -44,7 +40,7 @@ def join(
     """
     from cohortium.client.enrol import join as enrol
 
-    joined = enrol(invitation, directory)
+    joined = enrol(invitation, directory, note)
     text = (
         f"{joined.site} {'had already joined' if joined.already else 'joined'} "
         f"{joined.coordinator}; signing key {joined.fingerprint}\n"
@@ -52,78 +48,6 @@ def join(
         f"      cohortium site data add NAME --path TABLE --schema SCHEMA --dir {directory}"
     )
     emit({**asdict(joined), "directory": str(directory)}, text, as_json)
-
-
-@data.command("add")
-def data_add(
-    name: Annotated[str, typer.Argument(help="What studies call the dataset.")],
-    path: Annotated[Path, typer.Option(help="The table: delimited text, one patient a row.")],
-    schema: Annotated[Path, typer.Option(help="The schema.toml that it follows.")],
-    directory: StateDir,
-    epsilon_cap: Annotated[
-        float, typer.Option(min=0.001, help="Privacy that all studies together may ever spend.")
-    ] = 10.0,
-    delta_cap: Annotated[float, typer.Option(help="The delta that the cap holds at.")] = 1e-5,
-    as_json: JsonFlag = False,
-) -> None:
-    """Register a table for studies, after checking it against its schema.
-
-    Example: cohortium site data add heart --path heart.csv --schema heart.schema.toml --dir DIR
-    """
-    from cohortium.client.data.table import check_table
-    from cohortium.client.site import open_site
-    from cohortium.common import bands
-    from cohortium.common.document import digest, parse
-    from cohortium.common.schema import load_schema
-
-    here = SiteDir(directory)
-    here.load_config()
-    if re.fullmatch(NAME, name) is None:
-        raise UsageError(f'"{name}" is no dataset name: letters, digits, "_", "-", "."')
-    data_model = load_schema(schema)
-    summary = check_table(path, data_model)
-    if summary.problems:
-        raise DataError(_problems(path, summary.problems))
-    values = {
-        "path": str(path.resolve()),
-        "schema_file": str(schema.resolve()),
-        "epsilon_cap": epsilon_cap,
-        "delta_cap": delta_cap,
-    }
-    config = parse(values, DatasetConfig, f"dataset {name}")
-    if here.dataset(name).exists() and here.load_dataset(name).path != config.path:
-        raise UsageError(
-            f'"{name}" is registered with another table, and its privacy ledger belongs to those '
-            f"patients: edit {here.dataset(name)} if it is the same population"
-        )
-    opened = open_site(directory)
-    here.write_dataset(name, config)
-    event = opened.log.append(
-        "dataset.registered",
-        actor=os_user(),
-        detail={
-            "dataset": name,
-            "schema": digest(data_model),
-            "band": bands.text(max(summary.patients, 1)),
-            "epsilon_cap": f"{epsilon_cap:g}",
-            "delta": f"{delta_cap:g}",
-        },
-    )
-    missing = {column: count for column, count in summary.missing.items() if count}
-    document = {
-        "dataset": name,
-        "patients": summary.patients,
-        "missing": missing,
-        "epsilon_cap": epsilon_cap,
-        "delta_cap": delta_cap,
-        "event": event.id,
-    }
-    gaps = ", ".join(f"{column} {count}" for column, count in missing.items()) or "none"
-    text = (
-        f"{name}: {summary.patients} patients fit {schema.name}; missing values: {gaps}\n"
-        f"lifetime privacy cap: epsilon {epsilon_cap:g} at delta {delta_cap:g}   (event {event.id})"
-    )
-    emit(document, text, as_json)
 
 
 @site.command()
@@ -177,13 +101,14 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
     said = daemon.said(here.status) if running else {}
     state = said.get("state", "starting") if running else "not running"
     state += ", paused" if here.paused.exists() else ""
+    usable = [name for name in here.datasets() if not here.is_withdrawn(name)]
     document = {
         "site": config.name,
         "coordinator": config.coordinator.name,
         "state": state,
-        "datasets": list(here.datasets()),
+        "datasets": usable,
     }
-    names = ", ".join(here.datasets()) or "none"
+    names = ", ".join(usable) or "none"
     emit(document, f"{config.name}: {state}; datasets: {names}", as_json)
 
 
@@ -231,13 +156,15 @@ def approve(
 
     Example: cohortium site approve heart-study --as "Dr. A. Weiss" --dir DIR
     """
-    from cohortium.client import policy
+    from cohortium.client import halt, policy
 
     opened = _open(directory)
     known = opened.studies.by_name(study)
-    if known.state in ("ended", "stopped"):
-        raise UsageError(f'study "{study}" is over ({known.state}): there is nothing to approve')
+    if known.over:
+        raise UsageError(f'study "{study}" is over ({known.note}): there is nothing to approve')
     policy.check(known.study, opened.policy, opened.directory.config)
+    if opened.directory.is_withdrawn(known.study.data.dataset):
+        raise halt.withdrawn(known.study.data.dataset)
     opened.check_approver(person)
     _require_same_code(opened.directory)
     note(_sheet(opened, known))
@@ -265,6 +192,8 @@ def reject(
     """
     opened = _open(directory)
     known = opened.studies.by_name(study)
+    if known.over:
+        raise UsageError(f'study "{study}" is over ({known.note}): it gets nothing more anyway')
     with opened.database.transaction():
         opened.approvals.withdraw(known.digest)
         opened.studies.mark(known.digest, "rejected", f"rejected by {person}")
@@ -277,19 +206,20 @@ def reject(
             reason="a person at the site said no",
             detail={"person": person},
         )
+    opened.watermark.keep()
     document = {"study": known.study.name, "digest": known.digest, "by": person, "event": event.id}
     emit(document, f"rejected {known.study.name} as {person}   (event {event.id})", as_json)
 
 
 @site.command()
 def stop(study: StudyName, person: Person, directory: StateDir, as_json: JsonFlag = False) -> None:
-    """The kill switch: end a study here for good. Its processes are gone within 5 s.
+    """The kill switch: end a study here, its processes within 5 s, until it is approved again.
 
     Example: cohortium site stop heart-study --as "Dr. A. Weiss" --dir DIR
     """
     from cohortium.client import halt
 
-    opened = _open(directory)
+    opened = _open(directory, whole=False)
     known = opened.studies.by_name(study)
     halted = halt.stop(opened, known, person)
     text = (
@@ -307,7 +237,7 @@ def pause(person: Person, directory: StateDir, as_json: JsonFlag = False) -> Non
     """
     from cohortium.client import halt
 
-    halted = halt.pause(_open(directory), person)
+    halted = halt.pause(_open(directory, whole=False), person)
     text = (
         f"paused: {halted.processes} training process(es) gone after {halted.seconds:g} s   "
         f"(event {halted.event})"
@@ -323,8 +253,30 @@ def resume(person: Person, directory: StateDir, as_json: JsonFlag = False) -> No
     """
     from cohortium.client import halt
 
-    event = halt.resume(_open(directory), person)
+    event = halt.resume(_open(directory, whole=False), person)
     emit({"by": person, "event": event}, f"resumed   (event {event})", as_json)
+
+
+@site.command("accept-loss")
+def accept_loss(person: Person, directory: StateDir, as_json: JsonFlag = False) -> None:
+    """After a restore from an old backup: count what site.db has forgotten as spent, and go on.
+
+    Every study that was under way is stopped until a person approves it again.
+
+    Example: cohortium site accept-loss --as "Dr. A. Weiss" --dir DIR
+    """
+    from cohortium.client import lost
+
+    accepted = lost.accept(_open(directory, whole=False), person)
+    if accepted is None:
+        emit({"lost": False, "by": person}, "nothing is lost: site.db is whole", as_json)
+        return
+    names = ", ".join(accepted.studies) or "none"
+    text = (
+        f"counted {accepted.steps} lost training steps as spent; stopped until they are approved "
+        f"again: {names}   (event {accepted.event})"
+    )
+    emit({"lost": True, "by": person, **asdict(accepted)}, text, as_json)
 
 
 @site.command()
@@ -363,10 +315,14 @@ def _require_same_code(here: SiteDir) -> None:
         )
 
 
-def _open(directory: Path) -> "Site":
+def _open(directory: Path, whole: bool = True) -> "Site":
+    """The site, whose records must be `whole` for all but the kill switch."""
     from cohortium.client.site import open_site
 
-    return open_site(directory)
+    opened = open_site(directory)
+    if whole:
+        opened.watermark.check()
+    return opened
 
 
 def _sheet(opened: "Site", known: "KnownStudy") -> str:
@@ -379,12 +335,3 @@ def _sheet(opened: "Site", known: "KnownStudy") -> str:
     except CohortiumError:
         balance = None
     return sheet(known.study, balance, opened.studies.approved_before(known))
-
-
-def _problems(path: Path, problems: Any) -> str:
-    parts = [
-        f"column {item.column}: {item.rule} ({item.count} cells, first in line {item.first_line})"
-        for item in problems[:3]
-    ]
-    more = f" and {len(problems) - 3} more rules" if len(problems) > 3 else ""
-    return f"{path}: {'; '.join(parts)}{more}; correct the table, or the schema if it is wrong"

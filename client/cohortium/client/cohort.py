@@ -63,7 +63,8 @@ def load_table(study: Study, dataset: Dataset) -> Table:
             "coordinator and site operator must agree on one schema.toml",
         )
     extra = (study.split.column,) if study.split.column else ()
-    return read_table(dataset.path, dataset.data_model, study.columns_read, extra)
+    agreeing = (study.task.label,)
+    return read_table(dataset.path, dataset.data_model, study.columns_read, extra, agreeing)
 
 
 def prepare(table: Table, study: Study, site: str, statistics: Statistics | None = None) -> Cohort:

@@ -27,11 +27,20 @@ def difference(old: Study, new: Study) -> tuple[str, ...]:
         *_order("column", old.data.features, new.data.features),
         *_order("site", old.sites.names, new.sites.names),
     ]
+    if old.continues != new.continues:
+        lines.append(f"starts from {start(new)}")
     for section in Study.model_fields:
         before, after = getattr(old, section), getattr(new, section)
-        if isinstance(before, Document) and isinstance(after, Document):
+        if isinstance(before, Document) and isinstance(after, Document) and section != "continues":
             lines += _settings(section, before, after)
     return tuple(lines)
+
+
+def start(study: Study) -> str:
+    """The model that a study's first round starts from, in words."""
+    if study.continues is None:
+        return "a fresh model"
+    return f"round {study.continues.round} of {study.continues.name}"
 
 
 def _sets(noun: str, old: tuple[str, ...], new: tuple[str, ...]) -> Iterator[str]:

@@ -11,14 +11,22 @@ from cohortium.client.examine_machine import (
     examine_device,
     examine_disk,
     examine_hashes,
+    examine_isolation,
     examine_memory,
     examine_packages,
 )
 from cohortium.client.examine_network import EXPIRES_SOON_DAYS, examine_network
 from cohortium.client.examine_policy import examine_policy
 from cohortium.client.finding import Finding
-from cohortium.common.errors import CohortiumError
+from cohortium.common.errors import CohortiumError, IdentityError, UnreachableError
 from cohortium.common.identity import certificate_expiry, certificate_fingerprint
+from cohortium.common.invitation import Invitation
+
+MEANINGS: Mapping[str, type[CohortiumError]] = {
+    "DNS": UnreachableError,
+    "TCP": UnreachableError,
+    "TLS": IdentityError,
+}
 
 
 def system_clock() -> datetime:
@@ -46,12 +54,14 @@ def examine(
     yield from examine_policy(config, directory)
     packages = yield from _essentials(directory, config, now())
     yield examine_memory(config)
+    yield examine_isolation()
     if packages.verdict == "ok":
         yield examine_hashes()
         yield examine_device(config)
     if directory.ca.is_file():
-        ca = directory.ca.read_bytes()
-        yield from examine_network(config.coordinator, ca, now, environ)
+        peer, ca = config.coordinator, directory.ca.read_bytes()
+        addresses = (peer.fleet_address, peer.enrolment_address)
+        yield from examine_network(*addresses, ca, now, environ)
     yield from _data(directory)
 
 
@@ -68,6 +78,35 @@ def require_fit(root: Path, now: Callable[[], datetime] = system_clock) -> None:
                 f"{finding.check}: {finding.said}; {finding.advice} "
                 "(`cohortium site doctor` examines everything)"
             )
+
+
+def examine_before_joining(
+    invitation: Invitation,
+    root: Path,
+    now: Callable[[], datetime],
+    environ: Mapping[str, str],
+) -> Iterator[Finding]:
+    """What can be known before there is a site: its disk, its packages, the way to its coordinator.
+
+    Args:
+        root: an existing directory, to become the site's.
+        now, environ: as for `examine`.
+    """
+    yield from examine_disk(root)
+    yield examine_packages()
+    addresses = (invitation.fleet_address, invitation.enrolment_address)
+    yield from examine_network(*addresses, invitation.ca_certificate.encode(), now, environ)
+
+
+def require_well(finding: Finding) -> None:
+    """Raise what a finding means where it is a fail: nobody there, an impostor, or plain failure.
+
+    Raises:
+        UnreachableError, IdentityError, CohortiumError: one line with what to do.
+    """
+    if finding.verdict == "fail":
+        kind = MEANINGS.get(finding.check, CohortiumError)
+        raise kind(f"{finding.check}: {finding.said}; {finding.advice}")
 
 
 def _essentials(
@@ -126,6 +165,9 @@ def _dataset(directory: SiteDir, name: str) -> Finding:
 
     where = f"data {name}"
     try:
+        if directory.is_withdrawn(name):
+            by = directory.load_dataset_config(name).withdrawn
+            return Finding(where, "ok", f"withdrawn by {by}: no study may use it")
         dataset = directory.load_dataset(name)
         summary = check_table(dataset.path, dataset.data_model)
     except CohortiumError as error:
@@ -139,4 +181,4 @@ def _dataset(directory: SiteDir, name: str) -> Finding:
             f"{first.first_line})",
             "correct the table or, if the rule is wrong, the schema",
         )
-    return Finding(where, "ok", f"{summary.patients} patients fit the schema")
+    return Finding(where, "ok", f"{summary.size} fit the schema")

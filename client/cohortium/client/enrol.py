@@ -1,12 +1,15 @@
 """Making a site's directory: keys are born here, and only their public halves ever leave."""
 
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cohortium.client.config import CoordinatorPeer, SiteDir, site_toml, write_whole
 from cohortium.client.database import open_site_database
+from cohortium.client.doctor import examine_before_joining, require_well, system_clock
 from cohortium.client.examine_network import examine_path
 from cohortium.client.join import enrol
 from cohortium.common.audit.events import Actor
@@ -29,14 +32,25 @@ class Joined:
     already: bool
 
 
-def join(invitation_path: Path, root: Path) -> Joined:
+def join(
+    invitation_path: Path,
+    root: Path,
+    warn: Callable[[str], None] = lambda line: None,
+    now: Callable[[], datetime] = system_clock,
+) -> Joined:
     """Join the consortium of an invitation; a directory that has joined already stays as it is.
 
-    A refused or failed join leaves the directory as it was.
+    The machine and the way to the coordinator are examined first: the invitation is not used up
+    where the daemon could not work. A refused or failed join leaves the directory as it was.
+
+    Args:
+        warn: told what works, but perhaps not as meant.
+        now: the site's clock, in UTC.
 
     Raises:
         UsageError: the directory belongs to another site or holds something else.
-        IdentityError, UnreachableError: see `client.join.enrol`.
+        CohortiumError: a check fails.
+        IdentityError, UnreachableError: a check fails, or see `client.join.enrol`.
     """
     invitation = Invitation.read(invitation_path)
     directory = SiteDir(root)
@@ -46,11 +60,25 @@ def join(invitation_path: Path, root: Path) -> Joined:
         raise UsageError(f"{root} is not empty: give a new directory with --dir")
     root.mkdir(parents=True, exist_ok=True)
     try:
+        _examine(invitation, root, warn, now)
         return _join(invitation, directory)
     except BaseException:
         for leftover in root.iterdir():
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         raise
+
+
+def _examine(
+    invitation: Invitation,
+    root: Path,
+    warn: Callable[[str], None],
+    now: Callable[[], datetime],
+) -> None:
+    invitation.check(now())
+    for finding in examine_before_joining(invitation, root, now, os.environ):
+        require_well(finding)
+        if finding.verdict == "warning":
+            warn(f"warning: {finding.check}: {finding.said}; {finding.advice}")
 
 
 def _join(invitation: Invitation, directory: SiteDir) -> Joined:
@@ -60,8 +88,10 @@ def _join(invitation: Invitation, directory: SiteDir) -> Joined:
     signing_key.save(directory.signing_key)
     try:
         reply = enrol(invitation, node_key, signing_key.public, JOIN_TIMEOUT_S)
-    except UnreachableError as error:
-        raise _where_it_ends(invitation.enrolment_address) or error from None
+    except UnreachableError:
+        for finding in examine_path(invitation.enrolment_address):
+            require_well(finding)  # whether it is the name or the port
+        raise
     directory.ca.write_text(invitation.ca_certificate)
     peer = CoordinatorPeer(
         name=reply.coordinator_name,
@@ -85,14 +115,6 @@ def _join(invitation: Invitation, directory: SiteDir) -> Joined:
     return Joined(
         invitation.site, peer.name, signing_key.public.fingerprint, event.id, already=False
     )
-
-
-def _where_it_ends(address: str) -> UnreachableError | None:
-    """Whether it is the name or the port that cannot be reached; None where both can."""
-    for finding in examine_path(address):
-        if finding.verdict == "fail":
-            return UnreachableError(f"{finding.check}: {finding.said}; {finding.advice}")
-    return None
 
 
 def _again(directory: SiteDir, invitation: Invitation) -> Joined:

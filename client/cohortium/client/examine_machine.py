@@ -6,6 +6,9 @@ import operator
 import os
 import re
 import shutil
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +22,8 @@ GIB = 2**30
 FREE_BYTES = 2 * GIB
 PACKAGES = ("torch", "opacus", "flwr", "dp-accounting")
 HASHED = ("opacus", "dp-accounting", "flwr")  # privacy and transport; torch would take minutes
+CONFINE_S = 30.0
+OPEN = re.compile(r"\b[A-Z]{4,} [A-Z]{4,}\b")  # what `confine` could not close
 INSTALL = "pip install 'cohortium[site]'"
 MOUNTS = Path("/proc/mounts")
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -81,6 +86,28 @@ def examine_memory(config: SiteConfig) -> Finding:
         advice = f"set memory_gib in site.toml below {total / GIB:.1f}"
         return Finding("memory", "warning", said, advice)
     return Finding("memory", "ok", said)
+
+
+def examine_isolation() -> Finding:
+    """What a training process could be confined to here: a child confines itself and tells."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch, keys = Path(folder).resolve() / "scratch", Path(folder).resolve() / "keys"
+        scratch.mkdir()
+        keys.mkdir()
+        child = subprocess.run(
+            [sys.executable, "-m", "cohortium.client.isolation", str(scratch), str(keys)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=CONFINE_S,
+        )
+    said, advice = child.stdout.strip(), "see docs/site-policy.md, What training may touch"
+    if child.returncode or not said:
+        unsaid = "a process that confines itself did not live to tell"
+        return Finding("isolation", "warning", unsaid, advice)
+    if OPEN.search(said):
+        return Finding("isolation", "warning", said, advice)
+    return Finding("isolation", "ok", said)
 
 
 def examine_device(config: SiteConfig) -> Finding:

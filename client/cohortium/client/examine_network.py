@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
-from cohortium.client.config import CoordinatorPeer
 from cohortium.client.finding import Finding
 from cohortium.common.identity import certificate_expiry
 
@@ -24,28 +23,33 @@ NOT_YET_VALID, EXPIRED, OTHER_HOST, OTHER_IP = 9, 10, 62, 64
 
 
 def examine_network(
-    peer: CoordinatorPeer, ca: bytes, now: Callable[[], datetime], environ: Mapping[str, str]
+    fleet_address: str,
+    enrolment_address: str,
+    ca: bytes,
+    now: Callable[[], datetime],
+    environ: Mapping[str, str],
 ) -> Iterator[Finding]:
     """Every step on the way to the coordinator, up to the first that fails.
 
     Args:
+        enrolment_address: who tells the time; empty where nobody does.
         ca: PEM of the one certificate authority that is trusted.
         now: the site's clock, in UTC.
         environ: where gRPC looks for proxies.
     """
-    place = split_address(peer.fleet_address)
+    place = split_address(fleet_address)
     if place is None:
-        yield no_address(peer.fleet_address)
+        yield no_address(fleet_address)
         return
     yield _proxy(place[0], environ)
-    for finding in examine_path(peer.fleet_address):
+    for finding in examine_path(fleet_address):
         yield finding
         if finding.verdict == "fail":
             return
     tls = _tls(place, ca, now())
     yield tls
     if tls.verdict != "fail":
-        yield _clock(peer.enrolment_address, ca, now)
+        yield _clock(enrolment_address, ca, now)
 
 
 def examine_path(address: str) -> Iterator[Finding]:

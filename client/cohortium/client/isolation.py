@@ -1,37 +1,55 @@
-"""What a training process gives up before it sees a patient: network, memory, priority."""
+"""What a training process gives up before it sees a patient: network, files, memory, priority."""
 
 import ctypes
 import os
 import resource
 import sys
+from pathlib import Path
 
-CLONE_NEWUSER = 0x10000000
-CLONE_NEWNET = 0x40000000
+from cohortium.client import landlock, namespaces
+
 PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_DUMPABLE = 4
 NICENESS = 10
 
 
-def confine(memory_bytes: int, threads: int) -> str:
+def confine(memory_bytes: int, threads: int, scratch: Path, hidden: Path) -> str:
     """Confine the calling process for good; returns in words what could be done.
 
-    On Linux: a network namespace without any interface (as root, or where unprivileged user
-    namespaces are allowed), no new privileges, no core dump, death with the parent. Elsewhere only
-    limits and niceness apply.
+    Call it before any other thread exists: a thread keeps the network and the files that it was
+    born with. On Linux: a network namespace without any interface and a view of the files in which
+    only `scratch` can be written and `hidden` (the site's keys) is empty, as root or where ordinary
+    users may have namespaces; Landlock says the same without namespaces, but hides nothing. Then no
+    capabilities, no new privileges, no core dump, death with the parent. Elsewhere only limits and
+    niceness apply.
+
+    Args:
+        scratch, hidden: existing directories, absolute.
     """
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     done = [f"nice {NICENESS}", _limit_memory(memory_bytes), _limit_processors(threads)]
-    if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(PR_SET_PDEATHSIG, 9)
-        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        libc.prctl(PR_SET_DUMPABLE, 0)
-        done.append(_cut_network(libc))
-    else:
-        done.append("network not cut (only Linux can)")
-    return ", ".join(done)
+    return ", ".join([*done, *_cut_off(scratch, hidden)])
+
+
+def _cut_off(scratch: Path, hidden: Path) -> tuple[str, ...]:
+    if not sys.platform.startswith("linux"):
+        return ("NETWORK OPEN", "FILES WRITABLE", "KEYS READABLE (only Linux can close them)")
+    libc = ctypes.CDLL(None, use_errno=True)
+    no_network, own_view = namespaces.enter(libc)
+    keys_hidden = own_view and namespaces.hide(hidden, libc)
+    read_only = own_view and namespaces.read_only_but(scratch, libc)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    namespaces.drop_capabilities(libc)
+    read_only = landlock.write_only_below(scratch, libc) or read_only
+    libc.prctl(PR_SET_PDEATHSIG, 9)
+    libc.prctl(PR_SET_DUMPABLE, 0)
+    return (
+        "no network" if no_network else "NETWORK OPEN (no namespaces here)",
+        "files read-only" if read_only else "FILES WRITABLE (no Landlock here)",
+        "no keys" if keys_hidden else "KEYS READABLE (no namespaces here)",
+    )
 
 
 def _limit_memory(memory_bytes: int) -> str:
@@ -55,7 +73,5 @@ def _limit_processors(threads: int) -> str:
     return f"{min(threads, len(usable))} processors"
 
 
-def _cut_network(libc: ctypes.CDLL) -> str:
-    if libc.unshare(CLONE_NEWNET) == 0 or libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0:
-        return "no network"
-    return "network not cut (this system allows no namespaces)"
+if __name__ == "__main__":  # for the doctor: what would be said of training here
+    print(", ".join(_cut_off(*map(Path, sys.argv[1:]))))

@@ -26,7 +26,6 @@ class Setup(Document):
     site: str
     device: Literal["auto", "cuda", "mps", "cpu"]
     threads: int
-    memory_bytes: int
     dataset: str
     path: str
     data_model: Schema

@@ -1,7 +1,7 @@
 """The review sheet: what a study wants, in words, for the person who decides."""
 
 from cohortium.client.budget import Balance
-from cohortium.client.difference import difference
+from cohortium.client.difference import difference, start
 from cohortium.common.study import Study
 
 WHAT_LEAVES = {
@@ -24,7 +24,7 @@ def sheet(study: Study, balance: Balance | None, before: Study | None = None) ->
         f"Basis      {study.purpose.legal_basis}",
         f'Data       "{study.data.dataset}", columns read: {", ".join(study.columns_read)}',
         f"Predicts   {study.task.outcome}",
-        f"Model      {study.model.name}, {study.training.rounds} rounds",
+        f"Model      {study.model.name}, {study.training.rounds} rounds, from {start(study)}",
         f"Leaves     {WHAT_LEAVES[study.training.batches]};",
         "           results on held-out patients (counts at or above the site's minimum cell);",
         f"           the site's size as {_size(study)}",

@@ -16,6 +16,7 @@ from cohortium.common.document import Document, load
 NAME = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
 Code = Annotated[str, Field(min_length=1, max_length=64)]
+Repeated = Literal["refuse", "first", "last", "mean"]
 
 SPREADS_PER_RANGE = 5.0  # a range is 5 spreads wide, so its ends lie at -2.5 and +2.5
 
@@ -98,12 +99,24 @@ Column = Annotated[NumberColumn | FlagColumn | CategoryColumn, Field(discriminat
 
 
 class TableFormat(Document):
-    """How the rows are written: a delimited text file, one row per record."""
+    """How the rows are written: a delimited text file, one row per record.
+
+    `repeated` says what several rows of one patient become: nothing, or one row.
+    """
 
     header: bool = True
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     missing: tuple[str, ...] = ("", "?", "NA", "NaN", "nan")
     patient_key: Name | None = None
+    repeated: Repeated = "refuse"
+
+    @model_validator(mode="after")
+    def _whose(self) -> Self:
+        if self.repeated != "refuse" and self.patient_key is None:
+            raise ValueError(
+                f'repeated = "{self.repeated}" needs a patient_key that says whose row it is'
+            )
+        return self
 
 
 def _written_order(values: dict[str, Any]) -> tuple[str, ...]:

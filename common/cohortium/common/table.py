@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +41,8 @@ class Table:
             return np.isnan(self.numbers[column])
         return self.codes[column] < 0
 
-    def select(self, rows: Mask) -> "Table":
-        """The rows where bool (n,) is true, in their order."""
+    def select(self, rows: Mask | Places) -> "Table":
+        """The rows where bool (n,) is true, in their order, or those at int (m,) places."""
         return Table(
             numbers=_select(self.numbers, rows),
             codes=_select(self.codes, rows),
@@ -50,5 +51,5 @@ class Table:
         )
 
 
-def _select(columns: Mapping[str, NDArray[Any]], rows: Mask) -> dict[str, NDArray[Any]]:
+def _select(columns: Mapping[str, NDArray[Any]], rows: Mask | Places) -> dict[str, NDArray[Any]]:
     return {name: values[rows] for name, values in columns.items()}

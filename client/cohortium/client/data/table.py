@@ -1,9 +1,8 @@
 """From a hospital's file to a `Table` that obeys its schema, or counts of what does not."""
 
-import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.client.data.delimited import TextColumns, read_columns
-from cohortium.common import bands
+from cohortium.client.data.patients import one_row_each, patients_of, second_rows
 from cohortium.common.document import nearest
 from cohortium.common.errors import DataError
 from cohortium.common.schema import CategoryColumn, FlagColumn, NumberColumn, Schema
@@ -22,6 +21,7 @@ WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
 NOT_A_NUMBER = "is not a number"
 OUT_OF_BOUNDS = "is outside the schema's bounds (low, high)"
 UNKNOWN_CODE = "is none of the schema's codes"
+REPEATED = 'says a patient who has a row already, and table.repeated is "refuse"'
 NO_KEY = "is missing, but a patient key may not be"
 
 
@@ -48,6 +48,12 @@ class TableSummary:
     missing: Mapping[str, int]
     problems: tuple[Problem, ...]
 
+    @property
+    def size(self) -> str:
+        """In words, for the site's own people."""
+        patients = f"{self.patients} patients"
+        return patients if self.rows == self.patients else f"{patients} in {self.rows} rows"
+
 
 @dataclass
 class Reading:
@@ -73,21 +79,32 @@ class Reading:
 
 
 def read_table(
-    path: Path, schema: Schema, columns: Sequence[str], extra: Sequence[str] = ()
+    path: Path,
+    schema: Schema,
+    columns: Sequence[str],
+    extra: Sequence[str] = (),
+    agreeing: Sequence[str] = (),
 ) -> Table:
     """Read the named columns of the schema, and `extra` ones as plain text; no others are kept.
 
+    One row a patient: the schema's `table.repeated` says what several become.
+
+    Args:
+        agreeing: of `columns`, those that no mean may be taken of (see `one_row_each`).
+
     Raises:
         DataError: the file, a column or a cell breaks a rule (named with its first line and how
-            many cells break it), or a patient has several rows.
+            many cells break it), or a patient has several rows and may not.
     """
     reading = _read(path, schema, columns, extra)
     if reading.problems:
         raise DataError(_explain(path, reading.problems))
-    patients = _patients(reading.text, schema)
-    _refuse_repeats(path, schema, patients)
     text = {name: np.array(reading.text.columns[name], dtype=np.str_) for name in extra}
-    return Table(reading.numbers, reading.codes, patients, text)
+    table = Table(reading.numbers, reading.codes, patients_of(reading.text, schema), text)
+    try:
+        return one_row_each(table, schema.table.repeated, agreeing)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def check_table(path: Path, schema: Schema) -> TableSummary:
@@ -97,13 +114,13 @@ def check_table(path: Path, schema: Schema) -> TableSummary:
         DataError: the file itself cannot be read as the schema says (see `read_columns`).
     """
     reading = _read(path, schema, tuple(schema.columns), ())
-    patients = _patients(reading.text, schema)
-    table = Table(reading.numbers, reading.codes, patients, {})
+    table = Table(reading.numbers, reading.codes, patients_of(reading.text, schema), {})
     broken = dict.fromkeys(schema.columns, 0)
     for problem in reading.problems:
         broken[problem.column] = broken.get(problem.column, 0) + problem.count
     missing = {name: int(table.missing(name).sum()) - broken[name] for name in schema.columns}
-    return TableSummary(table.rows, table.patient_count, missing, tuple(reading.problems))
+    problems = (*reading.problems, *_repeats(reading.text, schema, table.patients))
+    return TableSummary(table.rows, table.patient_count, missing, problems)
 
 
 def _read(path: Path, schema: Schema, columns: Sequence[str], extra: Sequence[str]) -> Reading:
@@ -189,23 +206,11 @@ def _key_parser(schema: Schema) -> Callable[[str], float]:
     return parse
 
 
-def _patients(text: TextColumns, schema: Schema) -> NDArray[np.int64]:
-    """The row number, or 63 bits of the key's SHA-256: the same whatever the row order."""
+def _repeats(text: TextColumns, schema: Schema, patients: NDArray[np.int64]) -> Iterator[Problem]:
+    again = second_rows(patients)
     key = schema.table.patient_key
-    if key is None:
-        return np.arange(len(text.lines), dtype=np.int64)
-    hashes = (hashlib.sha256(value.encode()).digest() for value in text.columns[key])
-    return np.array([int.from_bytes(found[:8], "big") >> 1 for found in hashes], dtype=np.int64)
-
-
-def _refuse_repeats(path: Path, schema: Schema, patients: NDArray[np.int64]) -> None:
-    _, counts = np.unique(patients, return_counts=True)
-    repeated = int((counts > 1).sum())
-    if repeated:
-        raise DataError(
-            f'{path}: column "{schema.table.patient_key}": {bands.text(repeated)} patients have '
-            "more than one row; rule: one row per patient; reduce the file to one row each"
-        )
+    if key is not None and schema.table.repeated == "refuse" and again.size:
+        yield Problem(key, REPEATED, len(again), text.lines[int(again[0])])
 
 
 def _explain(path: Path, problems: Sequence[Problem]) -> str:
