@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 
-from cohortium.client.config import CoordinatorPeer
 from cohortium.client.examine_network import examine_network
 from cohortium.client.finding import Finding
 from cohortium.common import identity
@@ -45,10 +44,8 @@ def at_network(
     ca: CertifiedKey, address: str, environ: Mapping[str, str] = NO_PROXY
 ) -> dict[str, Finding]:
     """What is found on the way to an address by a site that trusts `ca`; its clock untold."""
-    peer = CoordinatorPeer(
-        name="consortium", fleet_address=address, signing_key="k", ca_fingerprint="f"
-    )
-    findings = examine_network(peer, ca.certificate_pem, lambda: datetime.now(UTC), environ)
+    pem = ca.certificate_pem
+    findings = examine_network(address, "", pem, lambda: datetime.now(UTC), environ)
     return {finding.check: sound(finding) for finding in findings}
 
 

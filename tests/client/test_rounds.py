@@ -277,11 +277,16 @@ def test_a_changed_request_for_an_answered_round_is_refused_and_spends_nothing(
     assert spent(asker.site, study) == 1
 
 
-def test_a_round_before_the_last_answered_one_is_refused(asker: Asker, study: Study) -> None:
+def test_the_round_before_the_last_is_answered_as_it_was_and_older_ones_never(
+    asker: Asker, study: Study
+) -> None:
     asker.train(study, 1)
-    asker.train(study, 2)
+    second = asker.train(study, 2)
+    asker.train(study, 3)
     assert asker.train(study, 1).rule == "round.past"
-    assert spent(asker.site, study) == 2
+    assert asker.train(study, 2).body == second.body
+    assert asker.train(study, 2, scale=2.0).rule == "round.changed"
+    assert spent(asker.site, study) == 3
 
 
 def test_an_answered_round_stays_answered_after_a_restart(asker: Asker, study: Study) -> None:
@@ -407,18 +412,15 @@ def test_after_a_rejection_nothing_more_leaves_not_even_again(asker: Asker, stud
     assert spent(asker.site, study) == 1
 
 
-def test_a_study_that_has_ended_cannot_be_revived_by_inviting_again(
-    asker: Asker, study: Study
-) -> None:
+def test_a_completed_study_cannot_be_revived_by_inviting_again(asker: Asker, study: Study) -> None:
     asker.train(study, 1)
-    asker.ask(study, Close(outcome="stopped"))
+    asker.ask(study, Close(outcome="completed"))
     assert inline(asker.site).cohorts == {}
     assert asker.invite(study).rule == "study.ended"
     for round in (1, 2):
         assert asker.train(study, round).rule == "study.ended"
     assert asker.ask(study, Close(outcome="completed")).rule == ""  # twice is once
-    assert actions(asker.site).count("run.stopped") == 1
-    assert "run.completed" not in actions(asker.site)
+    assert actions(asker.site).count("run.completed") == 1
 
 
 @pytest.mark.parametrize(

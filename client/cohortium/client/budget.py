@@ -73,7 +73,7 @@ class Ledger:
         """
         if study in self.reserved():
             return False
-        self.check(plan, study)
+        self.check(self.left(study, plan), study)
         self._database.execute(
             "INSERT INTO reservations VALUES (?, ?, ?, ?, NULL) ON CONFLICT (study) DO UPDATE "
             "SET mechanism = excluded.mechanism, released_ms = NULL",
@@ -87,13 +87,32 @@ class Ledger:
             "SELECT study, mechanism FROM reservations WHERE dataset = ? AND released_ms IS NULL",
             (self._dataset.name,),
         )
-        entries = self.entries()
-        held = {}
-        for row in rows:
-            plan = parse_json(row["mechanism"].encode(), Mechanism, "reservation")
-            spent = sum(e.mechanism.steps for e in entries if e.study == row["study"])
-            held[row["study"]] = plan.model_copy(update={"steps": max(plan.steps - spent, 0)})
-        return held
+        plans = {
+            row["study"]: parse_json(row["mechanism"].encode(), Mechanism, "reservation")
+            for row in rows
+        }
+        return {study: self.left(study, plan) for study, plan in plans.items()}
+
+    def left(self, study: str, plan: Mechanism) -> Mechanism:
+        """What a study has not spent yet of its whole plan."""
+        (row,) = self._database.execute(
+            "SELECT coalesce(sum(mechanism ->> '$.steps'), 0) AS spent FROM ledger "
+            "WHERE dataset = ? AND study = ?",
+            (self._dataset.name, study),
+        )
+        return plan.model_copy(update={"steps": max(plan.steps - row["spent"], 0)})
+
+    def check_left(self, study: str, plan: Mechanism, round: Mechanism) -> None:
+        """Raise RefusedError where one more round is more than a study's whole plan allows.
+
+        It never is but after a loss: rounds whose rows were lost are counted as spent.
+        """
+        if self.left(study, plan).steps < round.steps:
+            raise RefusedError(
+                "privacy.study",
+                "the site has given all the privacy that it approved for this study; a new study "
+                "needs a new approval",
+            )
 
     def check(self, planned: Mechanism, study: str = "") -> None:
         """Raise RefusedError unless `planned` fits under the cap for a study.
@@ -126,12 +145,7 @@ class Ledger:
     def spend(self, study: str, round: int, mechanism: Mechanism, now_ms: int) -> int:
         """Write the row (inside the caller's transaction) and return its id."""
         self.check(mechanism, study)
-        self._database.execute(
-            "INSERT INTO ledger (dataset, study, round, mechanism, spent_ms) "
-            "VALUES (?, ?, ?, ?, ?)",
-            (self._dataset.name, study, round, canonical(mechanism).decode(), now_ms),
-        )
-        return int(self._database.execute("SELECT last_insert_rowid()")[0][0])
+        return _insert(self._database, self._dataset.name, study, round, mechanism, now_ms)
 
     def spent(self, study: Study, mechanism: Mechanism) -> Spent:
         """What is told to the coordinator of a round in which `mechanism` ran, not yet written."""
@@ -172,3 +186,24 @@ class Ledger:
     @staticmethod
     def _reported(mechanisms: list[Mechanism], delta: float) -> float:
         return accounting.epsilon(mechanisms, delta)
+
+
+def charge(database: Database, dataset: str, study: str, mechanism: Mechanism, now_ms: int) -> int:
+    """Count as spent what no round accounts for (inside the caller's transaction); the row's id.
+
+    Its round is below 1, for it stands for rounds whose own rows were lost.
+    """
+    (row,) = database.execute(
+        "SELECT min(coalesce(min(round), 1), 1) - 1 AS free FROM ledger WHERE study = ?", (study,)
+    )
+    return _insert(database, dataset, study, row["free"], mechanism, now_ms)
+
+
+def _insert(
+    database: Database, dataset: str, study: str, round: int, mechanism: Mechanism, now_ms: int
+) -> int:
+    database.execute(
+        "INSERT INTO ledger (dataset, study, round, mechanism, spent_ms) VALUES (?, ?, ?, ?, ?)",
+        (dataset, study, round, canonical(mechanism).decode(), now_ms),
+    )
+    return int(database.execute("SELECT last_insert_rowid()")[0][0])

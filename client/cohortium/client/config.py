@@ -7,10 +7,12 @@ datasets/NAME.toml   one registered dataset each: path, schema, lifetime privacy
 keys/                node.key (transport), signing.key (messages, approvals): mode 0600
 ca.pem               the coordinator's certificate authority
 site.db              studies, approvals, privacy ledger, stored replies, event log
+site.mark            how much of it there was when an answer last left; see watermark.py
 site.lock            held while the daemon runs
 daemon.json          what the daemon last said of itself
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ import tomli_w
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from cohortium.common.document import Document, load
-from cohortium.common.errors import DocumentError, UsageError
+from cohortium.common.errors import DocumentError, StorageError, UsageError
 from cohortium.common.purpose import DUO_CODES
 from cohortium.common.schema import Name, Schema, load_schema
 
@@ -70,6 +72,13 @@ class AutoApprove(Document):
     max_rounds: PositiveInt
 
 
+class Network(Document):
+    """The most of the link that models may take, in 10^6 bits a second; None for what it gives."""
+
+    upload_mbit_s: PositiveFloat | None = None
+    download_mbit_s: PositiveFloat | None = None
+
+
 class SiteConfig(Document):
     """site.toml. Where `people` names anybody, only its approvers may approve."""
 
@@ -77,19 +86,25 @@ class SiteConfig(Document):
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     threads: PositiveInt = 1
     memory_gib: PositiveFloat = 8.0
+    studies_at_once: PositiveInt = 2
     coordinator: CoordinatorPeer
     policy: Policy
+    network: Network = Network()
     auto_approve: tuple[AutoApprove, ...] = ()
     people: Mapping[str, Literal["operator", "approver", "officer"]] = {}
 
 
 class DatasetConfig(Document):
-    """datasets/NAME.toml: where a table lies and how much privacy it has to give, ever."""
+    """datasets/NAME.toml: where a table lies and how much privacy it has to give, ever.
+
+    `withdrawn` says by whom and when, where no study may use the table any more.
+    """
 
     path: Path = Field(strict=False)
     schema_file: Path = Field(strict=False)
     epsilon_cap: PositiveFloat
     delta_cap: Annotated[float, Field(gt=0, le=1e-2)]
+    withdrawn: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +145,10 @@ class SiteDir:
         return self.root / "site.db"
 
     @property
+    def mark(self) -> Path:
+        return self.root / "site.mark"
+
+    @property
     def lock(self) -> Path:
         return self.root / "site.lock"
 
@@ -166,14 +185,7 @@ class SiteDir:
 
     def load_dataset(self, name: str) -> Dataset:
         """Read datasets/NAME.toml and its schema; DocumentError names what is wrong."""
-        path = self.dataset(name)
-        if not path.exists():
-            known = ", ".join(self.datasets()) or "none"
-            raise DocumentError(
-                f'no dataset "{name}" is registered here (known: {known}): the site operator runs '
-                f"`cohortium site data add {name} --path TABLE --schema SCHEMA`"
-            )
-        config = load(path, DatasetConfig)
+        config = self.load_dataset_config(name)
         return Dataset(
             name=name,
             path=config.path,
@@ -182,18 +194,56 @@ class SiteDir:
             delta_cap=config.delta_cap,
         )
 
+    def load_dataset_config(self, name: str) -> DatasetConfig:
+        """Read datasets/NAME.toml alone; DocumentError names what is wrong."""
+        path = self.dataset(name)
+        if not path.exists():
+            known = ", ".join(self.datasets()) or "none"
+            raise DocumentError(
+                f'no dataset "{name}" is registered here (known: {known}): the site operator runs '
+                f"`cohortium site data add {name} --path TABLE --schema SCHEMA`"
+            )
+        return load(path, DatasetConfig)
+
+    def is_withdrawn(self, name: str) -> bool:
+        """Whether a dataset is registered, and no study may use it any more."""
+        return self.dataset(name).exists() and bool(self.load_dataset_config(name).withdrawn)
+
     def write_dataset(self, name: str, config: DatasetConfig) -> None:
         """Register a dataset; the file is whole or absent."""
-        values = config.model_dump(mode="json")
+        values = config.model_dump(mode="json", exclude_none=True)
         write_whole(self.dataset(name), tomli_w.dumps(values))
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace a file in one step that survives a power cut; a reader never sees half of it.
+
+    Raises:
+        StorageError: the disk is full or read-only, or the directory is not ours.
+    """
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}); free some space, or let the user who "
+            "runs the daemon write there"
+        ) from None
+
+
+def _sync(directory: Path) -> None:
+    """Make a rename in a directory durable (fsync(2), NOTES)."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 POLICY_TEXT = """\
@@ -224,6 +274,7 @@ def site_toml(name: str, peer: CoordinatorPeer) -> str:
             "device": "auto",
             "threads": 1,
             "memory_gib": 8.0,
+            "studies_at_once": 2,
             "coordinator": peer.model_dump(),
         }
     )

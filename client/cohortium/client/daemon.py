@@ -1,5 +1,6 @@
 """The site daemon: connects out to the coordinator, answers it, and nothing else."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -8,12 +9,17 @@ from pathlib import Path
 
 from cohortium.client import halt, rounds
 from cohortium.client.config import SiteDir
-from cohortium.client.node import FleetConnection, serve
+from cohortium.client.line import FleetConnection
+from cohortium.client.node import serve
 from cohortium.client.processes import Limits, Processes
 from cohortium.client.site import Site, open_site
 from cohortium.common import daemon
 from cohortium.common.code import code_digest
 from cohortium.common.errors import RefusedError
+
+SPARE = 2  # requests answered beside those that train: an invitation or a farewell waits for none
+
+logger = logging.getLogger("cohortium.site")
 
 
 def run(root: Path, on_state: Callable[[str], None]) -> None:
@@ -26,46 +32,57 @@ def run(root: Path, on_state: Callable[[str], None]) -> None:
         CohortiumError: another daemon runs here, a file is wrong, or the coordinator refuses us.
     """
     directory = SiteDir(root)
-    config = directory.load_config()
+    directory.load_config()
     with daemon.only_one(directory.lock, "a site daemon"):
         daemon.end_with_parent()
-        stop = daemon.stop_on_signals()
-        daemon.log_to(root / "site.log")
-        opened = open_site(root)
-        limits = Limits(config.device, config.threads, int(config.memory_gib * 2**30))
-        workshop = Processes(
-            config.name,
-            limits,
-            root,
-            directory.load_dataset,
-            halted=lambda study: _stopping(stop) or halt.refusal(opened, study),
-            on_start=lambda study, words: _record_worker(opened, study, words),
-        )
-        site = replace(opened, workshop=workshop)
-        site.log.append("log.started", actor=site.actor)
-        connection = FleetConnection(
-            address=config.coordinator.fleet_address,
-            ca_certificate=directory.ca.read_bytes(),
-            node_key=directory.node_key,
-            name=config.name,
-        )
+        site = open_site(root)
+        with site.database:
+            site.watermark.keep()
+            daemon.log_to(root / "site.log")
+            _serve(site, daemon.stop_on_signals(), on_state)
 
-        def tell(state: str) -> None:
-            daemon.say(
-                directory.status,
-                pid=os.getpid(),
-                state=state,
-                code=code_digest(),
-                since_ms=site.now_ms(),
-            )
-            on_state(state)
 
-        tell("connecting")
-        try:
-            serve(connection, lambda request: rounds.answer(request, site), stop, tell)
-        finally:
-            workshop.close_all()
-            site.database.close()
+def _serve(site: Site, stop: threading.Event, on_state: Callable[[str], None]) -> None:
+    directory, config = site.directory, site.config
+    memory_bytes = int(config.memory_gib * 2**30)
+    workshop = Processes(
+        config.name,
+        Limits(config.device, config.threads, memory_bytes, config.studies_at_once),
+        directory.root,
+        directory.load_dataset,
+        halted=lambda study: _stopping(stop) or halt.refusal(site, study),
+        on_start=lambda study, words: _record_worker(site, study, words),
+    )
+    busy = replace(site, workshop=workshop)
+    site.log.append("log.started", actor=site.actor)
+    connection = FleetConnection(
+        address=config.coordinator.fleet_address,
+        ca_certificate=directory.ca.read_bytes(),
+        node_key=directory.node_key,
+        name=config.name,
+        upload_mbit_s=config.network.upload_mbit_s,
+        download_mbit_s=config.network.download_mbit_s,
+    )
+
+    def tell(state: str) -> None:
+        _say(site, state)
+        on_state(state)
+
+    tell("connecting")
+    try:
+        at_once = config.studies_at_once + SPARE
+        serve(connection, lambda request: rounds.answer(request, busy), stop, tell, at_once)
+    finally:
+        workshop.close_all()
+
+
+def _say(site: Site, state: str) -> None:
+    """For `site status`; a full disk may silence it, and the daemon goes on."""
+    facts = {"pid": os.getpid(), "state": state, "code": code_digest(), "since_ms": site.now_ms()}
+    try:
+        daemon.say(site.directory.status, **facts)
+    except OSError as error:
+        logger.error("%s: cannot be written (%s)", site.directory.status, error.strerror)
 
 
 def _stopping(stop: threading.Event) -> RefusedError | None:

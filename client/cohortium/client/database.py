@@ -52,7 +52,14 @@ CREATE TRIGGER ledger_is_append_only_d BEFORE DELETE ON ledger
 BEGIN SELECT RAISE(ABORT, 'the privacy ledger is append-only'); END;
 """
 
+CLOCK = """
+CREATE TABLE clock (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    newest_ms INTEGER NOT NULL
+) STRICT;
+"""
+
 
 def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
-    return open_database(path, [SCHEMA, LOG_MIGRATION])
+    return open_database(path, [SCHEMA, LOG_MIGRATION, CLOCK])

@@ -4,6 +4,7 @@ It does not ask the training process or the daemon. The study's state and a file
 request from then on; the process group is killed from here, and the daemon finds it dead.
 """
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from cohortium.client.config import SiteDir, write_whole
 from cohortium.client.processes import end_group, marker
 from cohortium.client.site import Site
 from cohortium.client.studies import KnownStudy
+from cohortium.client.watermark import LostRecords
 from cohortium.common.audit.events import os_user
 from cohortium.common.errors import CohortiumError, RefusedError, UsageError
 
@@ -29,29 +31,37 @@ class Halted:
     event: str
 
 
-def stop(site: Site, known: KnownStudy, person: str) -> Halted:
-    """End a study at this site for good; twice is once.
+def stop(site: Site, known: KnownStudy, person: str, why: str = "the kill switch") -> Halted:
+    """End a study at this site until a person approves it again; twice is once.
 
     Raises:
         UsageError: the study is over.
         CohortiumError: its process is still there after 5 s.
     """
-    if known.state == "ended":
+    if known.over:
         raise UsageError(f'study "{known.study.name}" is over ({known.note}): nothing runs')
     started = time.monotonic()
+    try:
+        event = _record_stop(site, known, person, why)
+    finally:
+        ended = _end(site.directory, [known.digest])  # where nothing can be written, too
+    with contextlib.suppress(LostRecords):
+        site.watermark.keep()  # an older database would have forgotten this
+    return Halted(ended, round(time.monotonic() - started, 2), event)
+
+
+def _record_stop(site: Site, known: KnownStudy, person: str, why: str) -> str:
     with site.database.transaction():
         site.approvals.withdraw(known.digest)
         site.studies.mark(known.digest, "stopped", f"stopped by {person}")
         site.release(known.digest)
-        event = site.log.append(
+        return site.log.append(
             "run.stopped",
             actor=os_user(),
             study=known.digest,
-            reason="the kill switch",
+            reason=why,
             detail={"by": person},
-        )
-    ended = _end(site.directory, [known.digest])
-    return Halted(ended, round(time.monotonic() - started, 2), event.id)
+        ).id
 
 
 def pause(site: Site, person: str) -> Halted:
@@ -66,7 +76,11 @@ def pause(site: Site, person: str) -> Halted:
 
 
 def resume(site: Site, person: str) -> str:
-    """Answer again; a round that was interrupted is trained anew when it is asked for again."""
+    """Answer again; a round that was interrupted is trained anew when it is asked for again.
+
+    Who resumes stands by the site's clock.
+    """
+    site.latest.vouch(site.now_ms())
     site.directory.paused.unlink(missing_ok=True)
     return site.log.append("run.resumed", actor=os_user(), detail={"by": person}).id
 
@@ -76,9 +90,15 @@ def refusal(site: Site, study: str) -> RefusedError | None:
     if site.directory.paused.exists():
         return RefusedError("site.paused", "the site has paused all studies; it will come back")
     known = site.studies.by_digest(study)
+    if site.directory.is_withdrawn(known.study.data.dataset):
+        return withdrawn(known.study.data.dataset)
     if known.state in ("rejected", "stopped", "ended"):
         return RefusedError(f"study.{known.state}", known.note)
     return None
+
+
+def withdrawn(dataset: str) -> RefusedError:
+    return RefusedError("data.withdrawn", f'dataset "{dataset}" was withdrawn by this site')
 
 
 def _end(directory: SiteDir, studies: list[str]) -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -16,27 +17,30 @@ from typing import Literal
 
 import numpy as np
 
-from cohortium.client.config import Dataset
+from cohortium.client.config import Dataset, SiteDir
 from cohortium.client.jobs import Done, Job, Setup, read_frame, write_frame
 from cohortium.client.training.update import LocalUpdate
+from cohortium.client.turns import Turns
 from cohortium.client.workshop import Prepared
-from cohortium.common.errors import CohortiumError, DataError, RefusedError
+from cohortium.common.errors import CohortiumError, DataError, RefusedError, StorageError
 from cohortium.common.messages import EMPTY, Vector, unpack
 from cohortium.common.metrics.tally import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 
 LOOK_S = 0.1  # how often a running job looks at the kill switch
+SPOILT = ("site.device", "site.memory")  # a process that failed so is not used again
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "PYTHONPATH")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a training process may use."""
+    """What a training process may use, and how many of them may work at the same time."""
 
     device: Literal["auto", "cuda", "mps", "cpu"]
     threads: int
     memory_bytes: int
+    at_once: int = 2
 
 
 Halted = Callable[[str], RefusedError | None]
@@ -44,6 +48,9 @@ Halted = Callable[[str], RefusedError | None]
 
 class Processes:
     """A `Workshop` whose work is done in one confined process for each study.
+
+    Several threads may use it, each for another study. `RefusedError` has rule `site.device`,
+    `site.memory` or `site.training` where the machine failed; the next job gets a new process.
 
     Args:
         home: the site's state directory; `workers/` and `scratch/` below it are ours.
@@ -67,6 +74,9 @@ class Processes:
         self._halted = halted
         self._on_start = on_start
         self._workers: dict[str, subprocess.Popen[bytes]] = {}
+        self._turns = Turns(limits.at_once)
+        # A process dies with the thread that started it (prctl(2), PR_SET_PDEATHSIG).
+        self._starter = ThreadPoolExecutor(1)
         shutil.rmtree(home / "scratch", ignore_errors=True)
         shutil.rmtree(home / "workers", ignore_errors=True)
 
@@ -104,7 +114,8 @@ class Processes:
                 if pipe is not None:
                     with contextlib.suppress(BrokenPipeError):  # what it no longer read
                         pipe.close()
-        marker(self._home, study).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that became read-only
+            marker(self._home, study).unlink(missing_ok=True)
         shutil.rmtree(self._scratch(study), ignore_errors=True)
 
     def close_all(self) -> None:
@@ -113,15 +124,14 @@ class Processes:
             self.close(study)
 
     def _do(self, study: Study, job: Job, vector: Vector = EMPTY) -> tuple[Done, Vector]:
-        worker = self._living(study.digest) or self._start(study)
-        done, update = self._exchange(study.digest, worker, job, vector)
-        if done.error == "refused":
-            raise RefusedError(done.rule, done.text)
-        if done.error == "data":
-            raise DataError(done.text)
-        if done.error:
-            raise CohortiumError(done.text)
-        return done, update
+        def look() -> None:
+            if (refusal := self._halted(study.digest)) is not None:
+                raise refusal
+
+        look()
+        with self._turns.take("", look):
+            worker = self._living(study.digest) or self._start(study)
+            return self._exchange(study.digest, worker, job, vector)
 
     def _living(self, study: str) -> subprocess.Popen[bytes] | None:
         """A study's process; one that a pause or the system killed between two rounds is buried."""
@@ -132,19 +142,23 @@ class Processes:
         return None
 
     def _start(self, study: Study) -> subprocess.Popen[bytes]:
+        try:
+            return self._begin(study)
+        except OSError as error:
+            self.close(study.digest)
+            raise StorageError(
+                f"{error.filename or self._home}: no training process can be started "
+                f"({error.strerror}); free some space, or let the daemon's user write there"
+            ) from None
+        except BaseException:
+            self.close(study.digest)
+            raise
+
+    def _begin(self, study: Study) -> subprocess.Popen[bytes]:
         dataset = self._load_dataset(study.data.dataset)
         scratch = self._scratch(study.digest)
         scratch.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self._home / "worker.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "cohortium.client.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=scratch,
-                env=self._environment(scratch),
-                start_new_session=True,
-            )
+        process = self._starter.submit(self._open, scratch).result()
         self._workers[study.digest] = process
         mark = marker(self._home, study.digest)
         mark.parent.mkdir(exist_ok=True)
@@ -153,7 +167,6 @@ class Processes:
             site=self._site,
             device=self._limits.device,
             threads=self._limits.threads,
-            memory_bytes=self._limits.memory_bytes,
             dataset=dataset.name,
             path=str(dataset.path),
             data_model=dataset.data_model,
@@ -162,6 +175,18 @@ class Processes:
         done, _ = self._exchange(study.digest, process, setup, EMPTY)
         self._on_start(study.digest, done.isolation)
         return process
+
+    def _open(self, scratch: Path) -> subprocess.Popen[bytes]:
+        with (self._home / "worker.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "cohortium.client.worker", *self._confinement()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=scratch,
+                env=self._environment(scratch),
+                start_new_session=True,
+            )
 
     def _exchange(
         self, study: str, process: subprocess.Popen[bytes], message: Setup | Job, vector: Vector
@@ -182,20 +207,40 @@ class Processes:
                     raise refusal from None
         if body is None:
             refusal = self._halted(study)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(LOOK_S)  # for its own exit status, not that of our signal
             self.close(study)
-            raise refusal or CohortiumError(
-                f"the training process ended (exit status {process.returncode}); out of memory "
-                f"or killed? see {self._home / 'worker.log'}"
+            raise refusal or RefusedError(
+                "site.training",
+                f"the training process ended (exit status {process.returncode}); out of memory or "
+                "killed? the site's operator looks into worker.log",
             )
-        return unpack(body, Done)
+        done, update = unpack(body, Done)
+        if done.rule in SPOILT:
+            self.close(study)
+        return _made(done), update
 
     def _scratch(self, study: str) -> Path:
         return self._home / "scratch" / study[:16]
+
+    def _confinement(self) -> tuple[str, str, str]:
+        keys = SiteDir(self._home.resolve()).signing_key.parent
+        return str(self._limits.memory_bytes), str(self._limits.threads), str(keys)
 
     def _environment(self, scratch: Path) -> dict[str, str]:
         kept = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
         threads = str(self._limits.threads)
         return {**kept, "TMPDIR": str(scratch), "HOME": str(scratch), "OMP_NUM_THREADS": threads}
+
+
+def _made(done: Done) -> Done:
+    if done.error == "refused":
+        raise RefusedError(done.rule, done.text)
+    if done.error == "data":
+        raise DataError(done.text)
+    if done.error:
+        raise CohortiumError(done.text)
+    return done
 
 
 def marker(home: Path, study: str) -> Path:
@@ -220,7 +265,8 @@ def _talk(
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        write_frame(process.stdin, message, vector)
+        with contextlib.suppress(OSError):  # a process that stopped reading may have said why
+            write_frame(process.stdin, message, vector)
         answers.put(read_frame(process.stdout))
     except (OSError, ValueError, CohortiumError):
         answers.put(None)

@@ -17,7 +17,10 @@ class Reply:
 
 
 class Replies:
-    """The last reply to each kind of request in each study; earlier rounds are closed for good."""
+    """The last replies to each kind of request in each study; earlier rounds are closed for good.
+
+    Two rounds are kept: a coordinator whose last checkpoint is damaged asks for one of them again.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -44,10 +47,10 @@ class Replies:
         return Reply(row["reply_kind"], row["body"])
 
     def store(self, header: Header, body: bytes | memoryview, reply: Reply) -> None:
-        """Keep a reply (inside the caller's transaction) and drop the one before it."""
+        """Keep a reply (inside the caller's transaction) and drop those that nobody needs now."""
         self._database.execute(
             "DELETE FROM replies WHERE study = ? AND kind = ? AND round < ?",
-            (header.study, header.kind, header.round),
+            (header.study, header.kind, header.round - 1),
         )
         self._database.execute(
             "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?)",

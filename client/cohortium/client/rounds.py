@@ -1,33 +1,34 @@
 """Answering the coordinator: the one entry to a site, where everything is checked and refused.
 
-request -> verify signature, addressee -> stored reply? -> approval, policy -> act
-        -> egress -> ledger row, reply and events durable in one transaction -> sign -> reply
+request -> verify signature, addressee -> its study's turn -> stored reply? -> approval, policy
+        -> act -> egress -> ledger row, reply and events durable in one transaction
+        -> mark of what is durable -> sign -> reply
+
+A kill before the transaction's end has spent nothing and is asked again; a kill after it has spent,
+and what is asked again is the stored reply. Nothing leaves that the mark does not know.
 """
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cohortium.client import egress, halt, policy
+from cohortium.client import consent, egress, halt, policy
+from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
 from cohortium.common.audit.events import Thing
-from cohortium.common.document import Document, one_line
+from cohortium.common.document import Document
 from cohortium.common.envelope import Header, seal, unseal
-from cohortium.common.errors import CohortiumError, DataError, ProtocolError, RefusedError
+from cohortium.common.errors import ProtocolError, RefusedError
 from cohortium.common.messages import (
     EMPTY,
-    MAX_LINE,
     Close,
     Closed,
-    Consent,
     Evaluate,
     Evaluated,
     Invite,
     Measure,
     Measured,
-    Refusal,
-    Spent,
     Train,
     Update,
     Vector,
@@ -63,13 +64,16 @@ class Answer:
 
 
 def answer(raw: bytes, site: Site) -> bytes:
-    """One signed request in, one signed reply out. Never raises; a refusal is a reply too."""
+    """One signed request in, one signed reply out. Never raises; a refusal is a reply too.
+
+    Several threads may call it: requests of one study wait for each other, but for its end.
+    """
     header = NOBODY
     try:
         header, body = _verify(raw, site)
         reply = _reply(Request(site, header, body))
     except Exception as error:
-        reply = _refuse(site, header, error)
+        reply = refuse(site, header, error)
     return seal(_reply_header(header, reply.kind, site), reply.body, site.key)
 
 
@@ -84,27 +88,52 @@ def _reply(request: Request) -> Reply:
     handler = HANDLERS.get(request.header.kind)
     if handler is None:
         raise ProtocolError("this site knows no such message")
-    replies = Replies(request.site.database)
-    stored = replies.find(request.header, request.body)
-    if stored is not None:
-        _allowed(request)  # what was withdrawn since is not sent again either
-        return stored
-    return _commit(request, replies, handler(request))
+    if handler is _close:
+        return _commit(request, handler(request))
+    with request.site.turns.take(request.header.study):
+        stored = Replies(request.site.database).find(request.header, request.body)
+        if stored is not None:
+            _allowed(request)  # what was withdrawn since is not sent again either
+            request.site.watermark.keep()
+            return stored
+        return _commit(request, handler(request))
 
 
-def _commit(request: Request, replies: Replies, made: Answer) -> Reply:
-    """Pay, keep and record in one transaction; only then may the reply leave."""
-    site, header = request.site, request.header
+def _commit(request: Request, made: Answer) -> Reply:
+    """Pay, keep and record in one transaction, then mark it; only then may the reply leave."""
+    if made.stored:
+        with request.site.till:
+            reply = _pay(request, _priced(request.site, made))
+    else:
+        reply = _released(made)
+    request.site.watermark.keep()
+    return reply
+
+
+def _released(made: Answer) -> Reply:
     body = egress.release(made.message, made.vector, made.study, made.parameters)
-    reply = Reply(kind_of(made.message), body)
-    if not made.stored:
-        return reply
+    return Reply(kind_of(made.message), body)
+
+
+def _priced(site: Site, made: Answer) -> Answer:
+    """An update says what it costs beside all that was spent before it."""
+    if made.spent is None or made.study is None or not isinstance(made.message, Update):
+        return made
+    spent = site.ledger(made.study).spent(made.study, made.spent)
+    return replace(made, message=Update(weight=made.message.weight, spent=spent))
+
+
+def _pay(request: Request, made: Answer) -> Reply:
+    site, header = request.site, request.header
+    reply = _released(made)
     site.gate.admit(header.study, site.now_ms())
     with site.database.transaction():
+        _allowed(request)  # nobody has said no while it was made
         if made.spent is not None and made.study is not None:
             _spend(request, made.study, made.spent, made.message)
-        replies.store(header, request.body, reply)
+        Replies(site.database).store(header, request.body, reply)
         _record(request, reply)
+        site.latest.advance(site.now_ms())
     return reply
 
 
@@ -152,99 +181,23 @@ def _record(request: Request, reply: Reply) -> None:
 
 
 def _invite(request: Request) -> Answer:
-    """Consider a study: it may run when policy, budget, a person and the data all say yes.
-
-    The data come last: before a person has approved, nothing that leaves depends on a patient, or
-    invitations with one label rule after another could search a column.
-    """
-    site = request.site
     message, _ = unpack(request.body, Invite)
-    study = message.study
-    if study.digest != request.header.study:
+    if message.study.digest != request.header.study:
         raise ProtocolError("the invitation's study is not the one it is signed for")
-    known = site.studies.receive(study, site.now_ms())
-    if known.state in ("rejected", "stopped", "ended"):
-        raise RefusedError(f"study.{known.state}", known.note)
-    _may_take_part(site, study)
-    _approve_by_rule(site, study)
-    approvals = site.approvals.of(study, site.name, lambda: site.facts(study), site.clock())
-    if len(approvals) < site.policy.approvals_needed:
-        return Answer(Consent(decision="waiting"), study, stored=False)
-    standard = study.preprocessing.scaling == "federated-standard"
-    cohort = None if standard else site.workshop.prepare(study)
-    if cohort is not None:
-        policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    _begin(site, study)
-    return Answer(
-        Consent(
-            decision="approved",
-            approvers=tuple(approval.person for approval in approvals),
-            approved_at=approvals[0].at,
-            patients=cohort.band if cohort else "",
-        ),
-        study,
-        stored=False,
-    )
+    _fit(request.site)
+    return Answer(consent.consider(request.site, message.study), message.study, stored=False)
 
 
-def _begin(site: Site, study: Study) -> None:
-    """The study may run: its whole cost is set aside, so that no other study can take it."""
-    plan = planned(study, study.training.rounds)
-    with site.database.transaction():
-        site.studies.mark(study.digest, "approved", "")
-        if plan is not None and site.ledger(study).reserve(study.digest, plan, site.now_ms()):
-            site.log.append(
-                "privacy.reserved",
-                actor=site.actor,
-                study=study.digest,
-                detail={
-                    "dataset": study.data.dataset,
-                    "sampler": plan.sampler,
-                    "noise_multiplier": repr(plan.noise_multiplier),
-                    "steps": str(plan.steps),
-                },
-            )
-
-
-def _approve_by_rule(site: Site, study: Study) -> None:
-    """Where the operator wrote a named rule for such studies, it stands for a person."""
-    rule = policy.automatic(study, site.directory.load_config().auto_approve)
-    if rule is None:
-        return
-    person = f"rule: {rule.name}"
-    holding = site.approvals.of(study, site.name, lambda: site.facts(study), site.clock())
-    if person in {approval.person for approval in holding}:
-        return
-    with site.database.transaction():
-        site.sign(study, person)
-        site.log.append(
-            "study.approved",
-            actor=site.actor,
-            study=study.digest,
-            detail={"person": person, "setting": "auto_approve"},
-        )
-
-
-def _may_take_part(site: Site, study: Study) -> None:
-    """Everything that site.toml, the roster and the budget can say before a person is asked."""
-    policy.check(study, site.policy, site.directory.config)
-    if site.name not in study.sites.names:
-        raise RefusedError("study.sites", "this site is not among the sites of the study")
-    if study.data.dataset not in site.directory.datasets():
-        raise RefusedError(
-            "data.dataset",
-            f'no dataset "{study.data.dataset}" is registered at this site; the site operator '
-            f"runs `cohortium site data add {study.data.dataset} ...`",
-        )
-    plan = planned(study, study.training.rounds)
-    if plan is not None and study.digest not in site.ledger(study).reserved():
-        site.ledger(study).check_delta(study)
-        site.ledger(study).check(plan, study.digest)
+def _fit(site: Site) -> None:
+    """Nothing about patients is made by a site whose records or clock cannot be relied on."""
+    site.watermark.check()
+    site.latest.check(site.now_ms())
 
 
 def _approved(request: Request) -> Study:
     """The study that a request belongs to, if it may run here now."""
     study = _allowed(request)
+    _fit(request.site)
     request.site.approved(study)
     if request.header.round > study.training.rounds:
         raise RefusedError(
@@ -287,13 +240,10 @@ def _train(request: Request) -> Answer:
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    if (plan := planned(study)) is not None:
-        if study.digest not in site.ledger(study).reserved():
-            _begin(site, study)  # nothing trains on privacy that is not set aside
-        site.ledger(study).check(plan, study.digest)
+    _check_budget(site, study)
     update = site.workshop.train(study, message.statistics, start, header.round)
     return Answer(
-        Update(weight=cohort.weight, spent=_spent(site, study, update.mechanism)),
+        Update(weight=cohort.weight, spent=None),
         study,
         update.delta,
         len(start),
@@ -301,8 +251,15 @@ def _train(request: Request) -> Answer:
     )
 
 
-def _spent(site: Site, study: Study, mechanism: Mechanism | None) -> Spent | None:
-    return None if mechanism is None else site.ledger(study).spent(study, mechanism)
+def _check_budget(site: Site, study: Study) -> None:
+    """Nothing trains on privacy that is not set aside, or beyond what was approved."""
+    step, plan = planned(study), planned(study, study.training.rounds)
+    if step is None or plan is None:
+        return
+    if study.digest not in site.ledger(study).reserved():
+        consent.begin(site, study)
+    site.ledger(study).check_left(study.digest, plan, step)
+    site.ledger(study).check(step, study.digest)
 
 
 def _evaluate(request: Request) -> Answer:
@@ -320,7 +277,8 @@ def _close(request: Request) -> Answer:
     site = request.site
     message, _ = unpack(request.body, Close)
     known = site.studies.by_digest(request.header.study)
-    if known.state in ("waiting", "approved"):
+    here_too = known.state == "ended" and known.note == message.outcome
+    if not known.closed and not here_too:
         with site.database.transaction():
             site.studies.mark(known.digest, "ended", message.outcome)
             site.release(known.digest)
@@ -340,46 +298,6 @@ HANDLERS: dict[str, Callable[[Request], Answer]] = {
     "evaluate": _evaluate,
     "close": _close,
 }
-
-
-def _refuse(site: Site, header: Header, error: Exception) -> Reply:
-    """Record a refusal and say as much of it as a stranger may know."""
-    correlation_id = site.correlate(error)
-    rule, explanation = _public(error)
-    try:
-        site.log.append(
-            "privacy.cap.hit" if rule == "privacy.cap" else "round.refused",
-            actor=site.actor,
-            outcome="denied" if isinstance(error, CohortiumError) else "failure",
-            study=header.study or None,
-            round=header.round,
-            reason=rule,
-            detail={"kind": header.kind, "correlation": correlation_id},
-        )
-    except CohortiumError as disk:
-        site.correlate(disk)
-    refusal = Refusal(
-        rule=rule, explanation=one_line(explanation, MAX_LINE), correlation_id=correlation_id
-    )
-    return Reply("refusal", egress.release(refusal, EMPTY, None, 0))
-
-
-def _public(error: Exception) -> tuple[str, str]:
-    if isinstance(error, RefusedError):
-        return error.rule, error.explanation
-    if isinstance(error, DataError):
-        return (
-            "data.unfit",
-            "the site's data does not fit the study; its operator finds the reason in its log",
-        )
-    if isinstance(error, ProtocolError):
-        return "protocol", str(error)
-    if isinstance(error, CohortiumError):
-        return (
-            "site.cannot",
-            "the site cannot do this now; its operator finds the reason in its log",
-        )
-    return "site.error", "an unexpected error at the site; its operator finds it in the log"
 
 
 def _reply_header(request: Header, kind: str, site: Site) -> Header:

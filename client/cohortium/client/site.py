@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,10 @@ from cohortium.client.config import Policy, SiteConfig, SiteDir
 from cohortium.client.database import open_site_database
 from cohortium.client.egress import Gate
 from cohortium.client.fingerprint import Fingerprints
+from cohortium.client.latest import Latest
 from cohortium.client.studies import Studies
+from cohortium.client.turns import Turns
+from cohortium.client.watermark import Watermark
 from cohortium.client.workshop import Inline, Workshop
 from cohortium.common.audit.events import Actor, timestamp
 from cohortium.common.audit.log import EventLog
@@ -52,6 +56,10 @@ class Site:
     approvals: Approvals
     clock: Clock
     workshop: Workshop
+    watermark: Watermark
+    latest: Latest
+    turns: Turns = field(default_factory=lambda: Turns(1))  # one request of a study at a time
+    till: threading.Lock = field(default_factory=threading.Lock)  # one answer is paid at a time
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
     gate: Gate = field(default_factory=Gate)
 
@@ -88,7 +96,7 @@ class Site:
             )
 
     def approve(self, study: Study, person: str) -> int:
-        """Sign that a person approves a study on today's data and code.
+        """Sign that a person approves a study on today's data and code, by the right time.
 
         Returns:
             How many persons' approvals hold now.
@@ -97,6 +105,7 @@ class Site:
             RefusedError: the person may not approve.
         """
         self.check_approver(person)
+        self.latest.vouch(self.now_ms())
         self.sign(study, person)
         facts = self.facts(study)
         return len(self.approvals.of(study, self.name, lambda: facts, self.clock()))
@@ -139,13 +148,16 @@ class Site:
                 detail = {"dataset": row["dataset"]}
                 self.log.append("privacy.released", actor=self.actor, study=study, detail=detail)
 
-    def correlate(self, error: Exception) -> str:
+    def correlate(self, error: Exception, study: str = "") -> str:
         """Write why something failed to the site's own log; returns the id that finds it again.
+
+        With a study's digest the line has its first digits, as the coordinator's lines have.
 
         An unexpected error is named by its class and place only: its text may hold anything.
         """
         correlation_id = secrets.token_hex(4)
-        logger.error("%s: %s", correlation_id, describe(error))
+        about = f"study {study[:8]} " if study else ""
+        logger.error("%s%s: %s", about, correlation_id, describe(error))
         return correlation_id
 
 
@@ -181,4 +193,6 @@ def open_site(root: Path, clock: Clock = system_clock) -> Site:
         approvals=Approvals(database, key.public),
         clock=clock,
         workshop=Inline(config.name, "cpu", directory.load_dataset),
+        watermark=Watermark(directory.mark, database),
+        latest=Latest(database),
     )

@@ -9,6 +9,7 @@ from cohortium.common.errors import RefusedError, UsageError
 from cohortium.common.study import Study
 
 State = Literal["waiting", "approved", "rejected", "stopped", "ended"]
+UNFINISHED = ("failed", "stopped")  # what the coordinator may propose again after ending it so
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,16 @@ class KnownStudy:
     state: State
     note: str
     received_ms: int
+
+    @property
+    def over(self) -> bool:
+        """Whether the coordinator has ended it for good."""
+        return self.state == "ended" and self.note not in UNFINISHED
+
+    @property
+    def closed(self) -> bool:
+        """Whether it cannot be proposed again: it is over, or people here said no."""
+        return self.over or self.state in ("rejected", "stopped")
 
 
 class Studies:

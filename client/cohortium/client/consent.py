@@ -1,0 +1,99 @@
+"""Whether this site takes part in a study: policy, budget, a person and the data, in that order."""
+
+from cohortium.client import halt, policy
+from cohortium.client.site import Site
+from cohortium.common.errors import RefusedError
+from cohortium.common.messages import Consent
+from cohortium.common.privacy.plan import planned
+from cohortium.common.study import Study
+
+
+def consider(site: Site, study: Study) -> Consent:
+    """This site's answer to an invitation.
+
+    The data come last: before a person has approved, nothing that leaves depends on a patient, or
+    invitations with one label rule after another could search a column. A study that ended without
+    being completed may be proposed again: it goes on where it was, if approvals still hold.
+
+    Raises:
+        RefusedError: by which rule it takes no part.
+        DataError: its table does not fit the study.
+    """
+    known = site.studies.receive(study, site.now_ms())
+    if known.closed:
+        raise RefusedError(f"study.{known.state}", known.note)
+    _may_take_part(site, study)
+    if known.state == "ended":
+        site.studies.mark(study.digest, "waiting", f"{known.note}; proposed again")
+    _approve_by_rule(site, study)
+    approvals = site.approvals.of(study, site.name, lambda: site.facts(study), site.clock())
+    if len(approvals) < site.policy.approvals_needed:
+        return Consent(decision="waiting")
+    standard = study.preprocessing.scaling == "federated-standard"
+    cohort = None if standard else site.workshop.prepare(study)
+    if cohort is not None:
+        policy.check_cohort(cohort.patients, site.policy, site.directory.config)
+    begin(site, study)
+    return Consent(
+        decision="approved",
+        approvers=tuple(approval.person for approval in approvals),
+        approved_at=approvals[0].at,
+        patients=cohort.band if cohort else "",
+    )
+
+
+def begin(site: Site, study: Study) -> None:
+    """The study may run: what it may still cost is set aside, so that no other can take it."""
+    plan = planned(study, study.training.rounds)
+    with site.database.transaction():
+        site.studies.mark(study.digest, "approved", "")
+        if plan is not None and site.ledger(study).reserve(study.digest, plan, site.now_ms()):
+            site.log.append(
+                "privacy.reserved",
+                actor=site.actor,
+                study=study.digest,
+                detail={
+                    "dataset": study.data.dataset,
+                    "sampler": plan.sampler,
+                    "noise_multiplier": repr(plan.noise_multiplier),
+                    "steps": str(site.ledger(study).left(study.digest, plan).steps),
+                },
+            )
+
+
+def _may_take_part(site: Site, study: Study) -> None:
+    """Everything that site.toml, the roster and the budget can say before a person is asked."""
+    policy.check(study, site.policy, site.directory.config)
+    if site.name not in study.sites.names:
+        raise RefusedError("study.sites", "this site is not among the sites of the study")
+    if study.data.dataset not in site.directory.datasets():
+        raise RefusedError(
+            "data.dataset",
+            f'no dataset "{study.data.dataset}" is registered at this site; the site operator '
+            f"runs `cohortium site data add {study.data.dataset} ...`",
+        )
+    if site.directory.is_withdrawn(study.data.dataset):
+        raise halt.withdrawn(study.data.dataset)
+    plan = planned(study, study.training.rounds)
+    if plan is not None and study.digest not in site.ledger(study).reserved():
+        site.ledger(study).check_delta(study)
+        site.ledger(study).check(site.ledger(study).left(study.digest, plan), study.digest)
+
+
+def _approve_by_rule(site: Site, study: Study) -> None:
+    """Where the operator wrote a named rule for such studies, it stands for a person."""
+    rule = policy.automatic(study, site.directory.load_config().auto_approve)
+    if rule is None:
+        return
+    person = f"rule: {rule.name}"
+    holding = site.approvals.of(study, site.name, lambda: site.facts(study), site.clock())
+    if person in {approval.person for approval in holding}:
+        return
+    with site.database.transaction():
+        site.sign(study, person)
+        site.log.append(
+            "study.approved",
+            actor=site.actor,
+            study=study.digest,
+            detail={"person": person, "setting": "auto_approve"},
+        )

@@ -1,0 +1,83 @@
+"""Accepting that records are lost, as after a restore from an old backup: a person's decision."""
+
+import json
+from dataclasses import dataclass
+
+from cohortium.client.budget import charge
+from cohortium.client.site import Site
+from cohortium.client.studies import KnownStudy
+from cohortium.client.watermark import Account
+from cohortium.common.audit.events import os_user
+from cohortium.common.document import parse_json
+from cohortium.common.privacy.accounting import Mechanism
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What was counted as spent, which studies were stopped by it, and the event that says so."""
+
+    steps: int
+    studies: tuple[str, ...]
+    event: str
+
+
+def accept(site: Site, person: str) -> Accepted | None:
+    """Count what the mark knows and the database does not as spent; None where nothing is lost.
+
+    Every study that was under way is stopped: its approvals may have been withdrawn in what was
+    lost, and its stored replies are gone. A person may approve it again.
+    """
+    loss = site.watermark.loss()
+    if loss is None:
+        return None
+    with site.database.transaction():
+        for account in loss.accounts:
+            _charge(site, account, person)
+        under_way = [k for k in site.studies.all() if k.state in ("waiting", "approved")]
+        for known in under_way:
+            _stop(site, known, person)
+        site.latest.vouch(site.now_ms())
+        event = site.log.append(
+            "log.review",
+            actor=os_user(),
+            reason="a loss of records was accepted",
+            detail={"person": person},
+        )
+    site.watermark.renew()
+    steps = sum(account.steps for account in loss.accounts)
+    return Accepted(steps, tuple(known.study.name for known in under_way), event.id)
+
+
+def _charge(site: Site, account: Account, person: str) -> None:
+    values = {**json.loads(account.noise), "steps": account.steps}
+    mechanism = parse_json(json.dumps(values).encode(), Mechanism, "site.mark")
+    row = charge(site.database, account.dataset, account.study, mechanism, site.now_ms())
+    site.log.append(
+        "privacy.spent",
+        actor=os_user(),
+        study=account.study,
+        reason="rows of the ledger were lost",
+        detail={
+            "dataset": account.dataset,
+            "row": str(row),
+            "sampler": mechanism.sampler,
+            "sample_rate": repr(mechanism.sample_rate),
+            "noise_multiplier": repr(mechanism.noise_multiplier),
+            "steps": str(mechanism.steps),
+            "by": person,
+        },
+    )
+
+
+def _stop(site: Site, known: KnownStudy, person: str) -> None:
+    site.approvals.withdraw(known.digest)
+    note = f"records were lost, as {person} accepted; it needs a new approval"
+    site.studies.mark(known.digest, "stopped", note)
+    site.release(known.digest)
+    site.log.append(
+        "run.stopped",
+        actor=os_user(),
+        study=known.digest,
+        reason="records were lost",
+        detail={"by": person},
+    )
