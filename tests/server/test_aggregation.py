@@ -1,6 +1,8 @@
 """The weighted mean and the server optimisers, with two sites and numbers worked out by hand."""
 
+import io
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +11,14 @@ from hypothesis import strategies as st
 
 from cohortium.common.errors import ProtocolError
 from cohortium.common.study import Strategy
+from cohortium.server.aggregation import fold
 from cohortium.server.aggregation.fold import Fold
 from cohortium.server.aggregation.optimizer import (
     ServerState,
     final_model,
-    from_bytes,
+    read,
     step,
-    to_bytes,
+    write,
 )
 
 
@@ -138,12 +141,39 @@ def test_the_final_model_averages_the_last_share_of_the_rounds() -> None:
     assert final_model(after(Strategy(), 1.0, 1.0)).item() == 3.0
 
 
+def test_a_fold_on_disk_gives_the_same_bits_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fold, "ON_DISK_BYTES", 1000)
+    rng = np.random.default_rng(7)
+    vectors = [rng.normal(size=3 * fold.BLOCK + 17).astype(np.float32) for _ in range(3)]
+    on_disk, in_memory = Fold(len(vectors[0]), tmp_path), Fold(len(vectors[0]))
+    for weight, values in enumerate(vectors, start=1):
+        on_disk.add(values, weight)
+        in_memory.add(values, weight)
+    assert isinstance(on_disk._sum, np.memmap)
+    assert not list(tmp_path.iterdir())
+    assert on_disk.mean().tobytes() == in_memory.mean().tobytes()
+
+
+def written(state: ServerState) -> bytes:
+    file = io.BytesIO()
+    write(state, file)
+    return file.getvalue()
+
+
+def test_a_plain_average_checkpoints_nothing_but_the_model() -> None:
+    state = ServerState.start(np.zeros(100_000, np.float32))
+    state = step(state, np.ones(100_000, np.float32), Strategy(), 1, 2)
+    assert len(written(state)) < 1.01 * 400_000
+
+
 def test_a_resumed_study_is_bit_equal() -> None:
     strategy = Strategy(name="fedadam", average_last=0.6)
     state = after(strategy, 0.3, -0.2, 0.1)
-    loaded = from_bytes(to_bytes(state))
+    loaded = read(io.BytesIO(written(state)))
     ahead, again = (step(s, vector(0.7), strategy, 4, 5) for s in (state, loaded))
-    assert to_bytes(ahead) == to_bytes(again)
+    assert written(ahead) == written(again)
 
 
 def test_a_model_that_diverges_is_an_error() -> None:
@@ -155,7 +185,7 @@ def test_a_model_that_diverges_is_an_error() -> None:
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x93NUMPY", b"\x80\x04K\x01."])
 def test_a_damaged_checkpoint_is_one_line(damage: bytes) -> None:
     with pytest.raises(ProtocolError, match="damaged"):
-        from_bytes(damage)
-    whole = to_bytes(ServerState.start(vector(1.0)))
+        read(io.BytesIO(damage))
+    whole = written(ServerState.start(vector(1.0)))
     with pytest.raises(ProtocolError, match="damaged"):
-        from_bytes(whole[: len(whole) // 2])
+        read(io.BytesIO(whole[: len(whole) // 2]))

@@ -36,7 +36,7 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.study import Study
-from cohortium.server.aggregation import optimizer
+from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.conversation import StudyStopped
 from cohortium.server.coordinator import run_study
 from cohortium.server.desk import StudyFailed
@@ -85,12 +85,14 @@ class Hostile:
     reply: Reply
     past: list[bytes] = field(default_factory=list)
 
-    def ask(self, requests: Mapping[str, bytes], deadline_s: float) -> Iterator[tuple[str, bytes]]:
-        for name, raw in self.honest.ask(requests, deadline_s):
+    def ask(
+        self, heads: Mapping[str, bytes], body: bytes, deadline_s: float
+    ) -> Iterator[tuple[str, bytes]]:
+        for name, raw in self.honest.ask(heads, body, deadline_s):
             site = self.honest.sites[name]
-            header, body = unseal(raw, site.key.public)
+            header, said = unseal(raw, site.key.public)
             if name == self.name and header.kind == self.kind:
-                yield name, self.reply(header, body, site)
+                yield name, self.reply(header, said, site)
             else:
                 yield name, raw
 
@@ -339,8 +341,10 @@ class Stammering:
 
     honest: InProcessSites
 
-    def ask(self, requests: Mapping[str, bytes], deadline_s: float) -> Iterator[tuple[str, bytes]]:
-        for pair in self.honest.ask(requests, deadline_s):
+    def ask(
+        self, heads: Mapping[str, bytes], body: bytes, deadline_s: float
+    ) -> Iterator[tuple[str, bytes]]:
+        for pair in self.honest.ask(heads, body, deadline_s):
             yield pair
             yield pair
 
@@ -392,8 +396,8 @@ def test_two_sites_that_lose_their_data_end_the_study_with_their_reasons(tmp_pat
     with pytest.raises(StudyFailed) as caught:
         run(study, federation)
     assert str(caught.value) == (
-        "round 1: 1 of the 2 sites needed replied; "
-        "a refused (data.unfit: gone); b refused (data.unfit: gone)"
+        "round 1 of 3, training: 1 of the 2 sites needed replied; "
+        "a refused (data.unfit: gone [1]); b refused (data.unfit: gone [1])"
     )
     assert federation.store.study(study.name).state == "failed"
     actions = [event.action for event in federation.log.events()]
@@ -443,12 +447,14 @@ def dying(federation: Federation, at: int, inside: bool) -> None:
     """The transport ends the process at its `at`-th request, before or amid the replies."""
     ask, asked = federation.transport.ask, 0
 
-    def die(requests: Mapping[str, bytes], deadline_s: float) -> Iterator[tuple[str, bytes]]:
+    def die(
+        heads: Mapping[str, bytes], body: bytes, deadline_s: float
+    ) -> Iterator[tuple[str, bytes]]:
         nonlocal asked
         asked += 1
         if asked == at and not inside:
             raise Gone
-        for number, pair in enumerate(ask(requests, deadline_s)):
+        for number, pair in enumerate(ask(heads, body, deadline_s)):
             if asked == at and number == 1:
                 raise Gone
             yield pair
@@ -582,16 +588,10 @@ def test_fedprox_holds_sites_closer_to_the_model_than_fedavg(tmp_path: Path) -> 
 
 def test_the_average_of_the_last_rounds_is_their_average(tmp_path: Path) -> None:
     study, federation = approved(tmp_path / "last", PLAIN, "[strategy]\naverage_last = 0.67\n")
-    models, store = [], federation.store
-    record = store.record
-
-    def keep(digest: str, entry: Any, checkpoint: bytes) -> None:
-        models.append(optimizer.from_bytes(checkpoint).model)
-        record(digest, entry, checkpoint)
-
-    store.record = keep  # type: ignore[assignment,method-assign]
     final = run(study, federation)
-    mean = (models[1].astype(np.float64) + models[2].astype(np.float64)) / 2
+    kept = Checkpoints(federation.store.database, study.digest)
+    before, last = (kept.load(number).model.astype(np.float64) for number in (2, 3))
+    mean = (before + last) / 2
     np.testing.assert_array_equal(final, mean.astype(np.float32))
 
 

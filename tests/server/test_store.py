@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.federation import PLAIN, write_study
 
-from cohortium.common.errors import CohortiumError, UsageError
+from cohortium.common.errors import UsageError
 from cohortium.common.messages import Consent
 from cohortium.common.study import Study
 from cohortium.server.database import open_coordinator_database
@@ -93,25 +93,21 @@ def test_the_last_word_of_a_site_counts(store: Store, study: Study) -> None:
     }
 
 
-def test_a_round_and_its_checkpoint_are_kept_together_or_not_at_all(
+def test_rounds_are_there_after_a_restart_and_one_run_again_replaces_itself(
     store: Store, study: Study
 ) -> None:
     store.submit(study, 1)
-    store.record(study.digest, record(1), b"one")
-    with pytest.raises(CohortiumError):
-        store.record(study.digest, record(1), b"another one")
-    assert store.checkpoint(study.digest) == (1, b"one")
-    store.record(study.digest, record(2), b"two")
+    store.record(study.digest, record(1).model_copy(update={"seconds": 9.0}))
+    store.record(study.digest, record(1))
+    store.record(study.digest, record(2))
     again = Store(open_coordinator_database(store.database.path))
-    assert again.checkpoint(study.digest) == (2, b"two")
     assert [item.round for item in again.rounds(study.digest)] == [1, 2]
     assert [item.round for item in again.rounds(study.digest, after=1)] == [2]
     assert again.rounds(study.digest)[0] == record(1)
 
 
-def test_a_study_without_a_round_has_no_checkpoint(store: Store, study: Study) -> None:
+def test_a_study_without_a_round_has_none(store: Store, study: Study) -> None:
     store.submit(study, 1)
-    assert store.checkpoint(study.digest) is None
     assert store.rounds(study.digest) == []
     assert store.consents(study.digest) == {}
 
@@ -130,11 +126,39 @@ def test_an_ended_study_says_why_and_since_when(store: Store, study: Study) -> N
     assert not store.study(study.name).ended
     store.say(study.digest, "round 1 of 4")
     assert store.study(study.name).progress == "round 1 of 4"
-    store.end(study.digest, "failed", "nobody came", 99)
+    store.end(study.digest, "failed", "nobody came", "invite more", 99)
     row = store.study(study.name)
     assert (row.state, row.cause, row.progress, row.ended_ms) == ("failed", "nobody came", "", 99)
+    assert row.next_step == "invite more"
     assert row.ended
     assert row.study == study
+
+
+def test_who_decided_is_told_of_the_end_until_it_has_heard(store: Store, study: Study) -> None:
+    store.submit(study, 1)
+    store.decide(study.digest, "a", Consent(decision="approved", approvers=("A",)), 1)
+    store.decide(study.digest, "b", Consent(decision="waiting"), 1)
+    assert store.untold(study.digest) == ("a", "b")
+    store.told(study.digest, "a", 2)
+    store.told(study.digest, "a", 3)
+    assert store.untold(study.digest) == ("b",)
+
+
+def test_a_resumed_study_is_as_new_but_for_its_rounds(store: Store, study: Study) -> None:
+    store.submit(study, 1)
+    store.decide(study.digest, "a", Consent(decision="approved", approvers=("A",)), 1)
+    store.record(study.digest, record(1))
+    store.record(study.digest, record(2))
+    store.ask_to_stop(study.digest, "somebody")
+    store.end(study.digest, "stopped", "stopped by somebody", "resume", 9)
+    store.told(study.digest, "a", 9)
+    store.resume(study.digest)
+    row = store.study(study.name)
+    assert (row.state, row.cause, row.next_step, row.stop_by) == ("submitted", "", "", "")
+    assert (row.resumed_after, row.ended_ms) == (2, None)
+    assert store.consents(study.digest) == {}
+    assert store.untold(study.digest) == ()
+    assert len(store.rounds(study.digest)) == 2
 
 
 def test_studies_are_listed_in_the_order_of_submission(store: Store, tmp_path: Path) -> None:

@@ -24,7 +24,15 @@ def text(patients: int) -> str:
     return f"{low}-{high - 1}" if high else f"{low} or more"
 
 
+def least(said: str) -> int:
+    """The lower end of a band as `text` writes it; 0 for anything else."""
+    return LEAST.get(said, 0)
+
+
 def nominal(patients: int) -> int:
     """The public number that stands for every size in the band: the middle on a log scale."""
     low, high = band(patients)
     return round(math.sqrt(low * (high or 2 * low)))
+
+
+LEAST = {text(edge): edge for edge in EDGES}

@@ -104,9 +104,25 @@ def end_with_parent() -> None:
         raise CohortiumError("the process that started this one has ended")
 
 
+class _LogFile(logging.FileHandler):
+    """A disk that is full silences the log, and nothing else."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 def log_to(path: Path) -> None:
-    """Our own one-liners go to the role's log; third parties' warnings do not."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    """Our own one-liners go to the role's log; third parties' warnings do not.
+
+    Raises:
+        CohortiumError: the file cannot be written.
+    """
+    try:
+        handler = _LogFile(path, encoding="utf-8")
+    except OSError as error:
+        raise CohortiumError(
+            f"{path}: cannot be written ({error.strerror}); give this user write access to it"
+        ) from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("cohortium")
     logger.addHandler(handler)

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from cohortium.common.errors import CohortiumError
+from cohortium.common.errors import CohortiumError, StorageError
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -28,6 +28,7 @@ _ADVICE = {
     sqlite3.SQLITE_BUSY: f"is held by another process for more than {BUSY_TIMEOUT_S:.0f} s; "
     "end that process",
 }
+_FOR_GOOD = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 class Database:
@@ -218,7 +219,8 @@ def _explain(path: Path, error: sqlite3.Error) -> NoReturn:
     """SQLite's own words name tables and columns, never the values in them."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in _ADVICE:
-        raise CohortiumError(f"{path}: {_ADVICE[code]}") from None
+        kind = CohortiumError if code in _FOR_GOOD else StorageError
+        raise kind(f"{path}: {_ADVICE[code]}") from None
     if code == sqlite3.SQLITE_CONSTRAINT:
         raise CohortiumError(f"{path}: write refused: {error}; nothing was changed") from None
     raise error

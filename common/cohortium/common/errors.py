@@ -7,6 +7,7 @@
     ├── IdentityError             3  a key, certificate, token or signature is not what it should be
     │   └── SignatureError        3  a message was not signed by whom it says
     ├── RefusedError              4  a site's policy or privacy budget says no
+    ├── StorageError              1  a database cannot be read or written now
     ├── ProtocolError             1  a peer sent what the protocol does not allow
     └── UnreachableError          5  nobody answered, or not in time
 
@@ -63,6 +64,10 @@ class RefusedError(CohortiumError):
         super().__init__(f"{rule}: {explanation}")
         self.rule = rule
         self.explanation = explanation
+
+
+class StorageError(CohortiumError):
+    """The disk is full, read-only or broken, or somebody holds the file: it may pass."""
 
 
 class ProtocolError(CohortiumError):

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from cohortium.common.continuation import Continues
 from cohortium.common.document import Document, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
 from cohortium.common.models.options import ModelOptions
@@ -217,6 +218,7 @@ class Study(Document):
     evaluation: Evaluation = Evaluation()
     fairness: Fairness = Fairness()
     sites: Sites
+    continues: Continues | None = None
 
     @model_validator(mode="after")
     def _columns_exist(self) -> Self:

@@ -88,7 +88,7 @@ def invite(
         "expires": now + lasts,
     }
     parse(values, Invitation, "invitation")
-    token, event = opened.roster.invite(site, lasts, now, opened.operator)
+    token, event = opened.roster.invite(site, lasts, now, opened.acting("lead", "operator"))
     invitation = parse({**values, "token": token}, Invitation, "invitation")
     invitation.write(out)
     until = f"{invitation.expires:%Y-%m-%d %H:%M} UTC"
@@ -178,6 +178,28 @@ def sites(directory: StateDir, as_json: JsonFlag = False) -> None:
 
 
 @coordinator.command()
+def renew(directory: StateDir, as_json: JsonFlag = False) -> None:
+    """Issue a new server certificate now; a running coordinator does so by itself in time.
+
+    Example: cohortium coordinator renew --dir DIR
+    """
+    from cohortium.common.identity import certificate_expiry
+    from cohortium.server import certificates
+    from cohortium.server.opened import open_coordinator
+
+    opened = open_coordinator(directory)
+    event = certificates.renew(
+        opened.directory,
+        opened.config,
+        opened.log,
+        opened.acting("lead", "operator"),
+        datetime.now(UTC),
+    )
+    until = f"{certificate_expiry(opened.directory.certificate.read_bytes()):%Y-%m-%d}"
+    emit({"until": until, "event": event}, f"renewed until {until}   (event {event})", as_json)
+
+
+@coordinator.command()
 def revoke(
     site: Annotated[str, typer.Argument(help="The site to shut out.")],
     directory: StateDir,
@@ -190,7 +212,7 @@ def revoke(
     from cohortium.server.opened import open_coordinator
 
     opened = open_coordinator(directory)
-    event = opened.roster.revoke(site, datetime.now(UTC), opened.operator)
+    event = opened.roster.revoke(site, datetime.now(UTC), opened.acting("lead", "operator"))
     emit({"site": site, "event": event}, f"{site} is revoked   (event {event})", as_json)
 
 

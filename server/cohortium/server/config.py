@@ -10,9 +10,10 @@ superlink/           Flower's state, replaceable at any time
 studies/NAME/        final model, report
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,17 +21,27 @@ from cohortium.common.document import Document, load
 from cohortium.common.errors import UsageError
 from cohortium.common.schema import Name
 
+Role = Literal["lead", "operator", "auditor"]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
 class CoordinatorConfig(Document):
-    """coordinator.toml: `host` is the name or address that sites dial; `bind` where we listen."""
+    """coordinator.toml.
+
+    host: the name or address that sites dial; bind: where we listen. studies_at_once: how many
+    studies may train at the same time; the others wait in the order in which they were approved.
+    people: where it names anybody, only they may act, each by role: a `lead` everything, an
+    `operator` all but studies, an `auditor` nothing but reading. The names are those of the
+    operating system's users.
+    """
 
     name: Name
     host: Annotated[str, Field(min_length=1, max_length=253)]
     bind: str = "0.0.0.0"
     fleet_port: Port = 9092
     enrolment_port: Port = 9093
+    studies_at_once: Annotated[int, Field(ge=1, le=100)] = 4
+    people: Mapping[str, Role] = {}
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,9 @@ class CoordinatorDir:
 
     def study(self, name: str, digest: str) -> Path:
         return self.root / "studies" / f"{name}-{digest[:8]}"
+
+    def report(self, name: str, digest: str) -> Path:
+        return self.study(name, digest) / "report.html"
 
     def load_config(self) -> CoordinatorConfig:
         """Read coordinator.toml; says how to make one where there is none."""

@@ -5,6 +5,7 @@ import time
 from cohortium.common.messages import Consent, Invite, Refusal
 from cohortium.common.study import Study
 from cohortium.server.desk import Desk, StudyFailed, for_good
+from cohortium.server.ending import resume_it
 
 ASK_AGAIN_S = (0.5, 5.0)  # how long to wait before asking an undecided site again: first, at most
 CONSENT_SLICE_S = 30.0  # patience with one invitation; preparing data and noise takes seconds
@@ -52,7 +53,8 @@ def _quorum(study: Study, decided: dict[str, Consent]) -> tuple[str, ...]:
         reasons.append(f"no decision in time: {', '.join(silent)}")
     raise StudyFailed(
         f"{len(approved)} of the {study.sites.min_sites} sites that the study needs approved it; "
-        + "; ".join(reasons)
+        + "; ".join(reasons),
+        f"talk to them, {resume_it(study)}",
     )
 
 

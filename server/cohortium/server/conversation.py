@@ -2,25 +2,36 @@
 
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cohortium.common.document import Document
-from cohortium.common.envelope import Header, seal, unseal
+from cohortium.common.envelope import Header, digest, seal_head, unseal
 from cohortium.common.errors import CohortiumError, ProtocolError
 from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.messages import EMPTY, Question, Refusal, Vector, kind_of, pack, unpack
 from cohortium.server.sites import Sites
 
-# A site that was killed lost its message, and nobody may ever say so: ask again, but rarely, for
-# the model travels again each time.
-FIRST_RESEND_S = 60.0
-RESEND_GROWTH = 2.0
-RESENDS = 4.0  # a short deadline leaves time to ask again too
-UNREACHED_PAUSE_S = 1.0  # before asking again who could not be reached, or has paused
+AGAIN_S = (1.0, 15.0)  # before asking again who could not be reached or not answer: first, at most
 # What is no answer yet. A reply that does not verify may be somebody else's: the true one may come.
-LATER = ("egress.rate", "reply.signature", "site.hours", "site.paused", "site.stopping")
+LATER = (
+    "egress.rate",
+    "reply.signature",
+    "site.clock",
+    "site.database",
+    "site.hours",
+    "site.paused",
+    "site.stopping",
+)
+# What may have been an accident, such as a killed training process, or may happen every time.
+ONCE_MORE = ("site.cannot", "site.training")
+ACCIDENTS = 3
+
+REVOKED = Refusal(
+    rule="site.revoked", explanation="the coordinator has shut the site out", correlation_id=""
+)
 
 M = TypeVar("M", bound=Document)
 
@@ -45,7 +56,7 @@ class Conversation:
 
     Attributes:
         study: digest of the study that all requests belong to.
-        peers: signing key of every site that can be reached; others stay silent.
+        peers: signing key of every member; who is no longer in it refuses as `site.revoked`.
         stopped: says who asked to stop the study, or nothing.
         suspect: told whose reply was not signed by its key.
     """
@@ -68,7 +79,7 @@ class Conversation:
         *,
         round: int,
         deadline_s: float,
-        vector: Vector = EMPTY,
+        body: bytes | None = None,
     ) -> Iterator[Said[M]]:
         """Ask each site; yield answers as they arrive, until all have answered or the deadline.
 
@@ -77,35 +88,45 @@ class Conversation:
         request, becomes a refusal with rule `reply.signature` or `reply.protocol`. Whose reply does
         not verify, and who has paused, is asked again; that counts only at the deadline.
 
+        Args:
+            body: the question as it was packed together with a vector; None for one without.
+
         Raises:
             StudyStopped: somebody asked the study to stop.
             UnreachableError: the transport is gone.
         """
-        body = pack(question, vector)
-        present = [name for name in names if name in self.peers]
-        headers = {name: self._header(kind_of(question), name, round) for name in present}
-        requests = {name: seal(header, body, self.key) for name, header in headers.items()}
+        body = body or pack(question)
+        headers = {name: self._header(kind_of(question), name, round) for name in names}
+        body_digest = digest(body)
+        heads = {n: seal_head(header, body_digest, self.key) for n, header in headers.items()}
         postponed: dict[str, Said[M]] = {}
-        deadline = time.monotonic() + deadline_s
-        patience = min(FIRST_RESEND_S, deadline_s / RESENDS)
-        while requests and (left := deadline - time.monotonic()) > 0:
-            window_ends = time.monotonic() + min(patience, left)
-            for name, raw in self.sites.ask(dict(requests), min(patience, left)):
-                if name not in requests:
+        accidents = Counter[str]()
+        deadline, pause_s = time.monotonic() + deadline_s, AGAIN_S[0]
+        while True:
+            for name in [name for name in heads if name not in self.peers]:
+                del heads[name]
+                yield Said(name, REVOKED, EMPTY, 0)
+            if not heads or (left := deadline - (asked := time.monotonic())) <= 0:
+                break
+            for name, raw in self.sites.ask(dict(heads), body, left):
+                if name not in heads:
                     continue  # a second reply to a request that was sent twice
                 said = self._open(name, raw, headers[name], expected)
-                if _later(said.message):
+                rule = said.message.rule if isinstance(said.message, Refusal) else ""
+                accidents[name] += rule in ONCE_MORE
+                if rule in LATER or (rule in ONCE_MORE and accidents[name] < ACCIDENTS):
                     postponed[name] = said
                     continue
-                del requests[name]
+                del heads[name]
                 yield said
+                del said, raw  # before the transport puts the next reply together
             if by := self.stopped():
                 raise StudyStopped(f"stopped by {by}")
-            if time.monotonic() >= window_ends:
-                patience *= RESEND_GROWTH
-            elif requests:
-                self.sleep(min(UNREACHED_PAUSE_S, left))
-        yield from (postponed[name] for name in requests if name in postponed)
+            rest_s = min(pause_s, left) - (time.monotonic() - asked)
+            if heads and rest_s > 0:
+                self.sleep(rest_s)
+            pause_s = min(1.5 * pause_s, AGAIN_S[1])
+        yield from (postponed[name] for name in heads if name in postponed)
 
     def _header(self, kind: str, site: str, round: int) -> Header:
         return Header(
@@ -141,10 +162,6 @@ def _check_answers(header: Header, asked: Header) -> None:
     swapped = header.sender == asked.recipient and header.recipient == asked.sender
     if not swapped or any(getattr(header, key) != getattr(asked, key) for key in same):
         raise ProtocolError(f"{asked.recipient} sent a reply that answers another request")
-
-
-def _later(message: object) -> bool:
-    return isinstance(message, Refusal) and message.rule in LATER
 
 
 def _doubt(rule: str, error: CohortiumError) -> Refusal:

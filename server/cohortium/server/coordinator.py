@@ -4,102 +4,55 @@ Nothing here knows Flower. The state between rounds is one value, kept in the st
 round: to resume is to call `run_study` again.
 """
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+import logging
+from dataclasses import replace
 
-from cohortium.common import arrays
-from cohortium.common.document import Document
+from cohortium.common import arrays, bands
 from cohortium.common.errors import CohortiumError, ProtocolError
-from cohortium.common.messages import (
-    Close,
-    Closed,
-    Evaluate,
-    Evaluated,
-    Measure,
-    Measured,
-    Refusal,
-    Spent,
-    Train,
-    Update,
-    Vector,
-    kind_of,
-)
-from cohortium.common.metrics.summary import summarise
-from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.messages import Measure, Measured, Vector
 from cohortium.common.models.building import build_seeded
 from cohortium.common.preprocessing.encode import feature_names
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
-from cohortium.server.aggregation import optimizer
-from cohortium.server.aggregation.fold import Fold
 from cohortium.server.aggregation.optimizer import ServerState, final_model
+from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.consent import invite
-from cohortium.server.conversation import Said, StudyStopped
+from cohortium.server.conversation import StudyStopped
 from cohortium.server.desk import Desk, StudyFailed, for_good
-from cohortium.server.plausibility import check_evaluation, check_statistics, check_update
+from cohortium.server.ending import end, resume_it
+from cohortium.server.plausibility import check_statistics
+from cohortium.server.round import Exchange, Plan, Progress, gather, run_round
 from cohortium.server.store import RoundRecord
+from cohortium.server.successor import start_of
 
-CLOSE_S = 5.0
-Ending = Literal["completed", "failed", "stopped"]
-M = TypeVar("M", bound=Document)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Who takes part, who no longer does and why, and what all must know."""
-
-    study: Study
-    sites: tuple[str, ...]
-    statistics: Statistics | None
-    gone: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Exchange:
-    """What one round gathered besides the model."""
-
-    replied: list[str] = field(default_factory=list)
-    received: dict[str, dict[str, int]] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-
-    def note(self, said: Said[M], check: Callable[[M], None]) -> M | None:
-        """Count the bytes and remember a refusal; the message if it is none and passes `check`."""
-        kinds = self.received.setdefault(said.site, {})
-        kind = kind_of(said.message)
-        kinds[kind] = kinds.get(kind, 0) + said.bytes
-        if isinstance(said.message, Refusal):
-            self.refused[said.site] = f"{said.message.rule}: {said.message.explanation}"
-            return None
-        try:
-            check(said.message)
-        except ProtocolError as error:
-            self.refused[said.site] = f"reply.protocol: {error}"
-            return None
-        return said.message
+logger = logging.getLogger("cohortium.coordinator")
 
 
 def run_study(study: Study, desk: Desk) -> Vector:
     """Run a study, or go on with it, to its final model: float32 (parameters,).
 
-    Whatever happens, sites are told that it is over and the store holds a terminal state.
+    Whatever happens, the store holds a terminal state and sites are told that it is over.
 
     Raises:
         StudyFailed, StudyStopped: with the cause.
         UnreachableError: the transport is gone; the study stays resumable.
     """
-    digest = study.digest
-    desk.store.begin(digest)
+    desk.store.begin(study.digest)
     try:
-        model = _rounds(_plan(study, invite(study, desk), desk), desk)
+        sites = invite(study, desk)
+        with desk.turn(lambda words: desk.store.say(study.digest, words)):
+            model = _rounds(_plan(study, sites, desk), desk)
     except StudyStopped as error:
-        _end(study, desk, "stopped", str(error))
+        end(study, desk, "stopped", str(error), f"if it should go on, {resume_it(study)}")
         raise
-    except (StudyFailed, ProtocolError) as error:
-        _end(study, desk, "failed", str(error))
-        raise StudyFailed(str(error)) from None
-    _end(study, desk, "completed", "")
+    except StudyFailed as error:
+        end(study, desk, "failed", str(error), error.next_step)
+        raise
+    except ProtocolError as error:
+        advice = "change the study accordingly and submit it under another name"
+        end(study, desk, "failed", str(error), advice)
+        raise StudyFailed(str(error), advice) from None
+    end(study, desk, "completed", "", "")
     return model
 
 
@@ -111,150 +64,91 @@ def initial_model(study: Study) -> Vector:
 
 def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
     """Before the first round: the sums for federated-standard scaling, where the study wants it."""
-    resumed = desk.store.checkpoint(study.digest) is not None
     desk.log.append(
-        "run.resumed" if resumed else "run.started",
+        "run.resumed" if desk.store.rounds(study.digest) else "run.started",
         actor=desk.actor,
         study=study.digest,
         detail={"rounds": str(study.training.rounds), "sites": ", ".join(sites)[:200]},
     )
+    consents = desk.store.consents(study.digest)
+    patients = {name: bands.least(consents[name].patients) for name in sites}
     if study.preprocessing.scaling != "federated-standard":
-        return Plan(study, sites, None)
+        return Plan(study, sites, None, patients)
     kept = desk.store.statistics(study.digest)
     if kept is not None:
-        return Plan(study, sites, kept)
+        return Plan(study, sites, kept, patients)
+    return _measure(Plan(study, sites, None, patients), desk)
+
+
+def _measure(plan: Plan, desk: Desk) -> Plan:
+    study, seen = plan.study, Exchange()
     measured: dict[str, Statistics] = {}
-    seen = Exchange()
-    deadline_s = study.sites.round_deadline
-    for said in desk.talk.ask(sites, Measure(), Measured, round=0, deadline_s=deadline_s):
+    for said in gather(
+        plan, desk, Measure(), Measured, round=0, seen=seen, doing="measuring for scaling"
+    ):
         message = seen.note(said, lambda m: check_statistics(study, m.statistics))
         if message is not None:
             measured[said.site] = message.statistics
-            seen.replied.append(said.site)
-    _require_quorum(Plan(study, sites, None), "measuring for scaling", seen)
-    present = tuple(name for name in sites if name in measured)
+            seen.count_in(said.site)
+    present = tuple(name for name in plan.sites if name in measured)
     total = measured[present[0]]
     for name in present[1:]:
         total = total + measured[name]
     desk.store.keep_statistics(study.digest, total)
-    return Plan(study, present, total, {**seen.refused})
+    return Plan(study, present, total, plan.patients, {**seen.refused})
 
 
 def _rounds(plan: Plan, desk: Desk) -> Vector:
     study = plan.study
-    state, first = _resume(study, desk)
-    gone = dict(plan.gone)
+    checkpoints = Checkpoints(desk.store.database, study.digest)
+    state, first = _resume(study, desk, checkpoints)
+    progress = Progress(state)
+    del state  # a large model is in memory as seldom as possible
+    gone, steps = dict(plan.gone), dict[str, int]()
     for record in desk.store.rounds(study.digest):
-        gone |= _gone(record)
+        if record.round < first:
+            steps |= _steps(record)
+        if record.round > _forgiven(study, desk):
+            gone |= _gone(record)
     for number in range(first, study.training.rounds + 1):
         sites = tuple(name for name in plan.sites if name not in gone)
-        state, record = _round(Plan(study, sites, plan.statistics, gone), desk, state, number)
-        desk.store.record(study.digest, record, optimizer.to_bytes(state))
+        now = replace(plan, sites=sites, gone=gone, steps=steps)
+        record = run_round(now, desk, progress, number)
+        with desk.store.database.transaction():
+            desk.store.record(study.digest, record)
+            checkpoints.keep(number, progress.state)
+            _log_round(study, desk, record)
         gone |= _gone(record)
-    return final_model(state)
+        steps |= _steps(record)
+    return final_model(progress.state)
+
+
+def _forgiven(study: Study, desk: Desk) -> int:
+    """A study that somebody resumed has asked its sites anew: what they refused before is past."""
+    return desk.store.study(study.digest).resumed_after
 
 
 def _gone(record: RoundRecord) -> dict[str, str]:
     return {site: reason for site, reason in record.refused.items() if for_good(reason)}
 
 
-def _resume(study: Study, desk: Desk) -> tuple[ServerState, int]:
-    found = desk.store.checkpoint(study.digest)
-    if found is None:
-        return ServerState.start(initial_model(study)), 1
-    return optimizer.from_bytes(found[1]), found[0] + 1
+def _steps(record: RoundRecord) -> dict[str, int]:
+    return {site: spent.steps for site, spent in record.spent.items()}
 
 
-def _round(
-    plan: Plan, desk: Desk, state: ServerState, number: int
-) -> tuple[ServerState, RoundRecord]:
-    """Train, aggregate, evaluate, record."""
-    study, started = plan.study, time.monotonic()
-    total = study.training.rounds
-    desk.store.say(study.digest, f"round {number} of {total}: training")
-    seen = Exchange()
-    mean, spent = _train(plan, desk, state.model, number, seen)
-    state = optimizer.step(state, mean, study.strategy, number, total)
-    evaluations = {}
-    if number == total or number % study.evaluation.every == 0:
-        desk.store.say(study.digest, f"round {number} of {total}: evaluating")
-        model = final_model(state) if number == total else state.model
-        evaluations = _evaluate(plan, desk, model, number, seen)
-    record = RoundRecord(
-        round=number,
-        seconds=round(time.monotonic() - started, 3),
-        received=seen.received,
-        replied=tuple(seen.replied),
-        missing=tuple(n for n in plan.sites if n not in seen.replied),
-        refused=seen.refused,
-        spent=spent,
-        evaluations=evaluations,
-        summary=summarise(evaluations) if evaluations else None,
-    )
-    _log_round(study, desk, record)
-    return state, record
+def _resume(study: Study, desk: Desk, checkpoints: Checkpoints) -> tuple[ServerState, int]:
+    """The newest state that can be read, and the round to go on with.
 
-
-def _train(
-    plan: Plan, desk: Desk, model: Vector, number: int, seen: Exchange
-) -> tuple[Vector, dict[str, Spent]]:
-    """Ask for updates and fold each as it arrives; the weighted mean, and what each site spent."""
-    fold, spent = Fold(len(model)), dict[str, Spent]()
-    for said in desk.talk.ask(
-        plan.sites,
-        Train(statistics=plan.statistics),
-        Update,
-        round=number,
-        deadline_s=plan.study.sites.round_deadline,
-        vector=model,
-    ):
-
-        def take(update: Update, vector: Vector = said.vector) -> None:
-            check_update(plan.study, update)
-            fold.add(vector, update.weight)
-
-        update = seen.note(said, take)
-        if update is None:
-            continue
-        seen.replied.append(said.site)
-        if update.spent is not None:
-            spent[said.site] = update.spent
-    _require_quorum(plan, f"round {number}", seen)
-    return fold.mean(), spent
-
-
-def _evaluate(
-    plan: Plan, desk: Desk, model: Vector, number: int, seen: Exchange
-) -> dict[str, SiteEvaluation]:
-    """What sites say of a model on their held-out patients; a silent site is left out."""
-    found = {}
-    for said in desk.talk.ask(
-        tuple(name for name in plan.sites if not for_good(seen.refused.get(name, ""))),
-        Evaluate(statistics=plan.statistics),
-        Evaluated,
-        round=number,
-        deadline_s=plan.study.sites.round_deadline,
-        vector=model,
-    ):
-        message = seen.note(said, lambda m: check_evaluation(plan.study, m.evaluation))
-        if message is not None:
-            found[said.site] = message.evaluation
-    return {name: found[name] for name in plan.sites if name in found}
-
-
-def _require_quorum(plan: Plan, when: str, seen: Exchange) -> None:
-    study = plan.study
-    if len(seen.replied) >= study.sites.min_sites:
-        return
-    refused = {**plan.gone, **seen.refused}
-    reasons = [f"{site} refused ({reason})" for site, reason in sorted(refused.items())]
-    silent = [name for name in plan.sites if name not in seen.replied and name not in seen.refused]
-    if silent:
-        reasons.append(f"no reply within {study.sites.round_deadline:g} s from {', '.join(silent)}")
-    raise StudyFailed(
-        f"{when}: {len(seen.replied)} of the {study.sites.min_sites} sites needed replied; "
-        + "; ".join(reasons)
-    )
+    Where the last is damaged its round is asked for again: the sites have stored their replies.
+    """
+    for number in checkpoints.rounds():
+        try:
+            return checkpoints.load(number), number + 1
+        except CohortiumError as error:
+            logger.error("study %s: %s; going back one round", study.name, error)
+    if study.continues is not None:
+        return ServerState.start(start_of(study.continues, desk.store)), 1
+    return ServerState.start(initial_model(study)), 1
 
 
 def _log_round(study: Study, desk: Desk, record: RoundRecord) -> None:
@@ -274,29 +168,3 @@ def _log_round(study: Study, desk: Desk, record: RoundRecord) -> None:
             reason=reason.split(":")[0],
             detail={"site": site},
         )
-
-
-ENDINGS: dict[Ending, Literal["run.completed", "run.failed", "run.stopped"]] = {
-    "completed": "run.completed",
-    "failed": "run.failed",
-    "stopped": "run.stopped",
-}
-
-
-def _end(study: Study, desk: Desk, state: Ending, cause: str) -> None:
-    """Store the end with its event, then tell the sites that can hear it."""
-    with desk.store.database.transaction():
-        desk.store.end(study.digest, state, cause, desk.now_ms())
-        desk.log.append(
-            ENDINGS[state],
-            actor=desk.actor,
-            outcome="failure" if state == "failed" else "success",
-            study=study.digest,
-            reason=cause[:200] or None,
-        )
-    names = tuple(desk.store.consents(study.digest))
-    try:
-        for _ in desk.talk.ask(names, Close(outcome=state), Closed, round=0, deadline_s=CLOSE_S):
-            pass
-    except CohortiumError:
-        pass  # a site that does not hear it finds out when it is asked nothing more

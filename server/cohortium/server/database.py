@@ -52,7 +52,30 @@ CREATE TABLE checkpoints (
 ) STRICT;
 """
 
+# A checkpoint in parts, for SQLite holds no value above 1 GB; several, for one may be damaged or
+# a study begun again from an earlier one. How a study ended, what to do, and which sites know it.
+CHECKPOINTS_AND_ENDINGS = """
+CREATE TABLE snapshots (
+    study TEXT NOT NULL REFERENCES studies (digest),
+    round INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    sha256 BLOB,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (study, round, part)
+) STRICT;
+INSERT INTO snapshots SELECT study, round, 0, NULL, state FROM checkpoints;
+DROP TABLE checkpoints;
+ALTER TABLE studies ADD COLUMN next_step TEXT NOT NULL DEFAULT '';
+ALTER TABLE studies ADD COLUMN resumed_after INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE farewells (
+    study TEXT NOT NULL REFERENCES studies (digest),
+    site TEXT NOT NULL,
+    told_ms INTEGER NOT NULL,
+    PRIMARY KEY (study, site)
+) STRICT;
+"""
+
 
 def open_coordinator_database(path: Path) -> Database:
     """Open coordinator.db, creating or upgrading it."""
-    return open_database(path, [SCHEMA, LOG_MIGRATION])
+    return open_database(path, [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS])

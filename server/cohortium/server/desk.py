@@ -1,7 +1,9 @@
 """Where a study is run from: what it talks, remembers and records with."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from cohortium.common.audit.events import Actor
 from cohortium.common.audit.log import EventLog
@@ -10,7 +12,7 @@ from cohortium.server.conversation import Conversation
 from cohortium.server.store import Store
 
 # A site that refuses by one of these is not asked again in this study.
-FOR_GOOD = ("data.", "policy.", "privacy.", "reply.protocol", "study.")
+FOR_GOOD = ("data.", "policy.", "privacy.", "reply.protocol", "site.revoked", "study.")
 
 
 def for_good(reason: str) -> bool:
@@ -19,15 +21,25 @@ def for_good(reason: str) -> bool:
 
 
 class StudyFailed(CohortiumError):
-    """The study cannot go on; the message is its cause."""
+    """The study cannot go on; the message is its cause, `next_step` what helps."""
+
+    def __init__(self, cause: str, next_step: str) -> None:
+        super().__init__(cause)
+        self.next_step = next_step
 
 
 @dataclass(frozen=True)
 class Desk:
-    """What running a study needs besides the study: where it talks, remembers and records."""
+    """What running a study needs besides the study: where it talks, remembers and records.
+
+    scratch: a directory for what is too large for memory, or None to keep all there.
+    turn: held while the study trains; says meanwhile, through its argument, whom it waits for.
+    """
 
     talk: Conversation
     store: Store
     log: EventLog
     actor: Actor
     now_ms: Callable[[], int]
+    scratch: Path | None = None
+    turn: Callable[[Callable[[str], None]], AbstractContextManager[None]] = lambda _: nullcontext()

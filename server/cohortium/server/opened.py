@@ -7,7 +7,8 @@ from pathlib import Path
 from cohortium.common.audit.events import Actor, os_user
 from cohortium.common.audit.log import EventLog
 from cohortium.common.database import Database
-from cohortium.server.config import CoordinatorConfig, CoordinatorDir
+from cohortium.common.errors import RefusedError
+from cohortium.server.config import CoordinatorConfig, CoordinatorDir, Role
 from cohortium.server.database import open_coordinator_database
 from cohortium.server.roster import Roster
 from cohortium.server.store import Store
@@ -24,9 +25,22 @@ class Opened:
     roster: Roster
     store: Store
 
-    @property
-    def operator(self) -> Actor:
-        return os_user()
+    def acting(self, *roles: Role) -> Actor:
+        """Who is asking, as the operating system knows them, if they may.
+
+        Raises:
+            RefusedError: coordinator.toml gives them none of these roles.
+        """
+        actor, people = os_user(), self.config.people
+        if people and people.get(actor.id) not in roles:
+            raise RefusedError(
+                "people.role",
+                f'"{actor.id}" is not {" or ".join(roles)} in {self.directory.config} [people]: '
+                + (
+                    ", ".join(name for name, role in people.items() if role in roles) or "nobody is"
+                ),
+            )
+        return actor
 
 
 def open_coordinator(root: Path) -> Opened:

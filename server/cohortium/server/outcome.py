@@ -17,7 +17,8 @@ from cohortium.common.metrics.summary import Summary as Scores
 from cohortium.common.models.building import build_seeded
 from cohortium.common.preprocessing.encode import feature_names
 from cohortium.common.study import Study
-from cohortium.server.aggregation import optimizer
+from cohortium.server.aggregation.optimizer import final_model
+from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.config import CoordinatorConfig
 from cohortium.server.reports.report import write_report
 from cohortium.server.reports.report_data import (
@@ -54,9 +55,7 @@ def publish(row: StudyRow, store: Store, log: EventLog, evidence: Evidence, out:
 
 def final_vector(row: StudyRow, store: Store) -> Vector:
     """The final model of a completed study: float32 (parameters,)."""
-    found = store.checkpoint(row.digest)
-    assert found is not None
-    return optimizer.final_model(optimizer.from_bytes(found[1]))
+    return final_model(Checkpoints(store.database, row.digest).load(row.study.training.rounds))
 
 
 def _write_model(row: StudyRow, store: Store, out: Path) -> ModelReport:

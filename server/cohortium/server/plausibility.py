@@ -19,8 +19,12 @@ MAX_REASON = 200
 NOMINAL = frozenset(bands.nominal(edge) for edge in bands.EDGES)
 
 
-def check_update(study: Study, update: Update) -> None:
-    """Raise ProtocolError for a weight or a privacy account that the study cannot give."""
+def check_update(study: Study, update: Update, steps_before: int = 0) -> None:
+    """Raise ProtocolError for a weight or a privacy account that the study cannot give.
+
+    Args:
+        steps_before: what the site's ledger held of this study after the round before.
+    """
     weighting, weight = study.strategy.weighting, update.weight
     possible = {
         "equal": weight == 1,
@@ -31,6 +35,11 @@ def check_update(study: Study, update: Update) -> None:
         raise ProtocolError(f'weighting "{weighting}" gives no such weight as the site sent')
     if (update.spent is not None) != (study.privacy.mechanism != "none"):
         raise ProtocolError("an update says what it spent if, and only if, the study is private")
+    if update.spent is not None and update.spent.steps <= steps_before:
+        raise ProtocolError(
+            f"the site's ledger holds {update.spent.steps} steps of this study, after "
+            f"{steps_before} in the round before: was its database restored from an old backup?"
+        )
 
 
 def check_statistics(study: Study, statistics: Statistics) -> None:

@@ -18,10 +18,9 @@ from cohortium.common.identity import (
     issue_server_certificate,
     make_ca,
 )
+from cohortium.server import certificates
 from cohortium.server.config import CoordinatorConfig, CoordinatorDir
 from cohortium.server.database import open_coordinator_database
-
-SERVER_CERTIFICATE_DAYS = 397
 
 
 def initialise(
@@ -71,7 +70,7 @@ def _make(directory: CoordinatorDir, values: Mapping[str, object], host: str, ac
     directory.ca_key.parent.mkdir(parents=True, mode=0o700)
     ca = make_ca(f"{values['name']} certificate authority", now)
     ca.save(directory.ca_key, directory.ca)
-    server = issue_server_certificate(ca, [host], now, SERVER_CERTIFICATE_DAYS)
+    server = issue_server_certificate(ca, [host], now, certificates.DAYS)
     server.save(directory.server_key, directory.certificate)
     SigningKey.generate().save(directory.signing_key)
     fingerprint = certificate_fingerprint(ca.certificate_pem)

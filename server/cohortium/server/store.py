@@ -35,14 +35,20 @@ class RoundRecord(Document):
 
 @dataclass(frozen=True)
 class StudyRow:
-    """A study with its state; `cause` explains a failure or stop, `progress` what it does now."""
+    """A study with its state.
+
+    cause: why it failed or was stopped, and `next_step` what helps; progress: what it does now.
+    resumed_after: the round after which somebody last resumed it; 0 if nobody did.
+    """
 
     study: Study
     digest: str
     state: State
     cause: str
     progress: str
+    next_step: str
     stop_by: str
+    resumed_after: int
     submitted_ms: int
     ended_ms: int | None
 
@@ -71,8 +77,8 @@ class Store:
             )
         if not rows:
             self.database.execute(
-                "INSERT INTO studies VALUES "
-                "(?, ?, ?, 'submitted', '', 'queued', '', NULL, ?, NULL)",
+                "INSERT INTO studies (digest, name, canonical, state, cause, progress, stop_by, "
+                "submitted_ms) VALUES (?, ?, ?, 'submitted', '', 'queued', '', ?)",
                 (study.digest, study.name, canonical(study), now_ms),
             )
         return self.study(study.name)
@@ -94,7 +100,9 @@ class Store:
             state=row["state"],
             cause=row["cause"],
             progress=row["progress"],
+            next_step=row["next_step"],
             stop_by=row["stop_by"],
+            resumed_after=row["resumed_after"],
             submitted_ms=row["submitted_ms"],
             ended_ms=row["ended_ms"],
         )
@@ -107,12 +115,44 @@ class Store:
     def begin(self, digest: str) -> None:
         self.database.execute("UPDATE studies SET state = 'running' WHERE digest = ?", (digest,))
 
-    def end(self, digest: str, state: State, cause: str, now_ms: int) -> None:
-        """Put a study into a terminal state, with its cause."""
+    def end(self, digest: str, state: State, cause: str, next_step: str, now_ms: int) -> None:
+        """Put a study into a terminal state, with its cause and what helps."""
         self.database.execute(
-            "UPDATE studies SET state = ?, cause = ?, progress = '', ended_ms = ? WHERE digest = ?",
-            (state, cause, now_ms, digest),
+            "UPDATE studies SET state = ?, cause = ?, next_step = ?, progress = '', ended_ms = ? "
+            "WHERE digest = ?",
+            (state, cause, next_step, now_ms, digest),
         )
+
+    def resume(self, digest: str) -> None:
+        """Queue an ended study again: its sites are asked anew, its rounds go on."""
+        with self.database.transaction():
+            self.database.execute(
+                "UPDATE studies SET state = 'submitted', cause = '', next_step = '', stop_by = '', "
+                "progress = 'queued', ended_ms = NULL, resumed_after = "
+                "(SELECT coalesce(max(round), 0) FROM rounds WHERE study = digest) "
+                "WHERE digest = ?",
+                (digest,),
+            )
+            for table in ("consents", "farewells"):
+                self.database.execute(f"DELETE FROM {table} WHERE study = ?", (digest,))
+
+    def told(self, digest: str, site: str, now_ms: int) -> None:
+        """A site has confirmed that it knows of a study's end."""
+        self.database.execute(
+            "INSERT INTO farewells VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (digest, site, now_ms)
+        )
+
+    def untold(self, digest: str) -> tuple[str, ...]:
+        """The sites that have decided about a study and have not confirmed that they know its end.
+
+        A site that was never reached is not among them.
+        """
+        rows = self.database.execute(
+            "SELECT site FROM consents WHERE study = ? AND site NOT IN "
+            "(SELECT site FROM farewells WHERE study = ?) ORDER BY site",
+            (digest, digest),
+        )
+        return tuple(row["site"] for row in rows)
 
     def say(self, digest: str, progress: str) -> None:
         """What the study is doing, for those who watch."""
@@ -157,18 +197,12 @@ class Store:
         )
         return {row["site"]: parse_json(row["body"], Consent, "stored consent") for row in rows}
 
-    def record(self, digest: str, record: RoundRecord, checkpoint: bytes) -> None:
-        """A finished round and the state to go on from, together."""
-        with self.database.transaction():
-            self.database.execute(
-                "INSERT INTO rounds VALUES (?, ?, ?)",
-                (digest, record.round, canonical(record).decode()),
-            )
-            self.database.execute(
-                "INSERT INTO checkpoints VALUES (?, ?, ?) ON CONFLICT (study) DO UPDATE "
-                "SET round = excluded.round, state = excluded.state",
-                (digest, record.round, checkpoint),
-            )
+    def record(self, digest: str, record: RoundRecord) -> None:
+        """Keep a finished round; one that is run again takes the place of the first."""
+        self.database.execute(
+            "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?)",
+            (digest, record.round, canonical(record).decode()),
+        )
 
     def rounds(self, digest: str, after: int = 0) -> list[RoundRecord]:
         rows = self.database.execute(
@@ -176,10 +210,3 @@ class Store:
             (digest, after),
         )
         return [parse_json(row["record"].encode(), RoundRecord, "stored round") for row in rows]
-
-    def checkpoint(self, digest: str) -> tuple[int, bytes] | None:
-        """The last finished round and the state after it."""
-        rows = self.database.execute(
-            "SELECT round, state FROM checkpoints WHERE study = ?", (digest,)
-        )
-        return (rows[0]["round"], rows[0]["state"]) if rows else None

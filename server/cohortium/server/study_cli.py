@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from cohortium.common import daemon
-from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.errors import RefusedError, UnreachableError, UsageError
 from cohortium.common.study import Study, load_study
+from cohortium.server.config import CoordinatorDir
 from cohortium.server.store import Store, StudyRow
 
 study = typer.Typer(
@@ -20,6 +20,7 @@ study = typer.Typer(
 )
 
 POLL_S = 0.2
+REPORT_S = 10.0
 EXIT_CODES = {"completed": 0, "failed": 1, "stopped": 1}
 
 StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The study.toml.")]
@@ -74,19 +75,22 @@ def list_studies(directory: StateDir, as_json: JsonFlag = False) -> None:
     """
     from cohortium.server.opened import open_coordinator
 
-    rows = open_coordinator(directory).store.studies()
+    opened = open_coordinator(directory)
+    up = daemon.is_running(opened.directory.lock)
     documents = [
         {
             "name": row.study.name,
             "digest": row.digest,
-            "state": row.state,
+            "state": row.state if up or row.ended else "paused",
             "cause": row.cause,
-            "progress": row.progress,
+            "next_step": row.next_step,
+            "progress": row.progress if up or row.ended else "the coordinator is not running",
         }
-        for row in rows
+        for row in opened.store.studies()
     ]
     cells = [
-        (row.study.name, row.state, row.digest[:12], row.cause or row.progress) for row in rows
+        (item["name"], item["state"], item["digest"][:12], item["cause"] or item["progress"])
+        for item in documents
     ]
     text = table(("STUDY", "STATE", "DIGEST", ""), cells, "no study was submitted yet")
     emit({"studies": documents}, text, as_json)
@@ -102,10 +106,16 @@ def watch(study: StudyName, directory: StateDir, as_json: JsonFlag = False) -> N
 
     opened = open_coordinator(directory)
     row = _follow(opened.store, study, opened.directory.lock, as_json)
-    document = {"study": row.study.name, "state": row.state, "cause": row.cause}
+    _await_report(opened.directory, row)
+    document = {
+        "study": row.study.name,
+        "state": row.state,
+        "cause": row.cause,
+        "next_step": row.next_step,
+        "correlation": row.digest[:8],
+    }
     out = opened.directory.study(row.study.name, row.digest)
-    text = f"{row.study.name}: {row.state}" + (f": {row.cause}" if row.cause else "")
-    emit({**document, "directory": str(out)}, f"{text}\nmodel and report: {out}", as_json)
+    emit({**document, "directory": str(out)}, f"{_ended(row)}\nmodel and report: {out}", as_json)
     raise typer.Exit(EXIT_CODES[row.state])
 
 
@@ -122,11 +132,43 @@ def stop(study: StudyName, directory: StateDir, as_json: JsonFlag = False) -> No
     if row.ended:
         emit({"study": row.study.name, "state": row.state}, f"already {row.state}", as_json)
         return
-    actor = os_user()
+    actor = opened.acting("lead")
     opened.store.ask_to_stop(row.digest, actor.id)
     if not daemon.is_running(opened.directory.lock):
         note("the coordinator is not running: the study stops as soon as it is up")
     emit({"study": row.study.name, "by": actor.id}, f"stopping {row.study.name}", as_json)
+
+
+@study.command()
+def resume(
+    study: StudyName,
+    directory: StateDir,
+    without: Annotated[str, typer.Option(help="A site that has withdrawn.")] = "",
+    from_round: Annotated[
+        int, typer.Option(min=1, help="With --without: the first round that is trained again.")
+    ] = 1,
+    as_json: JsonFlag = False,
+) -> None:
+    """Go on with a study that failed or was stopped, from its last round.
+
+    Its sites are asked again; approvals that still hold need no person. With --without, submit a
+    new study that trains again without a site, from a model that was made before some round.
+
+    Example: cohortium study resume heart-study --dir DIR
+    Example: cohortium study resume heart-study --without northgate --from-round 4 --dir DIR
+    """
+    from cohortium.server.opened import open_coordinator
+
+    opened = open_coordinator(directory)
+    row = opened.store.study(study)
+    if not row.ended:
+        raise UsageError(f"{row.study.name} is not over: cohortium study stop {row.study.name}")
+    document, text = (
+        _without(opened, row, without, from_round) if without else _resumed(opened, row)
+    )
+    if not daemon.is_running(opened.directory.lock):
+        note(f"the coordinator is not running: cohortium coordinator up --dir {directory}")
+    emit(document, text, as_json)
 
 
 @study.command()
@@ -157,10 +199,83 @@ def report(
     emit({"study": row.study.name, "report": str(page)}, f"report: {page}", as_json)
 
 
+def _await_report(directory: CoordinatorDir, row: StudyRow) -> None:
+    """The coordinator writes it right after the end; where it cannot, its log says why."""
+    page = directory.report(row.study.name, row.digest)
+    deadline = time.monotonic() + REPORT_S
+    while not page.exists() and daemon.is_running(directory.lock) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+
+
+def _ended(row: StudyRow) -> str:
+    """How a study ended, why, and what helps."""
+    text = f"{row.study.name}: {row.state}" + (f": {row.cause}" if row.cause else "")
+    if row.next_step:
+        text += f"\nnext: {row.next_step}\nin every log it is {row.digest[:8]}"
+    return text
+
+
+def _resumed(opened: Any, row: StudyRow) -> tuple[dict[str, Any], str]:
+    """Queue an ended study again."""
+    if row.state == "completed":
+        raise UsageError(f"{row.study.name} is completed: there is nothing to resume")
+    opened.directory.report(row.study.name, row.digest).unlink(missing_ok=True)
+    with opened.database.transaction():
+        opened.store.resume(row.digest)
+        event = opened.log.append(
+            "run.resumed",
+            actor=opened.acting("lead"),
+            study=row.digest,
+            reason=row.cause[:200] or None,
+        )
+    document = {"study": row.study.name, "state": "submitted", "event": event.id}
+    return document, f"resuming {row.study.name}   (event {event.id})"
+
+
+def _without(opened: Any, row: StudyRow, site: str, from_round: int) -> tuple[dict[str, Any], str]:
+    """Submit the study that trains again without a site; say which models that site is in."""
+    from cohortium.server import successor
+
+    rounds = successor.used(row, site, opened.store)
+    made = successor.without(row, site, from_round, opened.store)
+    with opened.database.transaction():
+        known = any(other.digest == made.digest for other in opened.store.studies())
+        opened.store.submit(made, int(time.time() * 1000))
+        if rounds:
+            opened.log.append(
+                "model.withdrawn",
+                actor=opened.acting("lead"),
+                study=row.digest,
+                reason="a site withdrew",
+                detail={"sites": site, "section": f"rounds {_ranges(rounds)} and later"},
+            )
+        event = "" if known else _created(opened, made)
+    document = {
+        "study": made.name,
+        "digest": made.digest,
+        "without": site,
+        "used_in_rounds": list(rounds),
+        "rounds": made.training.rounds,
+        "epsilon": made.privacy.epsilon,
+        "event": event,
+    }
+    used = f"the models of rounds {_ranges(rounds)} and later" if rounds else "no model"
+    text = (
+        f"submitted {made.name} ({made.digest[:16]}...): {made.training.rounds} rounds without "
+        f"{site}; every other site must approve it\n"
+        f"{site} is in {used} of {row.study.name}; do not use them where it must not be"
+    )
+    return document, text
+
+
+def _ranges(rounds: tuple[int, ...]) -> str:
+    return f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else str(rounds[0])
+
+
 def _created(opened: Any, loaded: Study) -> str:
     event = opened.log.append(
         "study.created",
-        actor=opened.operator,
+        actor=opened.acting("lead"),
         study=loaded.digest,
         detail={"sites": ", ".join(loaded.sites.names)[:200]},
     )

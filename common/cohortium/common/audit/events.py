@@ -94,7 +94,7 @@ _DETAILS: tuple[tuple[Any, str], ...] = (
     ),
     (
         DataAction,
-        "dataset version schema band legal_basis extract epsilon_cap delta columns site",
+        "dataset version schema band legal_basis extract epsilon_cap delta columns site person",
     ),
     (RunAction, "rounds sites site seconds device version image cause by"),
     (

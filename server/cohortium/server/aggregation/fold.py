@@ -1,7 +1,10 @@
 """A weighted mean of sites' vectors that forgets each one as soon as it is added."""
 
 import math
+import mmap
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 from cohortium.common.errors import ProtocolError
 
 BLOCK = 1 << 14  # elements worked on at a time: the temporaries stay in the processor's cache
+ON_DISK_BYTES = 64 * 2**20  # an array of this size or above lies in a file
 
 Wide = NDArray[np.float64]
 
@@ -23,11 +27,16 @@ class Fold:
     could show only where the sum falls within 2**-100 of a float32 rounding boundary.
 
     Memory: 16 bytes per parameter however many sites there are, and nothing waits for its turn.
+    For a large model they lie in a file without a name, of which only a block is in memory.
+
+    Args:
+        parameters: d.
+        scratch: the directory for such files; without one everything stays in memory.
     """
 
-    def __init__(self, parameters: int) -> None:
-        self._sum = np.zeros(parameters)
-        self._error = np.zeros(parameters)
+    def __init__(self, parameters: int, scratch: Path | None = None) -> None:
+        self._sum = _zeros(parameters, scratch)
+        self._error = _zeros(parameters, scratch)
         self.weight_total = 0.0
         self.replies = 0
 
@@ -42,6 +51,7 @@ class Fold:
         scratch = np.empty((3, min(BLOCK, len(vector))))
         for part in _blocks(len(vector)):
             _add_exactly(self._sum[part], self._error[part], vector[part], weight, scratch)
+            self._let_go(part)
         self.weight_total += weight
         self.replies += 1
 
@@ -56,7 +66,16 @@ class Fold:
         mean = np.empty(len(self._sum), np.float32)
         for part in _blocks(len(mean)):
             mean[part] = (self._sum[part] + self._error[part]) / self.weight_total
+            self._let_go(part)
         return mean
+
+    def _let_go(self, part: slice) -> None:
+        """The system keeps the pages of a file as long as it likes; we no longer need them."""
+        for array in (self._sum, self._error):
+            if isinstance(array, np.memmap):
+                pages: mmap.mmap = array._mmap  # type: ignore[attr-defined]
+                length = min(8 * BLOCK, len(pages) - 8 * part.start)
+                pages.madvise(mmap.MADV_DONTNEED, 8 * part.start, length)
 
     def _check(self, vector: NDArray[np.float32], weight: float) -> None:
         if vector.dtype != np.float32 or vector.shape != self._sum.shape:
@@ -68,6 +87,14 @@ class Fold:
             raise ProtocolError("an update holds a value that is not finite: training diverged")
         if not (math.isfinite(weight) and weight > 0):
             raise ProtocolError("an update's weight must be a positive number")
+
+
+def _zeros(length: int, scratch: Path | None) -> Wide:
+    if scratch is None or 8 * length < ON_DISK_BYTES:
+        return np.zeros(length)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        file.truncate(8 * length)
+        return np.memmap(file, np.float64, "r+", shape=(length,))
 
 
 def _blocks(length: int) -> Iterator[slice]:

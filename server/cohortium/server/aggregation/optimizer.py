@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class ServerState:
-    """What a checkpoint holds of the optimiser; all vectors have shape (d,).
+    """What a checkpoint holds of the optimiser; all vectors have shape (d,), or none if unused.
 
     Attributes:
         model: float32, the current model.
@@ -36,8 +36,8 @@ class ServerState:
     @classmethod
     def start(cls, model: Floats) -> "ServerState":
         """Before round 1: no momentum, and v = 0 as in the results we reproduce."""
-        zero = np.zeros_like(model)
-        return cls(model, zero, zero, np.zeros(len(model)), 0)
+        unused = np.zeros(0, np.float32)
+        return cls(model, unused, unused, np.zeros(0), 0)
 
 
 def step(
@@ -47,21 +47,24 @@ def step(
 
     Args:
         mean_delta: float32 (d,), weighted mean of (site's model - model). `strategy.weight_decay`
-            times the model is taken off it first.
+            times the model is taken off it first. It is used up: a large model is in memory as
+            seldom as possible.
 
     Raises:
         ProtocolError: the new model is not finite.
     """
-    delta = mean_delta - np.float32(strategy.weight_decay) * state.model
+    delta = mean_delta
+    if strategy.weight_decay:
+        delta = mean_delta - np.float32(strategy.weight_decay) * state.model
     with np.errstate(over="ignore", invalid="ignore"):  # found and explained just below
         stepped = RULES[strategy.name](state, delta, strategy)
     if not np.isfinite(stepped.model).all():
         raise ProtocolError(f"round {round}: training diverged; lower strategy.learning_rate")
     if round <= rounds - tail_length(strategy, rounds):
         return stepped
-    return replace(
-        stepped, tail_sum=state.tail_sum + stepped.model, tail_count=state.tail_count + 1
-    )
+    tail = state.tail_sum if len(state.tail_sum) else np.zeros(len(stepped.model))
+    tail = tail + stepped.model.astype(np.float64)
+    return replace(stepped, tail_sum=tail, tail_count=state.tail_count + 1)
 
 
 def tail_length(strategy: Strategy, rounds: int) -> int:
@@ -76,9 +79,8 @@ def final_model(state: ServerState) -> Floats:
     return (state.tail_sum / state.tail_count).astype(np.float32)
 
 
-def to_bytes(state: ServerState) -> bytes:
-    """The state as an uncompressed .npz file."""
-    file = io.BytesIO()
+def write(state: ServerState, file: io.RawIOBase | io.BytesIO) -> None:
+    """Write the state as an uncompressed .npz file; `file` need not be seekable."""
     np.savez(
         file,
         model=state.model,
@@ -87,17 +89,16 @@ def to_bytes(state: ServerState) -> bytes:
         tail_sum=state.tail_sum,
         tail_count=np.int64(state.tail_count),
     )
-    return file.getvalue()
 
 
-def from_bytes(data: bytes) -> ServerState:
-    """Read what `to_bytes` wrote; never unpickles.
+def read(file: io.BytesIO) -> ServerState:
+    """Read what `write` wrote; never unpickles.
 
     Raises:
         ProtocolError: it is something else.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        with np.load(file, allow_pickle=False) as arrays:
             state = ServerState(
                 model=_vector(arrays["model"], np.float32),
                 m=_vector(arrays["m"], np.float32),
@@ -106,9 +107,10 @@ def from_bytes(data: bytes) -> ServerState:
                 tail_count=int(arrays["tail_count"]),
             )
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile):
-        raise ProtocolError("a checkpoint is damaged: resume from an earlier one") from None
-    if len({len(vector) for vector in (state.model, state.m, state.v, state.tail_sum)}) != 1:
-        raise ProtocolError("a checkpoint's vectors differ in length: resume from an earlier one")
+        raise ProtocolError("a checkpoint is damaged") from None
+    unused = (0, len(state.model))
+    if any(len(vector) not in unused for vector in (state.m, state.v, state.tail_sum)):
+        raise ProtocolError("a checkpoint's vectors differ in length")
     return state
 
 
@@ -118,37 +120,44 @@ def _vector(array: NDArray[Any], dtype: type[np.floating[Any]]) -> NDArray[Any]:
     return array
 
 
+def _or_zeros(vector: Floats, like: Floats) -> Floats:
+    """What a rule has not used before is zero: it costs nothing where it is never used."""
+    return vector if len(vector) else np.zeros_like(like)
+
+
 def _average(state: ServerState, delta: Floats, strategy: Strategy) -> ServerState:
     """w += lr D (McMahan et al. 2017, Algorithm 1, at lr 1)."""
-    return replace(state, model=state.model + np.float32(strategy.learning_rate) * delta)
+    np.multiply(delta, np.float32(strategy.learning_rate), out=delta)
+    np.add(state.model, delta, out=delta)
+    return replace(state, model=delta)
 
 
 def _momentum(state: ServerState, delta: Floats, strategy: Strategy) -> ServerState:
     """m = momentum m + D; w += lr m (Hsu, Qi & Brown 2019)."""
-    m = np.float32(strategy.momentum) * state.m + delta
+    m = np.float32(strategy.momentum) * _or_zeros(state.m, delta) + delta
     return replace(state, model=state.model + np.float32(strategy.learning_rate) * m, m=m)
 
 
 def _adam(state: ServerState, delta: Floats, strategy: Strategy) -> ServerState:
     beta2 = strategy.beta2
-    v = np.float32(beta2) * state.v + np.float32(1 - beta2) * delta**2
+    v = np.float32(beta2) * _or_zeros(state.v, delta) + np.float32(1 - beta2) * delta**2
     return _adaptive(state, delta, v, strategy)
 
 
 def _yogi(state: ServerState, delta: Floats, strategy: Strategy) -> ServerState:
-    square = delta**2
-    v = state.v - np.float32(1 - strategy.beta2) * square * np.sign(state.v - square)
+    square, before = delta**2, _or_zeros(state.v, delta)
+    v = before - np.float32(1 - strategy.beta2) * square * np.sign(before - square)
     return _adaptive(state, delta, v, strategy)
 
 
 def _adagrad(state: ServerState, delta: Floats, strategy: Strategy) -> ServerState:
-    return _adaptive(state, delta, state.v + delta**2, strategy)
+    return _adaptive(state, delta, _or_zeros(state.v, delta) + delta**2, strategy)
 
 
 def _adaptive(state: ServerState, delta: Floats, v: Floats, strategy: Strategy) -> ServerState:
     """m = beta1 m + (1 - beta1) D; w += lr m / (sqrt(v) + tau)."""
     beta1 = strategy.beta1
-    m = np.float32(beta1) * state.m + np.float32(1 - beta1) * delta
+    m = np.float32(beta1) * _or_zeros(state.m, delta) + np.float32(1 - beta1) * delta
     scale: Floats = np.sqrt(v) + np.float32(strategy.tau)
     move = np.float32(strategy.learning_rate) * m / scale
     return replace(state, model=state.model + move, m=m, v=v)

@@ -1,0 +1,262 @@
+"""One round: train, aggregate, evaluate; and who has to be there for it."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from cohortium.common.document import Document
+from cohortium.common.errors import ProtocolError
+from cohortium.common.messages import (
+    Evaluate,
+    Evaluated,
+    Question,
+    Refusal,
+    Spent,
+    Train,
+    Update,
+    Vector,
+    kind_of,
+    pack,
+    unpack,
+)
+from cohortium.common.metrics.summary import summarise
+from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.study import Study
+from cohortium.server.aggregation import optimizer
+from cohortium.server.aggregation.fold import Fold
+from cohortium.server.aggregation.optimizer import ServerState, final_model
+from cohortium.server.conversation import Said
+from cohortium.server.desk import Desk, StudyFailed, for_good
+from cohortium.server.ending import resume_it
+from cohortium.server.plausibility import check_evaluation, check_update
+from cohortium.server.store import RoundRecord
+
+WAIT_S = (1.0, 30.0)  # before asking again a site that the study waits for: at first, at most
+
+M = TypeVar("M", bound=Document)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Who takes part, who no longer does and why, and what all must know.
+
+    patients: the lower end of each site's public size band, 0 where it said none.
+    steps: what each site's ledger held of this study when it last said so.
+    """
+
+    study: Study
+    sites: tuple[str, ...]
+    statistics: Statistics | None
+    patients: Mapping[str, int]
+    gone: Mapping[str, str] = field(default_factory=dict)
+    steps: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Exchange:
+    """What one round gathered besides the model."""
+
+    replied: list[str] = field(default_factory=list)
+    received: dict[str, dict[str, int]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def note(self, said: Said[M], check: Callable[[M], None]) -> M | None:
+        """Count the bytes and remember a refusal; the message if it is none and passes `check`."""
+        kinds = self.received.setdefault(said.site, {})
+        kind = kind_of(said.message)
+        kinds[kind] = kinds.get(kind, 0) + said.bytes
+        if isinstance(said.message, Refusal):
+            self.refused[said.site] = _reason(said.message)
+            return None
+        try:
+            check(said.message)
+        except ProtocolError as error:
+            self.refused[said.site] = f"reply.protocol: {error}"
+            return None
+        return said.message
+
+    def count_in(self, site: str) -> None:
+        """A site has replied; what it refused before it was asked again is past."""
+        self.replied.append(site)
+        self.refused.pop(site, None)
+
+    def missing(self, sites: tuple[str, ...]) -> tuple[str, ...]:
+        """Who has not replied and may still do so."""
+        return tuple(
+            name
+            for name in sites
+            if name not in self.replied and not for_good(self.refused.get(name, ""))
+        )
+
+
+@dataclass
+class Progress:
+    """The state that a round starts from, and then the one that it ends in.
+
+    A large model is held once: while it travels, the state's is a view of what is sent.
+    """
+
+    state: ServerState
+
+    def packed(self, question: Train | Evaluate, model: Vector) -> bytes:
+        """A question with a model, which is from now on the state's own if it was before."""
+        body = pack(question, model)
+        if model is self.state.model:
+            self.state = replace(self.state, model=unpack(body, type(question))[1])
+        return body
+
+
+def run_round(plan: Plan, desk: Desk, progress: Progress, number: int) -> RoundRecord:
+    """Carry `progress` over a round; what happened in it.
+
+    Raises:
+        StudyFailed: the quorum is not there, or somebody is missing whom the study insists on.
+        ProtocolError: training diverged.
+    """
+    study, started = plan.study, time.monotonic()
+    total = study.training.rounds
+    seen = Exchange()
+    mean, spent = _train(plan, desk, progress, number, seen)
+    progress.state = optimizer.step(progress.state, mean, study.strategy, number, total)
+    del mean  # it has become the model
+    evaluations = {}
+    if number == total or number % study.evaluation.every == 0:
+        desk.store.say(study.digest, f"round {number} of {total}, evaluating")
+        evaluations = _evaluate(plan, desk, progress, number, seen)
+    return RoundRecord(
+        round=number,
+        seconds=round(time.monotonic() - started, 3),
+        received=seen.received,
+        replied=tuple(seen.replied),
+        missing=tuple(n for n in plan.sites if n not in seen.replied),
+        refused=seen.refused,
+        spent=spent,
+        evaluations=evaluations,
+        summary=summarise(evaluations) if evaluations else None,
+    )
+
+
+def gather(
+    plan: Plan,
+    desk: Desk,
+    question: Question,
+    expected: type[M],
+    *,
+    round: int,
+    seen: Exchange,
+    doing: str,
+    body: bytes | None = None,
+) -> Iterator[Said[M]]:
+    """Ask all sites of a plan; again and again those that are missing, if the study waits.
+
+    Yields every answer; the caller puts into `seen` who has replied.
+
+    Raises:
+        StudyFailed: at the deadline too few have replied, or one too few if the study stops then.
+    """
+    wanted, pause = plan.sites, WAIT_S[0]
+    while True:
+        desk.store.say(plan.study.digest, f"{doing}: waiting for {', '.join(wanted)}")
+        for said in desk.talk.ask(
+            wanted,
+            question,
+            expected,
+            round=round,
+            deadline_s=plan.study.sites.round_deadline,
+            body=body,
+        ):
+            yield said
+            left = seen.missing(wanted)
+            if left:
+                desk.store.say(plan.study.digest, f"{doing}: waiting for {', '.join(left)}")
+        wanted = seen.missing(plan.sites)
+        if not wanted or plan.study.sites.on_missing != "wait":
+            break
+        desk.talk.sleep(pause)
+        pause = min(2 * pause, WAIT_S[1])
+    _require_quorum(plan, doing, seen)
+
+
+def _train(
+    plan: Plan, desk: Desk, progress: Progress, number: int, seen: Exchange
+) -> tuple[Vector, dict[str, Spent]]:
+    """Ask for updates and fold each as it arrives; the weighted mean, and what each site spent."""
+    fold, spent = Fold(len(progress.state.model), desk.scratch), dict[str, Spent]()
+    question = Train(statistics=plan.statistics)
+    for said in gather(
+        plan,
+        desk,
+        question,
+        Update,
+        round=number,
+        seen=seen,
+        doing=f"round {number} of {plan.study.training.rounds}, training",
+        body=progress.packed(question, progress.state.model),
+    ):
+        steps = plan.steps.get(said.site, 0)
+
+        def take(update: Update, vector: Vector = said.vector, steps: int = steps) -> None:
+            check_update(plan.study, update, steps)
+            fold.add(vector, update.weight)
+
+        update = seen.note(said, take)
+        if update is None:
+            continue
+        seen.count_in(said.site)
+        if update.spent is not None:
+            spent[said.site] = update.spent
+    return fold.mean(), spent
+
+
+def _evaluate(
+    plan: Plan, desk: Desk, progress: Progress, number: int, seen: Exchange
+) -> dict[str, SiteEvaluation]:
+    """What sites say of a model on their held-out patients; a silent site is left out."""
+    found = {}
+    last = number == plan.study.training.rounds
+    model = final_model(progress.state) if last else progress.state.model
+    question = Evaluate(statistics=plan.statistics)
+    body = progress.packed(question, model)
+    del model
+    for said in desk.talk.ask(
+        tuple(name for name in plan.sites if not for_good(seen.refused.get(name, ""))),
+        question,
+        Evaluated,
+        round=number,
+        deadline_s=plan.study.sites.round_deadline,
+        body=body,
+    ):
+        message = seen.note(said, lambda m: check_evaluation(plan.study, m.evaluation))
+        if message is not None:
+            found[said.site] = message.evaluation
+    return {name: found[name] for name in plan.sites if name in found}
+
+
+def _require_quorum(plan: Plan, doing: str, seen: Exchange) -> None:
+    sites = plan.study.sites
+    patients = sum(plan.patients.get(name, 0) for name in seen.replied)
+    if len(seen.replied) < sites.min_sites:
+        said = f"{len(seen.replied)} of the {sites.min_sites} sites needed replied"
+    elif patients < sites.min_patients:
+        said = f"those who replied have {patients} of the {sites.min_patients} patients needed"
+    elif sites.on_missing == "stop" and len(seen.replied) < len(plan.sites):
+        said = 'a site is missing, and the study says on_missing = "stop"'
+    else:
+        return
+    refused = {**plan.gone, **seen.refused}
+    reasons = [f"{site} refused ({reason})" for site, reason in sorted(refused.items())]
+    silent = [name for name in plan.sites if name not in seen.replied and name not in seen.refused]
+    if silent:
+        reasons.append(f"no reply within {sites.round_deadline:g} s from {', '.join(silent)}")
+    raise StudyFailed(
+        f"{doing}: {said}; " + "; ".join(reasons),
+        "bring the sites named back (an id in brackets finds the lines in a site's log), "
+        + resume_it(plan.study),
+    )
+
+
+def _reason(refusal: Refusal) -> str:
+    found_by = f" [{refusal.correlation_id}]" if refusal.correlation_id else ""
+    return f"{refusal.rule}: {refusal.explanation}{found_by}"

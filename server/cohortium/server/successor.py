@@ -1,0 +1,90 @@
+"""Going on without a site that withdrew: a study of its own, from a model of the one before.
+
+The rounds that are trained anew ask every remaining site for more than it approved, and for more
+privacy; so it is a new study, which each of them sees, compares and approves, or does not.
+"""
+
+import hashlib
+import math
+
+from cohortium.common.continuation import Continues
+from cohortium.common.document import parse
+from cohortium.common.errors import ProtocolError, UsageError
+from cohortium.common.messages import Vector
+from cohortium.common.privacy import accounting
+from cohortium.common.privacy.plan import planned
+from cohortium.common.study import Study
+from cohortium.server.checkpoints import Checkpoints
+from cohortium.server.store import Store, StudyRow
+
+
+def without(row: StudyRow, site: str, from_round: int, store: Store) -> Study:
+    """The study that trains again from a round on (the first is 1), without one of the sites.
+
+    A private one keeps the noise of the one before, so it costs what its fewer rounds cost.
+
+    Raises:
+        UsageError: no such site or round, or the model before that round cannot be used.
+    """
+    study, kept = row.study, from_round - 1
+    if site not in study.sites.names:
+        raise UsageError(f'"{site}" is no site of {study.name}: {", ".join(study.sites.names)}')
+    if len(study.sites.names) == 1:
+        raise UsageError(f"{site} is the only site of {study.name}: nobody is left")
+    values = study.model_dump(exclude={"continues"})
+    values["name"] = f"{study.name}-without-{site}"
+    names = tuple(name for name in study.sites.names if name != site)
+    values["sites"] |= {"names": names, "min_sites": min(study.sites.min_sites, len(names))}
+    values["training"] |= {"rounds": study.training.rounds - kept}
+    if rows := study.training.shared_stream_rows:
+        pairs = zip(study.sites.names, rows, strict=True)
+        values["training"]["shared_stream_rows"] = tuple(n for name, n in pairs if name != site)
+    if kept:
+        values["continues"] = _continues(row, kept, store).model_dump()
+    mechanism = planned(study, study.training.rounds - kept)
+    if mechanism is not None and study.privacy.delta is not None:
+        cost = accounting.epsilon([mechanism], study.privacy.delta)
+        values["privacy"]["epsilon"] = math.ceil(cost * 1e4) / 1e4
+    return parse(values, Study, values["name"])
+
+
+def used(row: StudyRow, site: str, store: Store) -> tuple[int, ...]:
+    """The rounds whose models a site's update went into; every later model builds on them too."""
+    return tuple(record.round for record in store.rounds(row.digest) if site in record.replied)
+
+
+def start_of(continues: Continues, store: Store) -> Vector:
+    """The model that a continuing study starts from: float32 (parameters,).
+
+    Raises:
+        ProtocolError: it is no longer there, or not the one that was approved.
+    """
+    model = Checkpoints(store.database, continues.study).load(continues.round).model
+    if _sha256(model) != continues.model:
+        raise ProtocolError(
+            f"the model of round {continues.round} of {continues.name} is not the one that this "
+            "study was approved with"
+        )
+    return model
+
+
+def _continues(row: StudyRow, kept: int, store: Store) -> Continues:
+    study, checkpoints = row.study, Checkpoints(store.database, row.digest)
+    rounds = sorted(checkpoints.rounds())
+    if kept not in rounds or kept >= study.training.rounds:
+        possible = [1, *(n + 1 for n in rounds if n < study.training.rounds)]
+        raise UsageError(
+            f"--from-round {kept + 1}: no model from before that round is kept; possible: "
+            f"{', '.join(map(str, possible))}"
+        )
+    if study.preprocessing.site_intercept or study.preprocessing.scaling == "federated-standard":
+        raise UsageError(
+            f"{study.name} has inputs that depend on who takes part (site_intercept or "
+            "federated-standard scaling): train it anew with --from-round 1"
+        )
+    model = checkpoints.load(kept).model
+    return Continues(name=study.name, study=row.digest, round=kept, model=_sha256(model))
+
+
+def _sha256(model: Vector) -> str:
+    return hashlib.sha256(model.astype("<f4").data).hexdigest()
