@@ -221,9 +221,12 @@ class InProcessSites:
     sites: Mapping[str, Site]
     wire: list[tuple[str, bytes, bytes]] = field(default_factory=list)
 
-    def ask(self, requests: Mapping[str, bytes], deadline_s: float) -> Iterator[tuple[str, bytes]]:
-        for name, request in requests.items():
+    def ask(
+        self, heads: Mapping[str, bytes], body: bytes, deadline_s: float
+    ) -> Iterator[tuple[str, bytes]]:
+        for name, head in heads.items():
             if name in self.sites:
+                request = head + body
                 reply = rounds.answer(request, self.sites[name])
                 self.wire.append((name, request, reply))
                 yield name, reply

@@ -149,12 +149,18 @@ class Deployment:
     def at_coordinator(self, *arguments: str | Path) -> dict[str, Any]:
         return self.ok(*arguments, "--dir", self.coordinator)
 
-    def start_coordinator(self) -> Running:
-        """Set it up, if nobody has yet, and run it; returns once it says that it is up."""
+    def start_coordinator(self, settings: str = "") -> Running:
+        """Set it up, if nobody has yet, and run it; returns once it says that it is up.
+
+        Args:
+            settings: further lines of a new coordinator.toml.
+        """
         if not self.coordinator.exists():
             ports = ("--fleet-port", str(free_port()), "--enrolment-port", str(free_port()))
             who = ("--name", COORDINATOR, "--host", HOST)
             self.ok("coordinator", "init", self.coordinator, *who, *ports)
+            with (self.coordinator / "coordinator.toml").open("a") as file:
+                file.write(settings)
         up = Running(self.root, "coordinator", "up", "--dir", str(self.coordinator))
         self.daemons["coordinator"] = up
         up.wait_state("up")
@@ -175,11 +181,13 @@ class Deployment:
         table = write_ward(self.root / f"{name}.csv", seed=sum(map(ord, name)))
         self.add_data(name, "ward", table)
 
-    def add_data(self, name: str, dataset: str, table: Path, schema: str = SCHEMA) -> None:
+    def add_data(
+        self, name: str, dataset: str, table: Path, schema: str = SCHEMA
+    ) -> dict[str, Any]:
         schema_file = self.root / f"{name}-{dataset}.schema.toml"
         schema_file.write_text(schema)
         arguments = ("data", "add", dataset, "--path", table, "--schema", schema_file)
-        self.at_site(name, *arguments, "--epsilon-cap", "100")
+        return self.at_site(name, *arguments, "--epsilon-cap", "100")
 
     def start_site(self, name: str) -> Running:
         """Start a daemon that can be killed alone; does not wait until it is online."""
@@ -222,6 +230,17 @@ class Deployment:
         finally:
             watching.kill_group()
         return Result(code, watching.lines, watching.stderr)
+
+    def wait_told(self, site: str, study: str, outcome: str, timeout_s: float = UP_S) -> None:
+        """Wait until a site knows how a study ended; who was away is told within seconds."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            known = {s["name"]: s for s in self.at_site(site, "studies")["studies"]}
+            said = (known[study]["state"], known[study]["note"])
+            if said == ("ended", outcome):
+                return
+            assert time.monotonic() < deadline, said
+            time.sleep(0.2)
 
     def events(self, directory: Path) -> list[dict[str, Any]]:
         """A party's event log, which the command verifies first."""
@@ -297,7 +316,7 @@ def environment(place: Path) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def each(names: tuple[str, ...], work: Callable[[str], None]) -> None:
+def each(names: tuple[str, ...], work: Callable[[str], object]) -> None:
     """Do something for all names, two at a time."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(work, names))

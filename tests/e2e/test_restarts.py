@@ -1,8 +1,10 @@
-"""Processes killed in the middle of a study: it goes on, and no round is paid twice."""
+"""Studies and demonstrations that are ended halfway: what was begun is put away.
+
+What is killed, and goes on: tests/e2e/faults.
+"""
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,126 +12,32 @@ from tests.e2e.deployment import (
     Deployment,
     Running,
     assert_nothing_runs,
-    deployment,
     write_patient_study,
 )
 from tests.federation import PRIVATE
 
 SITES = ("a", "b", "c")
-ROUNDS = 8
-# All sites are needed, and a round waits for one that is away.
-PATIENT = {
-    "rounds = 4": f"rounds = {ROUNDS}",
-    "min_sites = 2": "min_sites = 3",
-    "round_deadline = 60.0": "round_deadline = 240.0",
-}
-
-
-@pytest.fixture(scope="module")
-def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A consortium of its own: here daemons are killed."""
-    with deployment(tmp_path_factory.mktemp("hospitals")) as made:
-        made.start_coordinator()
-        made.start_sites(*SITES)
-        yield made
-
-
-def begin(hospitals: Deployment, place: Path, name: str) -> Running:
-    """A private study that has finished a round, and somebody who watches it."""
-    write_patient_study(place, PRIVATE, name=name, changes=PATIENT)
-    hospitals.submit(place / "study.toml")
-    hospitals.approve(name, *SITES)
-    watching = hospitals.watch(name)
-    watching.wait_for(lambda: len(watching.lines) >= 1)
-    assert watching.lines[-1].get("round", 0) < ROUNDS
-    return watching
-
-
-def assert_each_round_was_paid_once(hospitals: Deployment, name: str) -> None:
-    digests = {
-        study["name"]: study["digest"]
-        for study in hospitals.at_coordinator("study", "list")["studies"]
-    }
-    for site in SITES:
-        events = hospitals.events(hospitals.site(site))
-        spent = [e for e in events if e["action"] == "privacy.spent"]
-        rounds = [event["round"] for event in spent if event["study"] == digests[name]]
-        assert rounds == list(range(1, ROUNDS + 1))
-        (ward,) = hospitals.at_site(site, "budget")["datasets"]
-        assert 2.9 < ward["by_study"][name] <= 3.0
-
-
-def assert_completes(watching: Running, timeout_s: float) -> None:
-    try:
-        assert watching.wait(timeout_s) == 0, (watching.lines, watching.stderr)
-    finally:
-        watching.kill_group()
-    assert [line["round"] for line in watching.lines[:-1]] == list(range(1, ROUNDS + 1))
-
-
-@pytest.mark.slow
-def test_a_site_killed_amid_a_study_comes_back_and_pays_each_round_once(
-    hospitals: Deployment, tmp_path: Path
-) -> None:
-    watching = begin(hospitals, tmp_path, "site-killed")
-    hospitals.daemons["c"].kill_group()
-    hospitals.start_site("c").wait_state("online")
-    assert_completes(watching, 240.0)
-    assert_each_round_was_paid_once(hospitals, "site-killed")
-
-
-def test_a_superlink_killed_amid_a_study_is_started_again_and_the_study_completes(
-    hospitals: Deployment, tmp_path: Path
-) -> None:
-    watching = begin(hospitals, tmp_path, "superlink-killed")
-    os.kill(superlink_of(hospitals), signal.SIGKILL)
-    assert_completes(watching, 120.0)
-    assert_each_round_was_paid_once(hospitals, "superlink-killed")
-
-
-def test_a_coordinator_killed_amid_a_study_goes_on_from_its_checkpoint(
-    hospitals: Deployment, tmp_path: Path
-) -> None:
-    watching = begin(hospitals, tmp_path, "coordinator-killed")
-    hospitals.daemons["coordinator"].kill_group()
-    assert watching.wait(20) == 5
-    assert "the coordinator is not running" in watching.stderr
-    hospitals.start_coordinator()
-    assert_completes(hospitals.watch("coordinator-killed"), 120.0)
-    assert_each_round_was_paid_once(hospitals, "coordinator-killed")
-    events = hospitals.events(hospitals.coordinator)
-    assert "run.resumed" in [event["action"] for event in events]
 
 
 def test_a_stopped_study_ends_as_stopped_and_the_sites_are_told(
-    hospitals: Deployment, tmp_path: Path
+    consortium: Deployment, tmp_path: Path
 ) -> None:
-    watching = begin(hospitals, tmp_path, "stopped")
-    hospitals.at_coordinator("study", "stop", "stopped")
+    write_patient_study(tmp_path, PRIVATE, name="stopped", changes={"rounds = 4": "rounds = 50"})
+    consortium.submit(tmp_path / "study.toml")
+    consortium.approve("stopped", *SITES)
+    watching = consortium.watch("stopped")
     try:
+        watching.wait_for(lambda: len(watching.lines) >= 1)
+        consortium.at_coordinator("study", "stop", "stopped")
         assert watching.wait(20) == 1
     finally:
         watching.kill_group()
     assert watching.lines[-1]["state"] == "stopped"
     assert watching.lines[-1]["cause"].startswith("stopped by ")
-    again = hospitals.at_coordinator("study", "stop", "stopped")
+    again = consortium.at_coordinator("study", "stop", "stopped")
     assert again["state"] == "stopped"
     for site in SITES:
-        known = {s["name"]: s for s in hospitals.at_site(site, "studies")["studies"]}
-        assert (known["stopped"]["state"], known["stopped"]["note"]) == ("ended", "stopped")
-
-
-def superlink_of(hospitals: Deployment) -> int:
-    """The process id of the coordinator's only child."""
-    coordinator = hospitals.daemons["coordinator"].process.pid
-    children = Path(f"/proc/{coordinator}/task/{coordinator}/children").read_text().split()
-    found = {
-        int(child)
-        for child in children
-        if b"superlink_process" in Path(f"/proc/{child}/cmdline").read_bytes()
-    }
-    (only,) = found
-    return only
+        consortium.wait_told(site, "stopped", "stopped")
 
 
 # What the demonstration says when it has got so far; "" is before the first word.
