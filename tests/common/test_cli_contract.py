@@ -319,7 +319,7 @@ def test_a_file_that_cannot_be_written_is_named_and_no_unexpected_error(
         "--schema", site.directory.root / "schema.toml", "--dir", site.directory.root,
     )  # fmt: skip
     assert ran.code == 1
-    assert str(in_the_way) in ran.error
+    assert f"{site.directory.dataset('clinic')}: cannot be written" in ran.error
     assert "unexpected" not in ran.error
 
 

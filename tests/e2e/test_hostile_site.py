@@ -31,7 +31,7 @@ from tests.federation import COORDINATOR, PLAIN
 
 from cohortium.client.channel import open_channel
 from cohortium.client.config import SiteDir
-from cohortium.client.fleet import PAYLOAD
+from cohortium.client.fleet_objects import PAYLOAD
 from cohortium.common.envelope import Header, seal
 from cohortium.common.identity import SigningKey, load_node_key, node_public_pem
 from cohortium.common.messages import Update, pack

@@ -173,7 +173,7 @@ def test_site_stop_ends_a_training_of_hours_and_the_coordinator_is_told(
     stop_at(consortium, "a", study, group)
     finished = consortium.finish("endless")
     assert (finished.code, finished.document["state"]) == (1, "failed")
-    assert f"a refused (study.stopped: stopped by {APPROVER})" in finished.document["cause"]
+    assert f"a refused (study.stopped: stopped by {APPROVER} [" in finished.document["cause"]
     assert events_of(consortium, "a", study, "round.update.sent") == []
 
 

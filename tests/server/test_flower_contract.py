@@ -46,7 +46,7 @@ SYMBOLS = [
     ("flower_objects.py", "flwr.common.constant", "SUPERLINK_NODE_ID"),
     *[
         (adapter, module, name)
-        for adapter in ("flower_objects.py", "fleet.py")
+        for adapter in ("flower_objects.py", "fleet_objects.py")
         for module, name in (
             ("flwr.app.message", "remove_content_from_message"),
             ("flwr.common.serde", "message_to_proto"),
@@ -55,11 +55,12 @@ SYMBOLS = [
             ("flwr.supercore.inflatable.inflatable_object", "no_object_id_recompute"),
         )
     ],
-    ("fleet.py", "flwr.common.serde", "message_from_proto"),
+    ("fleet_objects.py", "flwr.common.serde", "message_from_proto"),
     *[
         ("fleet.py", "flwr.proto.fleet_pb2", f"{call}Request")
         for call in ("ActivateNode", "DeactivateNode", "PullMessages", "PushMessages")
     ],
+    ("fleet_objects.py", "flwr.proto.fleet_pb2", "PullMessagesResponse"),
     ("fleet.py", "flwr.proto.heartbeat_pb2", "SendNodeHeartbeatRequest"),
     ("line.py", "flwr.proto.fleet_pb2_grpc", "FleetStub"),
 ]
@@ -137,7 +138,7 @@ def test_a_payload_is_still_three_objects_however_large_it_is() -> None:
 
     content = RecordDict({"payload": ConfigRecord({"payload": bytes(11_000_000)})})
     message = Message(content, dst_node_id=1, message_type="query.x")
-    advice = ADVICE.format(adapter="flower_objects.py and fleet.py")
+    advice = ADVICE.format(adapter="flower_objects.py and fleet_objects.py")
     assert len(get_all_nested_objects(message)) == 3, advice
     (record,) = get_object_tree(message).children[0].children
     assert not record.children, advice
@@ -228,10 +229,10 @@ def test_the_version_of_a_node_is_still_sent_as_metadata() -> None:
 def test_the_words_and_numbers_that_both_ends_rely_on_are_the_same() -> None:
     from flwr.common.constant import HEARTBEAT_MIN_INTERVAL, HEARTBEAT_PATIENCE, ErrorCode
 
-    from cohortium.client import fleet, node
+    from cohortium.client import fleet, fleet_objects, node
     from cohortium.server import flower_objects
 
-    assert fleet.PAYLOAD == flower_objects.PAYLOAD
+    assert fleet_objects.PAYLOAD == flower_objects.PAYLOAD
     assert fleet.HEARTBEAT_S >= HEARTBEAT_MIN_INTERVAL, ADVICE.format(adapter="fleet.py")
     assert node.ACTIVATION_PATIENCE_S > HEARTBEAT_PATIENCE * fleet.HEARTBEAT_S
     assert ErrorCode.CLIENT_APP_RAISED_EXCEPTION == 2

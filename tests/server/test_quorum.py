@@ -64,6 +64,10 @@ def test_with_the_quorum_a_round_goes_on_without_who_is_missing(tmp_path: Path) 
     run_study(study, federation.desk(study))
     assert rounds(study, federation) == [("a", "b")] * 3
     assert [r.missing for r in federation.store.rounds(study.digest)] == [("c",)] * 3
+    dropped = [event for event in federation.log.events() if event.action == "node.dropped"]
+    assert [(e.round, e.reason, e.detail["site"]) for e in dropped] == [
+        (number, "reply.late", "c") for number in (1, 2, 3)
+    ]
 
 
 def test_a_study_that_waits_gives_the_bits_that_it_gives_undisturbed(tmp_path: Path) -> None:

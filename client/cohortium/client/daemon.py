@@ -68,10 +68,15 @@ def _serve(site: Site, stop: threading.Event, on_state: Callable[[str], None]) -
         _say(site, state)
         on_state(state)
 
+    def answer(request: bytes) -> bytes:
+        handed_over = [request]
+        del request  # only `rounds.answer` has it now, and lets it go before it makes its reply
+        return rounds.answer(handed_over.pop(), busy)
+
     tell("connecting")
     try:
         at_once = config.studies_at_once + SPARE
-        serve(connection, lambda request: rounds.answer(request, busy), stop, tell, at_once)
+        serve(connection, answer, stop, tell, at_once)
     finally:
         workshop.close_all()
 

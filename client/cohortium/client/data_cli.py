@@ -107,21 +107,26 @@ def withdraw(
     from cohortium.client import withdrawal
     from cohortium.client.site import open_site
 
-    withdrawn = withdrawal.withdraw(open_site(directory), name, person)
+    opened = open_site(directory)
+    withdrawn = withdrawal.withdraw(opened, name, person)
     lines = [f"withdrew {name}: no study uses it from now on   (event {withdrawn.event})"]
     lines += [f"stopped {study} here" for study in withdrawn.stopped]
-    lines += [_used(usage) for usage in withdrawn.used_by] or ["no model was trained on it"]
+    lines += [_used(usage, opened.name) for usage in withdrawn.used_by] or [
+        "no model was trained on it"
+    ]
     emit(asdict(withdrawn), "\n".join(lines), as_json)
 
 
-def _used(usage: Any) -> str:
-    if not usage.trained:
-        return f"{usage.study} ({usage.digest[:12]}): only looked at, no model was trained on it"
-    first, last = usage.trained[0], usage.trained[-1]
+def _used(usage: Any, site: str) -> str:
+    what = f"{usage.study} ({usage.digest[:12]})"
+    if usage.from_round is None:
+        return f"{what}: evaluated models on it, none was trained on it"
+    rounds = f"trained in {len(usage.trained)} rounds, {', '.join(map(str, usage.trained[:10]))}"
+    more = " ..." if len(usage.trained) > 10 else ""
     return (
-        f"{usage.study} ({usage.digest[:12]}): in its models from round {first} on, trained in "
-        f"{len(usage.trained)} rounds up to {last}; tell the coordinator, who can train anew "
-        f"without this site from before round {first}"
+        f"{what}: in its models from round {usage.from_round} on ({rounds}{more}); to train anew, "
+        f"the coordinator runs\n    cohortium study resume {usage.study} --without {site} "
+        f"--from-round {usage.from_round}"
     )
 
 

@@ -58,8 +58,20 @@ CREATE TABLE clock (
     newest_ms INTEGER NOT NULL
 ) STRICT;
 """
+# A large reply in parts: SQLite copies each value that it is given several times over.
+PARTS = """
+CREATE TABLE reply_parts (
+    study TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    part INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (study, round, kind, part),
+    FOREIGN KEY (study, round, kind) REFERENCES replies (study, round, kind) ON DELETE CASCADE
+) STRICT;
+"""
 
 
 def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
-    return open_database(path, [SCHEMA, LOG_MIGRATION, CLOCK])
+    return open_database(path, [SCHEMA, LOG_MIGRATION, CLOCK, PARTS])

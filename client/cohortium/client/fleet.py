@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakSet
 
 import grpc
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord
 from flwr.app.error import Error
-from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
@@ -23,47 +22,27 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    no_object_id_recompute,
-)
 
 from cohortium.client.channel import explain
+from cohortium.client.fleet_objects import Delivery, Reply, delivered
 from cohortium.client.lanes import Lanes, Pace
-from cohortium.client.line import FleetConnection, Line
+from cohortium.client.line import ClosedError, FleetConnection, Line
 from cohortium.common.envelope import MAX_ENVELOPE_BYTES
 from cohortium.common.errors import IdentityError, ProtocolError, UnreachableError
-from cohortium.common.parcel import CHUNK_BYTES, MAX_CHUNKS, Assembly, Chunks
+from cohortium.common.parcel import CHUNK_BYTES, Assembly
 
-PAYLOAD = "payload"  # the record's name, at both ends
 HEARTBEAT_S = 10.0  # the least that Flower allows; a silent node is dead after twice that
 RECONNECT_S = (0.2, 5.0)
 MAX_TRIES = 8  # where the coordinator answers, but with an error of its own
 CALL_TIMEOUT_S = 5.0
-PULL_TIMEOUT_S = 15.0  # a message is delivered once: an answer that comes too late is lost
+PULL_TIMEOUT_S = 8.0  # a message is delivered once: an answer that comes too late is lost
 CHUNK_TIMEOUT_S = (60.0, 90.0, 960.0)  # at least, at first, and after having been too short
 CHUNK_PATIENCE = 4.0  # times what chunks took lately
 PULL_PATIENCE_S = 60.0  # for one announced chunk; a coordinator that died never uploads it
 PULL_BACKOFF_S = (0.05, 2.0)
 ANNOUNCEMENTS = 5
-
-
-@dataclass(frozen=True, eq=False)
-class Delivery:
-    """A request that was announced to this site; its content is still at the coordinator.
-
-    Attributes:
-        message: who asks, in which run; no content.
-        record_id: object id of the content; the same for the same request sent again.
-        chunks: names of the chunks that belong to it.
-    """
-
-    message: Message
-    record_id: str
-    chunks: frozenset[str]
 
 
 class StoppedError(Exception):
@@ -97,6 +76,7 @@ class Fleet:
         self._left = threading.Event()
         self._heartbeat = threading.Thread(target=self._beat, daemon=True)
         self._line = Line(connection)
+        self._extra: WeakSet[Line] = WeakSet()  # what chunks travel on
         self._upload = Pace(connection.upload_mbit_s)
         self._download = Pace(connection.download_mbit_s)
         self._chunk_timeout_s = CHUNK_TIMEOUT_S[1]
@@ -121,7 +101,7 @@ class Fleet:
                 if time.monotonic() - refused_since >= patience_s:
                     raise self._refused() from None
                 self._report("offline")
-                self._pause(1.0)
+                self.pause(1.0)
             else:
                 break
         self._node_id = int(reply.node_id)
@@ -136,20 +116,21 @@ class Fleet:
             self._heartbeat.join(CALL_TIMEOUT_S)
             try:
                 self._line.call("DeactivateNode", DeactivateNodeRequest(node_id=self._node_id), 1.5)
-            except grpc.RpcError:
+            except (grpc.RpcError, ClosedError):
                 pass  # nobody there to say goodbye to
         self._line.close()
         if self._state == "online":
             self._report("offline")
 
+    def interrupt(self) -> None:
+        """End the transfers that are under way, once `stop` is set."""
+        for line in list(self._extra):
+            line.close()
+
     def receive(self) -> Delivery | None:
         """The next request that was announced, or None where none waits."""
         request = PullMessagesRequest(node=self._node())
-        reply = self._call(self._line, "PullMessages", request, PULL_TIMEOUT_S)
-        if not reply.messages_list:
-            return None
-        record_id, chunks = _record_of(reply.message_object_trees[0])
-        return Delivery(message_from_proto(reply.messages_list[0]), record_id, chunks)
+        return delivered(self._call(self._line, "PullMessages", request, PULL_TIMEOUT_S))
 
     def open(self, delivery: Delivery) -> Assembly:
         """What a request's content is put together in.
@@ -172,7 +153,7 @@ class Fleet:
         """
 
         def move(line: Line, name: str) -> None:
-            self._pause(self._download.wait_s(CHUNK_BYTES))
+            self.pause(self._download.wait_s(CHUNK_BYTES))
             whole.put(name, self._pull(line, delivery, name))
 
         self._lanes(move).carry(whole.missing())
@@ -186,14 +167,16 @@ class Fleet:
             DroppedError: the coordinator takes no reply to it.
             SupersededError: `superseded` became true before everything was uploaded.
         """
-        reply = _Reply(delivery.message, answer)
+        reply = Reply(delivery.message, answer)
         request = PushMessagesRequest(
             node=self._node(), messages_list=[reply.proto], message_object_trees=[reply.tree]
         )
-        for _ in range(ANNOUNCEMENTS):
+        for first in (True, *[False] * ANNOUNCEMENTS):
             announced = self._call(self._line, "PushMessages", request)
             upload = _Upload(self, reply, str(announced.session_id), superseded)
             wanted = set(announced.objects_to_push)
+            if first and reply.id not in wanted:
+                break  # the request has lapsed there, else it would want the reply to it
             for name in [name for name in reply.objects if name in wanted]:
                 upload.move(self._line, name)
             chunks = [name for name in reply.chunks.names() if name in wanted]
@@ -203,7 +186,12 @@ class Fleet:
         raise DroppedError("the coordinator did not take the reply")
 
     def _lanes(self, move: Callable[[Line, str], None]) -> Lanes[Line, str]:
-        return Lanes(lambda: Line(self._connection), move)
+        return Lanes(self._another_line, move)
+
+    def _another_line(self) -> Line:
+        line = Line(self._connection)
+        self._extra.add(line)
+        return line
 
     def _pull(self, line: Line, delivery: Delivery, object_id: str) -> bytes:
         """Wait for an object and fetch it."""
@@ -217,13 +205,13 @@ class Fleet:
                 return bytes(reply.object_content)
             if not reply.object_found or time.monotonic() > deadline:
                 raise DroppedError("the coordinator has withdrawn its request")
-            self._pause(delay)
+            self.pause(delay)
             delay = min(2 * delay, PULL_BACKOFF_S[1])
 
     def push(self, line: Line, run_id: int, object_id: str, content: bytes, session: str) -> bool:
         """False where the coordinator has it already, or the announcement is forgotten."""
         if len(content) > CHUNK_BYTES:
-            self._pause(self._upload.wait_s(len(content)))
+            self.pause(self._upload.wait_s(len(content)))
         request = PushObjectRequest(
             node=self._node(),
             run_id=run_id,
@@ -244,7 +232,7 @@ class Fleet:
                 reply = self._call(line, method, request, timeout_s, repeat_late=False)
             except _LateError:
                 self._chunk_timeout_s = min(2 * timeout_s, CHUNK_TIMEOUT_S[2])
-                self._pause(0.0)
+                self.pause(0.0)
             else:
                 took_s = time.monotonic() - started
                 least_s = max(CHUNK_TIMEOUT_S[0], CHUNK_PATIENCE * took_s)
@@ -270,13 +258,15 @@ class Fleet:
         while True:
             try:
                 reply = line.call(method, request, timeout_s)
+            except ClosedError:
+                raise StoppedError from None
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED and not repeat_late:
                     raise _LateError from None
                 answered += self._was_answered(error)
                 if answered >= MAX_TRIES:
                     raise DroppedError(error.code().name) from None
-                self._pause(delay)
+                self.pause(delay)
                 delay = min(2 * delay, RECONNECT_S[1])
             else:
                 if self._node_id:
@@ -318,10 +308,11 @@ class Fleet:
             request = SendNodeHeartbeatRequest(node=self._node(), heartbeat_interval=HEARTBEAT_S)
             try:
                 self._line.call("SendNodeHeartbeat", request, CALL_TIMEOUT_S)
-            except grpc.RpcError:
+            except (grpc.RpcError, ClosedError):
                 pass  # the main loop sees the same, and it can act
 
-    def _pause(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
+        """Sleep; StoppedError once `stop` is set."""
         if self._stop.wait(seconds):
             raise StoppedError
 
@@ -336,31 +327,6 @@ class _LateError(Exception):
     """No answer in time."""
 
 
-class _Reply:
-    """A message's objects, its chunks aside, and what announces them."""
-
-    def __init__(self, asked: Message, answer: bytes | Error) -> None:
-        self.chunks = Chunks(answer if isinstance(answer, bytes) else b"")
-        self.run_id = int(asked.metadata.run_id)
-        with no_object_id_recompute():
-            message = self._message(asked, answer)
-            message.metadata.__dict__["_message_id"] = message.object_id
-            self.tree = get_object_tree(message)
-            nested = get_all_nested_objects(message)
-            self.objects = {name: thing.deflate() for name, thing in nested.items()}
-            bare = remove_content_from_message(message) if message.has_content() else message
-            self.proto = message_to_proto(bare)
-        if self.chunks.ids:
-            record = self.tree.children[0].children[0]
-            record.children.extend(ObjectTree(object_id=name) for name in self.chunks.names())
-
-    def _message(self, asked: Message, answer: bytes | Error) -> Message:
-        if isinstance(answer, Error):
-            return Message(answer, reply_to=asked)
-        record = ConfigRecord(dict(self.chunks.record()))
-        return Message(RecordDict({PAYLOAD: record}), reply_to=asked)
-
-
 @dataclass(eq=False)
 class _Upload:
     """One announcement's objects on their way.
@@ -370,7 +336,7 @@ class _Upload:
     """
 
     fleet: Fleet
-    reply: _Reply
+    reply: Reply
     session: str
     superseded: Callable[[], bool]
     refused: list[str] = field(default_factory=list)
@@ -381,14 +347,3 @@ class _Upload:
         content = self.reply.objects.get(name) or self.reply.chunks.content(name)
         if not self.fleet.push(line, self.reply.run_id, name, content, self.session):
             self.refused.append(name)
-
-
-def _record_of(tree: ObjectTree) -> tuple[str, frozenset[str]]:
-    """The object that a payload starts with, and its chunks; no object where there is none."""
-    for _ in ("the record dictionary", "the record"):
-        if len(tree.children) != 1:
-            return "", frozenset()
-        tree = tree.children[0]
-    if len(tree.children) > MAX_CHUNKS or any(chunk.children for chunk in tree.children):
-        return "", frozenset()
-    return str(tree.object_id), frozenset(str(chunk.object_id) for chunk in tree.children)

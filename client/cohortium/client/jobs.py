@@ -7,6 +7,8 @@ JSON fields and one float32 vector. Nothing is unpickled.
 import struct
 from typing import IO, ClassVar, Literal
 
+import numpy as np
+
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
 from cohortium.common.messages import EMPTY, Vector, pack
@@ -60,9 +62,11 @@ class Done(Document):
 
 def write_frame(pipe: IO[bytes], message: Document, vector: Vector = EMPTY) -> None:
     """Send one frame whole."""
-    body = pack(message, vector)
-    pipe.write(struct.pack(">Q", len(body)))
-    pipe.write(body)
+    fields = pack(message)
+    values = np.ascontiguousarray(vector, dtype="<f4").data.cast("B")
+    pipe.write(struct.pack(">Q", len(fields) + len(values)))
+    pipe.write(fields)
+    pipe.write(values)  # not put together first: a large model is in memory as seldom as possible
     pipe.flush()
 
 

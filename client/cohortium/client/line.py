@@ -36,6 +36,10 @@ class FleetConnection:
     download_mbit_s: float | None = None
 
 
+class ClosedError(Exception):
+    """The connection was closed while it was in use."""
+
+
 class Line:
     """Opened at once; nothing is sent before the first call."""
 
@@ -45,6 +49,7 @@ class Line:
         self._version = RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata()
         self._channels: list[grpc.Channel] = []
         self._silent = 0
+        self._closed = False
         self._open()
 
     @property
@@ -53,10 +58,19 @@ class Line:
         return node_public_pem(self._key)
 
     def call(self, method: str, request: Any, timeout_s: float) -> Any:
-        """One call, tried once; a connection that stays silent is replaced for the next."""
+        """One call, tried once; a connection that stays silent is replaced for the next.
+
+        Raises:
+            grpc.RpcError: it failed.
+            ClosedError: because `close` was called.
+        """
+        if self._closed:
+            raise ClosedError
         try:
             reply = getattr(self._stub, method)(request, timeout=timeout_s, metadata=self._version)
-        except grpc.RpcError as error:
+        except (grpc.RpcError, ValueError) as error:
+            if self._closed or isinstance(error, ValueError):  # grpc's, for a closed channel
+                raise ClosedError from None
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._silent += 1
                 if self._silent >= SILENT_CALLS:
@@ -66,7 +80,8 @@ class Line:
         return reply
 
     def close(self) -> None:
-        """Let go of the connection; calls that are under way fail."""
+        """Let go of the connection; calls that are under way fail; from any thread."""
+        self._closed = True
         for channel in self._channels:
             channel.close()
 

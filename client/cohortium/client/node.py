@@ -20,21 +20,22 @@ from flwr.common.constant import ErrorCode
 
 from cohortium.client.fleet import (
     HEARTBEAT_S,
-    Delivery,
     DroppedError,
     Fleet,
     StoppedError,
     SupersededError,
     UnknownError,
 )
+from cohortium.client.fleet_objects import Delivery
 from cohortium.client.line import FleetConnection
 from cohortium.common.errors import CohortiumError, IdentityError
-from cohortium.common.parcel import Assembly
+from cohortium.common.parcel import CHUNK_BYTES, Assembly
 
 ACTIVATION_PATIENCE_S = 2 * HEARTBEAT_S + 5.0
 REACTIVATION_PATIENCE_S = 10.0  # a coordinator that was started again lets its sites in anew
 POLL_S = (0.1, 1.0)  # right after a message, and when long idle
 POLL_SHARE = 0.1  # waiting adds at most this share to the time since the last message
+LINGER_S = 20.0  # a reply that nobody takes now, for the request may come again
 AT_ONCE = 2  # requests in work: a long training of one study does not hold up another's
 WAITING = 64  # requests that wait for their turn; the coordinator keeps the others
 
@@ -150,6 +151,7 @@ class _Jobs:
         """Wait for the requests in work; those that wait are left to the coordinator."""
         with self._lock:
             self._jobs.clear()
+        self._fleet.interrupt()
         for _ in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
@@ -181,13 +183,23 @@ class _Jobs:
                 if reply is None:
                     reply = self._reply(job, asked)
                 self._fleet.send(asked, reply, lambda: job.asked is not asked)  # noqa: B023
-            except (DroppedError, SupersededError):
-                if job.asked is asked:
+            except SupersededError:
+                pass
+            except DroppedError:
+                if not self._asked_again(job, asked, reply):
                     raise
             else:
                 with self._lock:
                     if job.asked is asked:
                         self._jobs.pop(asked.record_id, None)
+
+    def _asked_again(self, job: _Job, asked: Delivery, reply: bytes | Error | None) -> bool:
+        """Whether the same is asked anew; after a cut that may take a moment, if it is worth it."""
+        large = isinstance(reply, bytes) and len(reply) > CHUNK_BYTES
+        patience = time.monotonic() + (LINGER_S if large else 0.0)
+        while job.asked is asked and time.monotonic() < patience:
+            self._fleet.pause(POLL_S[0])
+        return job.asked is not asked
 
     def _reply(self, job: _Job, asked: Delivery) -> bytes | Error:
         try:

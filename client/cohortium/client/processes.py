@@ -94,7 +94,7 @@ class Processes:
     ) -> LocalUpdate:
         job = Job(task="train", statistics=statistics, round=round_number)
         done, delta = self._do(study, job, start)
-        return LocalUpdate(delta.astype(np.float32), done.mechanism)
+        return LocalUpdate(delta.astype(np.float32, copy=False), done.mechanism)
 
     def evaluate(
         self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int

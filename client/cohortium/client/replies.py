@@ -1,11 +1,12 @@
 """Stored replies: a round asked for twice gets the same bytes and spends nothing."""
 
-import hashlib
 from dataclasses import dataclass
 
 from cohortium.common.database import Database
 from cohortium.common.envelope import Header
 from cohortium.common.errors import RefusedError
+
+PART_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Replies:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, header: Header, body: bytes | memoryview) -> Reply | None:
+    def find(self, header: Header, request_sha256: bytes) -> Reply | None:
         """The stored reply to exactly this request, or None for a new round.
 
         Raises:
@@ -40,26 +41,34 @@ class Replies:
         row = rows[0]
         if row["round"] > header.round:
             raise RefusedError("round.past", f"round {row['round']} has been answered already")
-        if row["request_sha256"] != hashlib.sha256(body).digest():
+        if row["request_sha256"] != request_sha256:
             raise RefusedError(
                 "round.changed", f"round {header.round} was answered for another request"
             )
-        return Reply(row["reply_kind"], row["body"])
+        return Reply(row["reply_kind"], row["body"] + self._rest(header))
 
-    def store(self, header: Header, body: bytes | memoryview, reply: Reply) -> None:
+    def store(self, header: Header, request_sha256: bytes, reply: Reply) -> None:
         """Keep a reply (inside the caller's transaction) and drop those that nobody needs now."""
         self._database.execute(
             "DELETE FROM replies WHERE study = ? AND kind = ? AND round < ?",
             (header.study, header.kind, header.round - 1),
         )
+        body = memoryview(reply.body)
+        key = (header.study, header.round, header.kind)
         self._database.execute(
             "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                header.study,
-                header.round,
-                header.kind,
-                hashlib.sha256(body).digest(),
-                reply.kind,
-                reply.body,
-            ),
+            (*key, request_sha256, reply.kind, bytes(body[:PART_BYTES])),
         )
+        for number, start in enumerate(range(PART_BYTES, len(body), PART_BYTES), start=1):
+            part = bytes(body[start : start + PART_BYTES])
+            insert = "INSERT INTO reply_parts VALUES (?, ?, ?, ?, ?)"
+            self._database.execute(insert, (*key, number, part))
+
+    def _rest(self, header: Header) -> bytes:
+        """What of a large reply follows its first part."""
+        rows = self._database.execute(
+            "SELECT bytes FROM reply_parts WHERE study = ? AND round = ? AND kind = ? "
+            "ORDER BY part",
+            (header.study, header.round, header.kind),
+        )
+        return b"".join(row["bytes"] for row in rows)

@@ -10,7 +10,7 @@ and what is asked again is the stored reply. Nothing leaves that the mark does n
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from cohortium.client import consent, egress, halt, policy
 from cohortium.client.refusal import refuse
@@ -42,16 +42,23 @@ from cohortium.common.study import Study
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Request:
-    """A verified request and the site that answers it."""
+    """A verified request and the site that answers it; the body is let go once it was read.
+
+    A large model is in memory as seldom as possible.
+    """
 
     site: Site
     header: Header
     body: memoryview
+    sha256: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sha256 = hashlib.sha256(self.body).digest()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Answer:
     """What a handler made: the message, its vector, and what that cost the dataset."""
 
@@ -62,6 +69,11 @@ class Answer:
     spent: Mechanism | None = None
     stored: bool = True
 
+    def take(self) -> Vector:
+        """The vector, which is then no longer held here."""
+        vector, self.vector = self.vector, EMPTY
+        return vector
+
 
 def answer(raw: bytes, site: Site) -> bytes:
     """One signed request in, one signed reply out. Never raises; a refusal is a reply too.
@@ -70,18 +82,20 @@ def answer(raw: bytes, site: Site) -> bytes:
     """
     header = NOBODY
     try:
-        header, body = _verify(raw, site)
-        reply = _reply(Request(site, header, body))
+        request = _verify(raw, site)
+        del raw
+        header = request.header
+        reply = _reply(request)
     except Exception as error:
         reply = refuse(site, header, error)
     return seal(_reply_header(header, reply.kind, site), reply.body, site.key)
 
 
-def _verify(raw: bytes, site: Site) -> tuple[Header, memoryview]:
+def _verify(raw: bytes, site: Site) -> Request:
     header, body = unseal(raw, site.coordinator_key)
     if header.recipient != site.name or header.sender != site.config.coordinator.name:
         raise ProtocolError("the request is not from our coordinator to this site")
-    return header, body
+    return Request(site, header, body)
 
 
 def _reply(request: Request) -> Reply:
@@ -91,9 +105,10 @@ def _reply(request: Request) -> Reply:
     if handler is _close:
         return _commit(request, handler(request))
     with request.site.turns.take(request.header.study):
-        stored = Replies(request.site.database).find(request.header, request.body)
+        stored = Replies(request.site.database).find(request.header, request.sha256)
         if stored is not None:
             _allowed(request)  # what was withdrawn since is not sent again either
+            request.body = memoryview(b"")
             request.site.watermark.keep()
             return stored
         return _commit(request, handler(request))
@@ -111,16 +126,16 @@ def _commit(request: Request, made: Answer) -> Reply:
 
 
 def _released(made: Answer) -> Reply:
-    body = egress.release(made.message, made.vector, made.study, made.parameters)
+    body = egress.release(made.message, made.take(), made.study, made.parameters)
     return Reply(kind_of(made.message), body)
 
 
 def _priced(site: Site, made: Answer) -> Answer:
     """An update says what it costs beside all that was spent before it."""
-    if made.spent is None or made.study is None or not isinstance(made.message, Update):
-        return made
-    spent = site.ledger(made.study).spent(made.study, made.spent)
-    return replace(made, message=Update(weight=made.message.weight, spent=spent))
+    if made.spent is not None and made.study is not None and isinstance(made.message, Update):
+        spent = site.ledger(made.study).spent(made.study, made.spent)
+        made.message = Update(weight=made.message.weight, spent=spent)
+    return made
 
 
 def _pay(request: Request, made: Answer) -> Reply:
@@ -131,7 +146,7 @@ def _pay(request: Request, made: Answer) -> Reply:
         _allowed(request)  # nobody has said no while it was made
         if made.spent is not None and made.study is not None:
             _spend(request, made.study, made.spent, made.message)
-        Replies(site.database).store(header, request.body, reply)
+        Replies(site.database).store(header, request.sha256, reply)
         _record(request, reply)
         site.latest.advance(site.now_ms())
     return reply
@@ -242,11 +257,14 @@ def _train(request: Request) -> Answer:
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     _check_budget(site, study)
     update = site.workshop.train(study, message.statistics, start, header.round)
+    parameters = len(start)
+    del start
+    request.body = memoryview(b"")
     return Answer(
         Update(weight=cohort.weight, spent=None),
         study,
         update.delta,
-        len(start),
+        parameters,
         update.mechanism,
     )
 

@@ -21,13 +21,17 @@ EVENTS = {"round.update.sent": "trained", "evaluation.completed": "evaluated"}
 
 @dataclass(frozen=True)
 class Usage:
-    """What one study had of a dataset: rounds count from 1; `measured` sums went before them."""
+    """What one study had of a dataset: rounds count from 1; `measured` sums went before them.
+
+    from_round: the first round to train again, so that no model knows the dataset; None for none.
+    """
 
     study: str
     digest: str
     trained: tuple[int, ...]
     evaluated: tuple[int, ...]
     measured: bool
+    from_round: int | None
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,19 @@ def usage(site: Site, name: str) -> Iterator[Usage]:
     for known in reversed(site.studies.all()):
         had = seen.get(known.digest)
         if had and known.study.data.dataset == name:
-            yield Usage(
-                study=known.study.name,
-                digest=known.digest,
-                trained=tuple(sorted(had.get("trained", ()))),
-                evaluated=tuple(sorted(had.get("evaluated", ()))),
-                measured="measured" in had,
-            )
+            yield _usage(known, had)
+
+
+def _usage(known: KnownStudy, had: dict[str, set[int]]) -> Usage:
+    trained, measured = tuple(sorted(had.get("trained", ()))), "measured" in had
+    return Usage(
+        study=known.study.name,
+        digest=known.digest,
+        trained=trained,
+        evaluated=tuple(sorted(had.get("evaluated", ()))),
+        measured=measured,
+        from_round=1 if measured else next(iter(trained), None),
+    )
 
 
 def _end_studies(site: Site, name: str, person: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +105,11 @@ def end_with_parent() -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A disk that is full silences the log, and nothing else."""
+    """A disk that is full ends nothing: what the file cannot take goes to standard error."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        pass
+        with suppress(OSError, ValueError):
+            print(self.format(record), file=sys.stderr, flush=True)
 
 
 def log_to(path: Path) -> None:

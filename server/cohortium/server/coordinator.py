@@ -159,7 +159,8 @@ def _log_round(study: Study, desk: Desk, record: RoundRecord) -> None:
         round=record.round,
         detail={"replied": str(len(record.replied)), "missing": str(len(record.missing))},
     )
-    for site, reason in record.refused.items():
+    late = dict.fromkeys(record.missing, "reply.late")  # whatever comes now is dropped unread
+    for site, reason in {**late, **record.refused}.items():
         desk.log.append(
             "node.dropped",
             actor=desk.actor,

@@ -168,6 +168,7 @@ def gather(
             body=body,
         ):
             yield said
+            del said  # before the transport puts the next reply together
             left = seen.missing(wanted)
             if left:
                 desk.store.say(plan.study.digest, f"{doing}: waiting for {', '.join(left)}")
@@ -201,12 +202,13 @@ def _train(
             check_update(plan.study, update, steps)
             fold.add(vector, update.weight)
 
-        update = seen.note(said, take)
+        update, site = seen.note(said, take), said.site
+        del said, take  # before the transport puts the next reply together
         if update is None:
             continue
-        seen.count_in(said.site)
+        seen.count_in(site)
         if update.spent is not None:
-            spent[said.site] = update.spent
+            spent[site] = update.spent
     return fold.mean(), spent
 
 

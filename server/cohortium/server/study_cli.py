@@ -154,7 +154,6 @@ def resume(
     Its sites are asked again; approvals that still hold need no person. With --without, submit a
     new study that trains again without a site, from a model that was made before some round.
 
-    Example: cohortium study resume heart-study --dir DIR
     Example: cohortium study resume heart-study --without northgate --from-round 4 --dir DIR
     """
     from cohortium.server.opened import open_coordinator

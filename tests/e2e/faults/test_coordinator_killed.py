@@ -61,7 +61,7 @@ def test_superlink_killed_twice_in_one_study(hospitals: Deployment, tmp_path: Pa
 
 def test_superlink_that_hangs(hospitals: Deployment, tmp_path: Path) -> None:
     """It answers TCP and nothing else: it is replaced."""
-    run = begin(hospitals, tmp_path, "superlink-hangs")
+    run = begin(hospitals, tmp_path, "superlink-hangs", round_deadline="300.0")
     with run.held("c"):
         hanging = superlink_of(hospitals)
         os.kill(hanging, signal.SIGSTOP)
@@ -72,6 +72,7 @@ def test_superlink_that_hangs(hospitals: Deployment, tmp_path: Path) -> None:
 
 def test_coordinator_killed_while_sites_train(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "killed-while-training")
+    run.wait_round(1)
     with run.held("c"):
         kill(hospitals, "coordinator")
         watched = hospitals.run("study", "watch", run.study.name, "--dir", hospitals.coordinator)
@@ -144,7 +145,7 @@ def test_port_of_the_coordinator_taken_when_it_is_started_again(
     port = CoordinatorDir(hospitals.coordinator).load_config().fleet_port
     with run.held("c"):
         kill(hospitals, "coordinator")
-        with socket.create_server((HOST, port)):
+        with until(lambda: listen(port)):
             up = ("coordinator", "up", "--dir", hospitals.coordinator)
             said = hospitals.fails(5, *up)
         assert str(port) in said
@@ -163,6 +164,14 @@ def test_a_second_coordinator_on_one_directory_disturbs_nobody(
         assert "already runs in" in hospitals.fails(1, *up)
     run.completes()
     assert_paid_once(run, rounds=4)
+
+
+def listen(port: int) -> socket.socket | None:
+    """As another program would, as soon as the port is free."""
+    try:
+        return socket.create_server((HOST, port))
+    except OSError:
+        return None
 
 
 def final_model(hospitals: Deployment, run: Run) -> np.ndarray:

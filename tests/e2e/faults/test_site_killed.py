@@ -73,7 +73,7 @@ def test_training_process_killed_and_started_again(hospitals: Deployment, tmp_pa
     run.completes()
     assert_paid_once(run, rounds=4)
     (refused,) = (e for e in run.events("c", "round.refused") if e.reason == "site.training")
-    assert f"{refused.detail['correlation']}: the training process ended" in log_of(hospitals, "c")
+    assert f"{refused.detail['correlation']}: site.training" in log_of(hospitals, "c")
 
 
 def test_training_process_that_hangs_is_named_at_the_deadline(
@@ -239,7 +239,7 @@ def test_site_revoked_amid_a_round(hospitals: Deployment, tmp_path: Path, outcas
     run = begin(hospitals, tmp_path, "revoked", round_deadline="10.0", changes=names)
     with run.held(outcast):
         hospitals.at_coordinator("coordinator", "revoke", outcast)
-        assert hospitals.daemons[outcast].wait(30) == 3
+    assert hospitals.daemons[outcast].wait(60) == 3
     run.completes()
     assert outcast not in run.rounds[-1].replied
     assert_paid_once_by(run, "a", "b")

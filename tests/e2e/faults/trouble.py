@@ -261,11 +261,14 @@ def superlinks_of(hospitals: Deployment) -> list[int]:
     """One, or none while another is being started."""
     coordinator = hospitals.daemons["coordinator"].process.pid
     children = Path(f"/proc/{coordinator}/task/{coordinator}/children").read_text().split()
-    return [
-        int(child)
-        for child in children
-        if b"superlink_process" in Path(f"/proc/{child}/cmdline").read_bytes()
-    ]
+    return [int(child) for child in children if b"superlink_process" in _command(child)]
+
+
+def _command(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has just ended
 
 
 def kill_superlink(hospitals: Deployment) -> None:
