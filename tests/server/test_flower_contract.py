@@ -169,6 +169,19 @@ def test_an_announced_message_still_says_what_we_read_instead_of_its_object() ->
     assert "reply_to_message_id" in fields["metadata"].message_type.fields_by_name, advice
 
 
+def test_what_the_superlink_itself_says_of_a_lost_message_still_comes_from_the_superlink() -> None:
+    """A site's own error ends its request; one of the SuperLink's only means: send it again."""
+    from flwr.app import Metadata
+    from flwr.common.constant import SUPERLINK_NODE_ID
+    from flwr.server.superlink.linkstate import utils
+
+    asked = Metadata(1, "id", SUPERLINK_NODE_ID, 7, "", "", 0.0, 60.0, "query.x")
+    lost = utils.create_message_error_unavailable_res_message(asked, "node_unavail")
+    advice = ADVICE.format(adapter="flower_sites.py")
+    assert lost.metadata.src_node_id == SUPERLINK_NODE_ID, advice
+    assert lost.metadata.reply_to_message_id == "id", advice
+
+
 def test_a_node_still_says_when_it_went_online() -> None:
     from flwr.proto.node_pb2 import NodeInfo
 

@@ -12,13 +12,12 @@ from cohortium.client.database import open_site_database
 from cohortium.client.doctor import examine_before_joining, require_well, system_clock
 from cohortium.client.examine_network import examine_path
 from cohortium.client.join import enrol
+from cohortium.common import timeouts
 from cohortium.common.audit.events import Actor
 from cohortium.common.audit.log import EventLog
 from cohortium.common.errors import UnreachableError, UsageError
 from cohortium.common.identity import SigningKey, make_node_key
 from cohortium.common.invitation import Invitation
-
-JOIN_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def _join(invitation: Invitation, directory: SiteDir) -> Joined:
     signing_key = SigningKey.generate()
     signing_key.save(directory.signing_key)
     try:
-        reply = enrol(invitation, node_key, signing_key.public, JOIN_TIMEOUT_S)
+        reply = enrol(invitation, node_key, signing_key.public, timeouts.JOIN_S)
     except UnreachableError:
         for finding in examine_path(invitation.enrolment_address):
             require_well(finding)  # whether it is the name or the port

@@ -15,10 +15,10 @@ from cohortium.client.processes import end_group, marker
 from cohortium.client.site import Site
 from cohortium.client.studies import KnownStudy
 from cohortium.client.watermark import LostRecords
+from cohortium.common import timeouts
 from cohortium.common.audit.events import os_user
 from cohortium.common.errors import CohortiumError, RefusedError, UsageError
 
-GONE_S = 5.0
 LOOK_S = 0.02
 
 
@@ -106,7 +106,7 @@ def _end(directory: SiteDir, studies: list[str]) -> int:
     pids = [pid for study in studies if (pid := running(marker(directory.root, study))) is not None]
     for pid in pids:
         end_group(pid)
-    deadline = time.monotonic() + GONE_S
+    deadline = time.monotonic() + timeouts.GONE_S
     while any(_alive(pid) for pid in pids):
         if time.monotonic() > deadline:
             raise CohortiumError(

@@ -22,13 +22,13 @@ from cohortium.client.jobs import Done, Job, Setup, read_frame, write_frame
 from cohortium.client.training.update import LocalUpdate
 from cohortium.client.turns import Turns
 from cohortium.client.workshop import Prepared
+from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, DataError, RefusedError, StorageError
 from cohortium.common.messages import EMPTY, Vector, unpack
 from cohortium.common.metrics.tally import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 
-LOOK_S = 0.1  # how often a running job looks at the kill switch
 SPOILT = ("site.device", "site.memory")  # a process that failed so is not used again
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "PYTHONPATH")
 
@@ -198,7 +198,7 @@ class Processes:
         ).start()
         while True:
             try:
-                body = answers.get(timeout=LOOK_S)
+                body = answers.get(timeout=timeouts.HALT_LOOK_S)
                 break
             except Empty:
                 refusal = self._halted(study)
@@ -208,7 +208,9 @@ class Processes:
         if body is None:
             refusal = self._halted(study)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(LOOK_S)  # for its own exit status, not that of our signal
+                process.wait(
+                    timeouts.HALT_LOOK_S
+                )  # for its own exit status, not that of our signal
             self.close(study)
             raise refusal or RefusedError(
                 "site.training",

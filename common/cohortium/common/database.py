@@ -14,9 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
+from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, StorageError
-
-BUSY_TIMEOUT_S = 30.0
 
 _ADVICE = {
     sqlite3.SQLITE_CANTOPEN: "cannot be opened; check that its directory exists and is writable",
@@ -25,7 +24,7 @@ _ADVICE = {
     sqlite3.SQLITE_IOERR: "cannot be read or written; check the disk",
     sqlite3.SQLITE_NOTADB: "is no database; move it away or restore it from a backup",
     sqlite3.SQLITE_CORRUPT: "is damaged; restore it from a backup",
-    sqlite3.SQLITE_BUSY: f"is held by another process for more than {BUSY_TIMEOUT_S:.0f} s; "
+    sqlite3.SQLITE_BUSY: f"is held by another process for more than {timeouts.LOCK_S:.0f} s; "
     "end that process",
 }
 _FOR_GOOD = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
@@ -134,7 +133,7 @@ def open_database(path: Path, migrations: Sequence[str]) -> Database:
 def _connect(path: Path) -> Database:
     with _one_line_errors(path):
         connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            path, timeout=timeouts.LOCK_S, isolation_level=None, check_same_thread=False
         )
     connection.row_factory = sqlite3.Row
     return Database(path, connection)

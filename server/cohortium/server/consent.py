@@ -2,13 +2,11 @@
 
 import time
 
+from cohortium.common import timeouts
 from cohortium.common.messages import Consent, Invite, Refusal
 from cohortium.common.study import Study
 from cohortium.server.desk import Desk, StudyFailed, for_good
 from cohortium.server.ending import resume_it
-
-ASK_AGAIN_S = (0.5, 5.0)  # how long to wait before asking an undecided site again: first, at most
-CONSENT_SLICE_S = 30.0  # patience with one invitation; preparing data and noise takes seconds
 
 
 def invite(study: Study, desk: Desk) -> tuple[str, ...]:
@@ -16,11 +14,15 @@ def invite(study: Study, desk: Desk) -> tuple[str, ...]:
     decided = desk.store.consents(study.digest)
     undecided = [n for n in study.sites.names if n not in decided or _open(decided[n])]
     deadline = time.monotonic() + study.sites.approval_deadline
-    pause = ASK_AGAIN_S[0]
+    pause = timeouts.DECISION_AGAIN_S[0]
     while undecided and time.monotonic() < deadline:
         desk.store.say(study.digest, f"waiting for approval: {', '.join(undecided)}")
         for said in desk.talk.ask(
-            tuple(undecided), Invite(study=study), Consent, round=0, deadline_s=CONSENT_SLICE_S
+            tuple(undecided),
+            Invite(study=study),
+            Consent,
+            round=0,
+            deadline_s=timeouts.INVITATION_S,
         ):
             if isinstance(said.message, Refusal) and not for_good(said.message.rule):
                 continue  # a full disk or a pause passes; the site is asked again
@@ -31,7 +33,7 @@ def invite(study: Study, desk: Desk) -> tuple[str, ...]:
             _note_decision(study, desk, said.site, consent)
         if undecided:
             desk.talk.sleep(pause)
-            pause = min(pause * 1.5, ASK_AGAIN_S[1])
+            pause = min(pause * 1.5, timeouts.DECISION_AGAIN_S[1])
     return _quorum(study, decided)
 
 

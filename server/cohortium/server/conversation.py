@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from cohortium.common import timeouts
 from cohortium.common.document import Document
 from cohortium.common.envelope import Header, digest, seal_head, unseal
 from cohortium.common.errors import CohortiumError, ProtocolError
@@ -14,7 +15,6 @@ from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.messages import EMPTY, Question, Refusal, Vector, kind_of, pack, unpack
 from cohortium.server.sites import Sites
 
-AGAIN_S = (1.0, 15.0)  # before asking again who could not be reached or not answer: first, at most
 # What is no answer yet. A reply that does not verify may be somebody else's: the true one may come.
 LATER = (
     "egress.rate",
@@ -101,7 +101,7 @@ class Conversation:
         heads = {n: seal_head(header, body_digest, self.key) for n, header in headers.items()}
         postponed: dict[str, Said[M]] = {}
         accidents = Counter[str]()
-        deadline, pause_s = time.monotonic() + deadline_s, AGAIN_S[0]
+        deadline, pause_s = time.monotonic() + deadline_s, timeouts.SITE_AGAIN_S[0]
         while True:
             for name in [name for name in heads if name not in self.peers]:
                 del heads[name]
@@ -125,7 +125,7 @@ class Conversation:
             rest_s = min(pause_s, left) - (time.monotonic() - asked)
             if heads and rest_s > 0:
                 self.sleep(rest_s)
-            pause_s = min(1.5 * pause_s, AGAIN_S[1])
+            pause_s = min(1.5 * pause_s, timeouts.SITE_AGAIN_S[1])
         yield from (postponed[name] for name in heads if name in postponed)
 
     def _header(self, kind: str, site: str, round: int) -> Header:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cohortium.common import daemon
+from cohortium.common import daemon, timeouts
 from cohortium.common.audit.log import EventLog
 from cohortium.common.database import Database
 from cohortium.common.errors import CohortiumError, UnreachableError
@@ -37,12 +37,6 @@ from cohortium.server.studies import (
     start_studies,
 )
 from cohortium.server.superlink import SuperLink, TlsFiles
-
-TICK_S = 0.2
-NODES_EVERY_S = 1.0
-RETRY_S = 5.0  # a study whose transport went away is taken up again after that
-SILENT_TIMES = 3  # so often in a row the SuperLink may fail to answer before it is replaced
-DEBTS_EVERY_S = 10.0  # what is still owed to ended studies: farewells, reports
 
 logger = logging.getLogger("cohortium.coordinator")
 
@@ -178,14 +172,14 @@ def _supervise(here: Coordinator) -> None:
     silent = 0
     while not here.stop.is_set():
         try:
-            if not here.superlink.alive() or silent >= SILENT_TIMES:
+            if not here.superlink.alive() or silent >= timeouts.SUPERLINK_SILENT_TIMES:
                 logger.error("the SuperLink ended or answers nothing; starting it again")
                 here.superlink.stop()
                 here.superlink.start()
             if time.monotonic() >= nodes_due:
                 _follow_roster(here)
                 _tell(here)
-                nodes_due = time.monotonic() + NODES_EVERY_S
+                nodes_due = time.monotonic() + timeouts.NODES_EVERY_S
                 silent = 0
             start_studies(here)
             hurry_stopped(here)
@@ -193,13 +187,13 @@ def _supervise(here: Coordinator) -> None:
                 say_farewells(here)
                 publish_what_is_missing(here)
                 _follow_certificate(here)
-                debts_due = time.monotonic() + DEBTS_EVERY_S
+                debts_due = time.monotonic() + timeouts.DEBTS_EVERY_S
         except (CohortiumError, OSError) as error:
             logger.error("%s", error)
             silent += isinstance(error, UnreachableError)
             _tell_that_nobody_is_reached(here)
-            here.stop.wait(RETRY_S)
-        here.stop.wait(TICK_S)
+            here.stop.wait(timeouts.TRANSPORT_AGAIN_S)
+        here.stop.wait(timeouts.TICK_S)
 
 
 def _follow_roster(here: Coordinator) -> None:

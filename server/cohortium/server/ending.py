@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Literal
 
+from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError
 from cohortium.common.messages import Close, Closed
 from cohortium.common.study import Study
@@ -15,7 +16,6 @@ EVENTS: dict[Ending, Literal["run.completed", "run.failed", "run.stopped"]] = {
     "failed": "run.failed",
     "stopped": "run.stopped",
 }
-FAREWELL_S = 5.0  # who is away is told when it is back
 
 
 def resume_it(study: Study) -> str:
@@ -42,7 +42,9 @@ def say_farewell(study: Study, desk: Desk, state: Ending) -> None:
     talk = replace(desk.talk, stopped=lambda: "")
     names = desk.store.untold(study.digest)
     try:
-        for said in talk.ask(names, Close(outcome=state), Closed, round=0, deadline_s=FAREWELL_S):
+        for said in talk.ask(
+            names, Close(outcome=state), Closed, round=0, deadline_s=timeouts.FAREWELL_S
+        ):
             desk.store.told(study.digest, said.site, desk.now_ms())
     except CohortiumError:
         pass  # the transport is gone, and with it everybody who could hear it

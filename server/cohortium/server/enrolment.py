@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import grpc
 
+from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, IdentityError, UnreachableError
 from cohortium.common.identity import check_certificate
 from cohortium.common.invitation import (
@@ -32,7 +33,6 @@ REFUSED = (
     "ask the coordinator for a new one"
 )
 FAILURES_ALLOWED = 5  # per peer and window
-WINDOW_S = 60.0
 MAX_PEERS = 10_000
 WORKERS = 4
 
@@ -154,7 +154,7 @@ class FailureLimit:
 
     def _recent(self, peer: str) -> deque[float]:
         times = self._times.pop(peer, deque())
-        while times and times[0] <= self._clock() - WINDOW_S:
+        while times and times[0] <= self._clock() - timeouts.JOINS_WINDOW_S:
             times.popleft()
         if times:
             self._times[peer] = times

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from cohortium.common import timeouts
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
 from cohortium.common.messages import (
@@ -32,8 +33,6 @@ from cohortium.server.desk import Desk, StudyFailed, for_good
 from cohortium.server.ending import resume_it
 from cohortium.server.plausibility import check_evaluation, check_update
 from cohortium.server.store import RoundRecord
-
-WAIT_S = (1.0, 30.0)  # before asking again a site that the study waits for: at first, at most
 
 M = TypeVar("M", bound=Document)
 
@@ -156,7 +155,7 @@ def gather(
     Raises:
         StudyFailed: at the deadline too few have replied, or one too few if the study stops then.
     """
-    wanted, pause = plan.sites, WAIT_S[0]
+    wanted, pause = plan.sites, timeouts.MISSING_AGAIN_S[0]
     while True:
         desk.store.say(plan.study.digest, f"{doing}: waiting for {', '.join(wanted)}")
         for said in desk.talk.ask(
@@ -176,7 +175,7 @@ def gather(
         if not wanted or plan.study.sites.on_missing != "wait":
             break
         desk.talk.sleep(pause)
-        pause = min(2 * pause, WAIT_S[1])
+        pause = min(2 * pause, timeouts.MISSING_AGAIN_S[1])
     _require_quorum(plan, doing, seen)
 
 

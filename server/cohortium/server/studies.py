@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, StorageError, UnreachableError
 from cohortium.server.conversation import Conversation, StudyStopped
 from cohortium.server.coordinator import run_study
@@ -15,8 +16,6 @@ from cohortium.server.flower_sites import FlowerSites
 from cohortium.server.outcome import publish
 from cohortium.server.running import Coordinator
 from cohortium.server.store import StudyRow
-
-RETRY_S = 5.0  # a study whose transport or disk went away is taken up again after that
 
 logger = logging.getLogger("cohortium.coordinator")
 
@@ -87,7 +86,7 @@ def _run(here: Coordinator, row: StudyRow) -> None:
         logger.warning("%s: %s", name, error)
     except (UnreachableError, StorageError) as error:
         logger.error("%s waits: %s", name, error)
-        here.stop.wait(RETRY_S)
+        here.stop.wait(timeouts.TRANSPORT_AGAIN_S)
         return
     except Exception as error:
         if here.stop.is_set():
@@ -97,7 +96,7 @@ def _run(here: Coordinator, row: StudyRow) -> None:
             _give_up(here, row, error)
         except CohortiumError as worse:
             logger.error("%s: its end cannot be recorded: %s", name, worse)
-            here.stop.wait(RETRY_S)
+            here.stop.wait(timeouts.TRANSPORT_AGAIN_S)
             return
     _publish(here, here.store.study(row.digest))
 

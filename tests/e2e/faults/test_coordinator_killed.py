@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.torch import load_file
 from tests.e2e.deployment import HOST, Deployment
 from tests.e2e.faults.trouble import (
@@ -59,6 +60,7 @@ def test_superlink_killed_twice_in_one_study(hospitals: Deployment, tmp_path: Pa
     assert_paid_once(run, rounds=6)
 
 
+@pytest.mark.slow
 def test_superlink_that_hangs(hospitals: Deployment, tmp_path: Path) -> None:
     """It answers TCP and nothing else: it is replaced."""
     run = begin(hospitals, tmp_path, "superlink-hangs", round_deadline="300.0")

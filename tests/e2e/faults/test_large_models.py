@@ -96,12 +96,13 @@ def _anonymous(pid: int) -> int:
 def test_a_model_crosses_a_link_that_loses_packets_and_is_cut(tmp_path: Path) -> None:
     model = os.urandom(6 * CHUNK_BYTES)
     with distant_site(tmp_path) as site:
-        assert site.exchange(model, cut_s=5.0, deadline_s=60) == (b"head" + model)[::-1]
+        assert site.exchange(model, cut_s=5.0, deadline_s=120) == (b"head" + model)[::-1]
         assert site.link.to_far < OVERHEAD * len(model) + 2 * CHUNK_BYTES
         assert site.link.to_near < OVERHEAD * len(model) + 2 * CHUNK_BYTES
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_500_mb_cross_such_a_link_in_less_memory_than_three_models(tmp_path: Path) -> None:
     model = os.urandom(500_000_000)
     with distant_site(tmp_path) as site:

@@ -8,7 +8,7 @@ from tests.e2e.faults.test_large_models import MODELS_IN_MEMORY, Peaks
 
 WIDTH = 11_150
 PARAMETERS = 124_000_000  # and some more
-LARGE = f"""
+LARGE = """
 [training]
 rounds = 1
 batches = "shuffle"
