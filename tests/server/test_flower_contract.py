@@ -242,10 +242,11 @@ def test_the_version_of_a_node_is_still_sent_as_metadata() -> None:
 def test_the_words_and_numbers_that_both_ends_rely_on_are_the_same() -> None:
     from flwr.common.constant import HEARTBEAT_MIN_INTERVAL, HEARTBEAT_PATIENCE, ErrorCode
 
-    from cohortium.client import fleet, fleet_objects, node
+    from cohortium.client import fleet_objects
+    from cohortium.common import timeouts
     from cohortium.server import flower_objects
 
     assert fleet_objects.PAYLOAD == flower_objects.PAYLOAD
-    assert fleet.HEARTBEAT_S >= HEARTBEAT_MIN_INTERVAL, ADVICE.format(adapter="fleet.py")
-    assert node.ACTIVATION_PATIENCE_S > HEARTBEAT_PATIENCE * fleet.HEARTBEAT_S
+    assert timeouts.HEARTBEAT_S >= HEARTBEAT_MIN_INTERVAL, ADVICE.format(adapter="fleet.py")
+    assert timeouts.ACTIVATION_S > HEARTBEAT_PATIENCE * timeouts.HEARTBEAT_S
     assert ErrorCode.CLIENT_APP_RAISED_EXCEPTION == 2

@@ -25,7 +25,7 @@ from tests.transport import (
 from cohortium.client import node
 from cohortium.client.fleet import Fleet
 from cohortium.client.line import FleetConnection, Line
-from cohortium.common import identity
+from cohortium.common import identity, timeouts
 from cohortium.common.errors import IdentityError, UnreachableError
 from cohortium.common.parcel import Chunks
 from cohortium.server.flower_sites import FlowerSites
@@ -255,7 +255,7 @@ def test_a_clean_stop_says_goodbye_at_once(pair: Federation) -> None:
 def test_an_unknown_key_is_refused_in_one_line(
     pair: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "ACTIVATION_PATIENCE_S", 0.5)
+    monkeypatch.setattr(timeouts, "ACTIVATION_S", 0.5)
     identity.make_node_key(pair.folder / "stranger.key")
     stranger = NodeThread(pair.connection("stranger"), echo)
     wait_for(lambda: stranger.error is not None)

@@ -178,8 +178,25 @@ def approve(
             study=known.digest,
             detail={"person": person, "meaning": "approval of this study on this site's data"},
         )
-    document = {"study": known.study.name, "digest": known.digest, "by": person, "event": event.id}
-    emit(document, f"approved {known.study.name} as {person}   (event {event.id})", as_json)
+    holding = opened.approvals.of(
+        known.study, opened.name, lambda: opened.facts(known.study), opened.clock()
+    )
+    signed = next(approval for approval in holding if approval.person == person)
+    document = {
+        "study": known.study.name,
+        "digest": known.digest,
+        "by": person,
+        "code": signed.code,
+        "data": signed.data,
+        "expires": signed.expires,
+        "event": event.id,
+    }
+    text = (
+        f"approved {known.study.name} as {person}   (event {event.id})\n"
+        f"signed for study {known.digest[:16]}, code {signed.code[:16]}, "
+        f"table {signed.data[:16]}, until {signed.expires[:10]}"
+    )
+    emit(document, text, as_json)
 
 
 @site.command()

@@ -29,19 +29,13 @@ from cohortium.client.channel import explain
 from cohortium.client.fleet_objects import Delivery, Reply, delivered
 from cohortium.client.lanes import Lanes, Pace
 from cohortium.client.line import ClosedError, FleetConnection, Line
+from cohortium.common import timeouts
 from cohortium.common.envelope import MAX_ENVELOPE_BYTES
 from cohortium.common.errors import IdentityError, ProtocolError, UnreachableError
 from cohortium.common.parcel import CHUNK_BYTES, Assembly
 
-HEARTBEAT_S = 10.0  # the least that Flower allows; a silent node is dead after twice that
-RECONNECT_S = (0.2, 5.0)
 MAX_TRIES = 8  # where the coordinator answers, but with an error of its own
-CALL_TIMEOUT_S = 5.0
-PULL_TIMEOUT_S = 8.0  # a message is delivered once: an answer that comes too late is lost
-CHUNK_TIMEOUT_S = (60.0, 90.0, 960.0)  # at least, at first, and after having been too short
 CHUNK_PATIENCE = 4.0  # times what chunks took lately
-PULL_PATIENCE_S = 60.0  # for one announced chunk; a coordinator that died never uploads it
-PULL_BACKOFF_S = (0.05, 2.0)
 ANNOUNCEMENTS = 5
 
 
@@ -79,7 +73,7 @@ class Fleet:
         self._extra: WeakSet[Line] = WeakSet()  # what chunks travel on
         self._upload = Pace(connection.upload_mbit_s)
         self._download = Pace(connection.download_mbit_s)
-        self._chunk_timeout_s = CHUNK_TIMEOUT_S[1]
+        self._chunk_timeout_s = timeouts.CHUNK_S[1]
 
     def activate(self, patience_s: float) -> None:
         """Go online, or online again under another node id.
@@ -90,7 +84,7 @@ class Fleet:
             IdentityError: it refused this site's key for so long.
         """
         request = ActivateNodeRequest(
-            public_key=self._line.public_key, heartbeat_interval=HEARTBEAT_S
+            public_key=self._line.public_key, heartbeat_interval=timeouts.HEARTBEAT_S
         )
         refused_since = None
         while True:
@@ -113,7 +107,7 @@ class Fleet:
         """Stop the heartbeat, say goodbye once if we ever were online, close the connection."""
         self._left.set()
         if self._node_id:
-            self._heartbeat.join(CALL_TIMEOUT_S)
+            self._heartbeat.join(timeouts.FLEET_CALL_S)
             try:
                 self._line.call("DeactivateNode", DeactivateNodeRequest(node_id=self._node_id), 1.5)
             except (grpc.RpcError, ClosedError):
@@ -130,7 +124,7 @@ class Fleet:
     def receive(self) -> Delivery | None:
         """The next request that was announced, or None where none waits."""
         request = PullMessagesRequest(node=self._node())
-        return delivered(self._call(self._line, "PullMessages", request, PULL_TIMEOUT_S))
+        return delivered(self._call(self._line, "PullMessages", request, timeouts.PULL_S))
 
     def open(self, delivery: Delivery) -> Assembly:
         """What a request's content is put together in.
@@ -198,7 +192,7 @@ class Fleet:
         request = PullObjectRequest(
             node=self._node(), run_id=delivery.message.metadata.run_id, object_id=object_id
         )
-        delay, deadline = PULL_BACKOFF_S[0], time.monotonic() + PULL_PATIENCE_S
+        delay, deadline = timeouts.ANNOUNCED_AGAIN_S[0], time.monotonic() + timeouts.ANNOUNCED_S
         while True:
             reply = self._call_for_chunk(line, "PullObject", request)
             if reply.object_available:
@@ -206,7 +200,7 @@ class Fleet:
             if not reply.object_found or time.monotonic() > deadline:
                 raise DroppedError("the coordinator has withdrawn its request")
             self.pause(delay)
-            delay = min(2 * delay, PULL_BACKOFF_S[1])
+            delay = min(2 * delay, timeouts.ANNOUNCED_AGAIN_S[1])
 
     def push(self, line: Line, run_id: int, object_id: str, content: bytes, session: str) -> bool:
         """False where the coordinator has it already, or the announcement is forgotten."""
@@ -231,11 +225,11 @@ class Fleet:
             try:
                 reply = self._call(line, method, request, timeout_s, repeat_late=False)
             except _LateError:
-                self._chunk_timeout_s = min(2 * timeout_s, CHUNK_TIMEOUT_S[2])
+                self._chunk_timeout_s = min(2 * timeout_s, timeouts.CHUNK_S[2])
                 self.pause(0.0)
             else:
                 took_s = time.monotonic() - started
-                least_s = max(CHUNK_TIMEOUT_S[0], CHUNK_PATIENCE * took_s)
+                least_s = max(timeouts.CHUNK_S[0], CHUNK_PATIENCE * took_s)
                 self._chunk_timeout_s = max(least_s, 0.9 * self._chunk_timeout_s)
                 return reply
 
@@ -244,7 +238,7 @@ class Fleet:
         line: Line,
         method: str,
         request: Any,
-        timeout_s: float = CALL_TIMEOUT_S,
+        timeout_s: float = timeouts.FLEET_CALL_S,
         repeat_late: bool = True,
     ) -> Any:
         """Call until it works.
@@ -254,7 +248,7 @@ class Fleet:
             UnknownError: the coordinator does not know this node.
             DroppedError: the coordinator answers, but not this call.
         """
-        delay, answered = RECONNECT_S[0], 0
+        delay, answered = timeouts.RECONNECT_S[0], 0
         while True:
             try:
                 reply = line.call(method, request, timeout_s)
@@ -267,7 +261,7 @@ class Fleet:
                 if answered >= MAX_TRIES:
                     raise DroppedError(error.code().name) from None
                 self.pause(delay)
-                delay = min(2 * delay, RECONNECT_S[1])
+                delay = min(2 * delay, timeouts.RECONNECT_S[1])
             else:
                 if self._node_id:
                     self._report("online")
@@ -304,10 +298,12 @@ class Fleet:
         )
 
     def _beat(self) -> None:
-        while not self._left.wait(HEARTBEAT_S / 2):
-            request = SendNodeHeartbeatRequest(node=self._node(), heartbeat_interval=HEARTBEAT_S)
+        while not self._left.wait(timeouts.HEARTBEAT_S / 2):
+            request = SendNodeHeartbeatRequest(
+                node=self._node(), heartbeat_interval=timeouts.HEARTBEAT_S
+            )
             try:
-                self._line.call("SendNodeHeartbeat", request, CALL_TIMEOUT_S)
+                self._line.call("SendNodeHeartbeat", request, timeouts.FLEET_CALL_S)
             except (grpc.RpcError, ClosedError):
                 pass  # the main loop sees the same, and it can act
 

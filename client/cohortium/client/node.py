@@ -19,7 +19,6 @@ from flwr.app.error import Error
 from flwr.common.constant import ErrorCode
 
 from cohortium.client.fleet import (
-    HEARTBEAT_S,
     DroppedError,
     Fleet,
     StoppedError,
@@ -28,14 +27,11 @@ from cohortium.client.fleet import (
 )
 from cohortium.client.fleet_objects import Delivery
 from cohortium.client.line import FleetConnection
+from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, IdentityError
 from cohortium.common.parcel import CHUNK_BYTES, Assembly
 
-ACTIVATION_PATIENCE_S = 2 * HEARTBEAT_S + 5.0
-REACTIVATION_PATIENCE_S = 10.0  # a coordinator that was started again lets its sites in anew
-POLL_S = (0.1, 1.0)  # right after a message, and when long idle
 POLL_SHARE = 0.1  # waiting adds at most this share to the time since the last message
-LINGER_S = 20.0  # a reply that nobody takes now, for the request may come again
 AT_ONCE = 2  # requests in work: a long training of one study does not hold up another's
 WAITING = 64  # requests that wait for their turn; the coordinator keeps the others
 
@@ -66,7 +62,7 @@ def serve(
     fleet = Fleet(connection, stop, on_state)
     jobs = _Jobs(fleet, answer, at_once)
     try:
-        fleet.activate(ACTIVATION_PATIENCE_S)
+        fleet.activate(timeouts.ACTIVATION_S)
         _take_requests(fleet, jobs, stop)
     except StoppedError:
         pass
@@ -83,16 +79,18 @@ def _take_requests(fleet: Fleet, jobs: "_Jobs", stop: threading.Event) -> None:
             delivery = fleet.receive() if jobs.room() else None
             if delivery is None:
                 quiet_s = time.monotonic() - jobs.quiet_since
-                stop.wait(min(max(quiet_s * POLL_SHARE, POLL_S[0]), POLL_S[1]))
+                stop.wait(
+                    min(max(quiet_s * POLL_SHARE, timeouts.NODE_POLL_S[0]), timeouts.NODE_POLL_S[1])
+                )
             else:
                 jobs.add(delivery)
         except (CohortiumError, StoppedError):
             raise
         except UnknownError:
-            fleet.activate(REACTIVATION_PATIENCE_S)
+            fleet.activate(timeouts.REACTIVATION_S)
         except Exception as error:  # the boundary: nothing that a peer sends may end the node
             log.warning("a message was dropped: %s", _place(error))
-            stop.wait(POLL_S[1])
+            stop.wait(timeouts.NODE_POLL_S[1])
 
 
 @dataclass(eq=False)
@@ -196,9 +194,9 @@ class _Jobs:
     def _asked_again(self, job: _Job, asked: Delivery, reply: bytes | Error | None) -> bool:
         """Whether the same is asked anew; after a cut that may take a moment, if it is worth it."""
         large = isinstance(reply, bytes) and len(reply) > CHUNK_BYTES
-        patience = time.monotonic() + (LINGER_S if large else 0.0)
+        patience = time.monotonic() + (timeouts.LINGER_S if large else 0.0)
         while job.asked is asked and time.monotonic() < patience:
-            self._fleet.pause(POLL_S[0])
+            self._fleet.pause(timeouts.NODE_POLL_S[0])
         return job.asked is not asked
 
     def _reply(self, job: _Job, asked: Delivery) -> bytes | Error:

@@ -20,6 +20,36 @@ TRANSPORT_AGAIN_S = 5.0  # before a study whose transport or disk went away is t
 SUPERLINK_SILENT_TIMES = 3  # so often in a row the SuperLink may not answer before it is replaced
 JOINS_WINDOW_S = 60.0  # in which few attempts to join are let in: tokens are not to be guessed
 
+# --- messages through the SuperLink, at the coordinator
+REPLY_POLL_S = (0.05, 0.5)  # between looks for replies: at first, at most
+WATCH_S = 2.0  # between looks at which sites have gone or come back
+RESEND_S = 30.0  # of silence until a message is sent again, then twice that and so on
+ASKER_TURN_S = 2.0  # after a reply or failure, until the asker may ask again who failed
+LATE_S = 10.0  # a message lives that much longer than its answer is waited for
+STALLED_S = 300.0  # a reply that was announced so long ago may have been given up
+RUN_HEARTBEAT_S = 10.0  # Flower fails a run that shows no sign of life for about a minute
+CLAIM_S = 20.0  # for a new run to be offered
+CLAIM_POLL_S = 0.05  # between looks for that
+BLIP_S = 2.0  # a call that fails for longer is reported; it is repeated until its deadline
+AWAY_S = 0.5  # between calls while the SuperLink is away
+SUPERLINK_START_S = 60.0  # until it serves all three ports
+SUPERLINK_STOP_S = 5.0  # for a clean end, before it is killed
+SUPERLINK_CALL_S = 10.0  # for one call to its control interface
+UPLOAD_PAUSE_S = 12 * 3600.0  # in which an upload that was cut off may go on
+
+# --- messages through the SuperLink, at a site
+NODE_POLL_S = (0.1, 1.0)  # between looks for requests: right after one, when long idle
+HEARTBEAT_S = 10.0  # the least that Flower allows; a silent node is dead after twice that
+ACTIVATION_S = 2 * HEARTBEAT_S + 5.0  # the coordinator may take a killed predecessor for us
+REACTIVATION_S = 10.0  # a coordinator that was started again lets its sites in anew
+RECONNECT_S = (0.2, 5.0)  # between tries to reach a coordinator that does not answer
+FLEET_CALL_S = 5.0  # for a small call
+PULL_S = 8.0  # a message is delivered once: an answer that comes too late is lost
+CHUNK_S = (60.0, 90.0, 960.0)  # for 1 MiB: at least, at first, after having been too short
+ANNOUNCED_S = 60.0  # for a chunk that was announced; a coordinator that died never uploads it
+ANNOUNCED_AGAIN_S = (0.05, 2.0)  # between looks for it
+LINGER_S = 20.0  # a reply that nobody takes now is kept so long: the request may come again
+
 # --- a site's training processes
 HALT_LOOK_S = 0.1  # how often a running job looks at the kill switch
 GONE_S = 5.0  # within which a training process that was killed must be gone

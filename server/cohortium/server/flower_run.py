@@ -29,14 +29,9 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
 
+from cohortium.common import timeouts
 from cohortium.common.errors import UnreachableError
 from cohortium.server.superlink import SuperLink
-
-HEARTBEAT_S = 10.0
-CLAIM_TIMEOUT_S = 20.0
-CLAIM_POLL_S = 0.05
-BLIP_S = 2.0  # a call that fails for longer is reported; `until` goes on until its deadline
-AWAY_S = 0.5  # between tries while the SuperLink is away
 
 T = TypeVar("T")
 
@@ -88,7 +83,7 @@ class Run:
             except UnreachableError:
                 if time.monotonic() >= deadline or self._ended:
                     raise
-                self.wait(AWAY_S)
+                self.wait(timeouts.AWAY_S)
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not beyond `close`."""
@@ -106,12 +101,12 @@ class Run:
             )
         except httpx.HTTPError:
             pass  # the run ended before we did, or the SuperLink is away
-        self._heartbeat.join(BLIP_S)
+        self._heartbeat.join(timeouts.BLIP_S)
         self._client.close()
 
     def _beat(self) -> None:
         """Without a sign of life Flower fails a run after about a minute."""
-        while not self._closed.wait(HEARTBEAT_S):
+        while not self._closed.wait(timeouts.RUN_HEARTBEAT_S):
             try:
                 alive = self._client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
             except httpx.TransportError:
@@ -132,7 +127,7 @@ def _claim(superlink: SuperLink, run_id: int) -> str:
             master_secret=superlink.runtime_secret, protected_methods=RUNTIME_SUPEREXEC_METHODS
         ),
     )
-    deadline = time.monotonic() + CLAIM_TIMEOUT_S
+    deadline = time.monotonic() + timeouts.CLAIM_S
     with client:
         while time.monotonic() < deadline:
             tasks = _translate(lambda: client.PullPendingTasks(PullPendingTasksRequest()))
@@ -140,7 +135,7 @@ def _claim(superlink: SuperLink, run_id: int) -> str:
                 if task.run_id == run_id:
                     claim = partial(client.ClaimTask, ClaimTaskRequest(task_id=task.task_id))
                     return str(_translate(claim).token)
-            time.sleep(CLAIM_POLL_S)
+            time.sleep(timeouts.CLAIM_POLL_S)
     raise UnreachableError("the SuperLink offers no task for the run that it just started")
 
 
@@ -154,7 +149,7 @@ def _client(address: str, *interceptors: ProtobufClientInterceptor) -> RuntimeHt
             wait_gen_factory=lambda: exponential(base_delay=0.1, max_delay=1),
             recoverable_exceptions=httpx.TransportError,
             max_tries=None,
-            max_time=BLIP_S,
+            max_time=timeouts.BLIP_S,
         ),
     )
 

@@ -26,19 +26,14 @@ from flwr.proto.runtime_pb2 import (
     PushAppMessagesResponse,
 )
 
+from cohortium.common import timeouts
 from cohortium.common.errors import ProtocolError, UnreachableError
 from cohortium.common.parcel import Assembly, Chunks
 from cohortium.server.flower_objects import SUPERLINK, Request, record_of
 from cohortium.server.flower_run import Run
 from cohortium.server.superlink import SuperLink
 
-LATE_S = 10.0  # a reply is kept that much longer than asked for
-POLL_S = (0.05, 0.5)  # at first and at most
 POLL_SHARE = 0.05  # waiting adds at most this share to the time that the sites took
-WATCH_S = 2.0  # between looks at which sites have gone or come back
-AGAIN_S = 2.0  # after a reply or failure, until the caller may ask again who failed
-RESEND_S = 30.0  # of silence, then twice that and so on
-STALLED_S = 300.0  # a reply that was announced so long ago may have been given up
 RESENDS = 4.0  # a short deadline leaves time to send again too
 ANNOUNCEMENTS = 5
 LISTED_AT_ONCE = 4_000  # chunks that one call announces; each costs some SQL statements
@@ -141,11 +136,14 @@ class FlowerSites:
             waiting -= self.failures.keys()
             now = time.monotonic()
             if waiting != heads.keys():
-                turn_ends = min(turn_ends, now + AGAIN_S)
+                turn_ends = min(turn_ends, now + timeouts.ASKER_TURN_S)
             if now >= turn_ends or self._hurried.is_set():
                 break
             if waiting and not arrived:
-                pause_s = min(max((now - started) * POLL_SHARE, POLL_S[0]), POLL_S[1])
+                pause_s = min(
+                    max((now - started) * POLL_SHARE, timeouts.REPLY_POLL_S[0]),
+                    timeouts.REPLY_POLL_S[1],
+                )
                 self._run.wait(min(pause_s, turn_ends - now))
         self._hurried.clear()
         if time.monotonic() >= deadline:
@@ -190,7 +188,7 @@ class FlowerSites:
         """Which sites are there; whoever went online anew has lost what it was sent."""
         if time.monotonic() < self._look_at and all(site in self._asked for site in sites):
             return
-        self._look_at = time.monotonic() + WATCH_S
+        self._look_at = time.monotonic() + timeouts.WATCH_S
         try:
             self._states = self._superlink.activations()
         except UnreachableError:
@@ -202,7 +200,7 @@ class FlowerSites:
 
     def _push(self, heads: Mapping[str, bytes], chunks: Chunks, deadline: float) -> None:
         """Send to these sites; what the SuperLink does not take is a failure."""
-        ttl_s = deadline + LATE_S - time.monotonic()
+        ttl_s = deadline + timeouts.LATE_S - time.monotonic()
         made = [
             Request(self._node_ids[site], self.run_id, head, chunks, ttl_s)
             for site, head in heads.items()
@@ -224,7 +222,7 @@ class FlowerSites:
             self.failures[site] = "the SuperLink did not take the request"
             return
         now = time.monotonic()
-        patience_s = min(RESEND_S, (deadline - now) / RESENDS)
+        patience_s = min(timeouts.RESEND_S, (deadline - now) / RESENDS)
         asked = self._asked.setdefault(site, _Asked(site, head, patience_s))
         _, asked.activation = self._states.get(self._node_ids[site], ("", ""))
         asked.resend_at = now + asked.patience_s
@@ -288,7 +286,7 @@ class FlowerSites:
                 continue
             self._discard(asked)
             asked.reply, asked.probe = tree, ""
-            asked.resend_at = max(asked.resend_at, time.monotonic() + STALLED_S)
+            asked.resend_at = max(asked.resend_at, time.monotonic() + timeouts.STALLED_S)
 
     def _fetch(self, site: str, limit: int, deadline: float) -> bytes | None:
         """A site's reply, once all of it is there; or None, and in `failures` why it never is."""

@@ -35,12 +35,10 @@ from flwr.proto.control_pb2 import (
 from flwr.proto.control_pb2_grpc import ControlStub
 from flwr.proto.fab_pb2 import Fab
 
+from cohortium.common import timeouts
 from cohortium.common.errors import IdentityError, UnreachableError
 from cohortium.common.identity import check_certificate, read_private, write_private
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 5.0
-CALL_TIMEOUT_S = 10.0
 LOOPBACK = "127.0.0.1"
 _CAUSE = re.compile(r"^[\w.]*(Error|Exception)\b|^\s*ERROR|already in use")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -131,7 +129,7 @@ class SuperLink:
         process, self._process = self._process, None
         _signal_group(process, signal.SIGTERM)
         try:
-            process.wait(STOP_TIMEOUT_S)
+            process.wait(timeouts.SUPERLINK_STOP_S)
         except subprocess.TimeoutExpired:
             pass
         _signal_group(process, signal.SIGKILL)
@@ -153,7 +151,7 @@ class SuperLink:
         try:
             with self._control() as control:
                 request = RegisterNodeRequest(public_key=public_key_pem)
-                return int(control.RegisterNode(request, timeout=CALL_TIMEOUT_S).node_id)
+                return int(control.RegisterNode(request, timeout=timeouts.SUPERLINK_CALL_S).node_id)
         except grpc.RpcError as error:
             if error.code() in (
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -192,7 +190,7 @@ class SuperLink:
     def _call(self, method: str, request: Any) -> Any:
         try:
             with self._control() as control:
-                return getattr(control, method)(request, timeout=CALL_TIMEOUT_S)
+                return getattr(control, method)(request, timeout=timeouts.SUPERLINK_CALL_S)
         except grpc.RpcError as error:
             raise self._unreachable(error) from None
 
@@ -279,7 +277,7 @@ class SuperLink:
 
     def _wait_until_healthy(self) -> None:
         """The Runtime port opens last; then the Control API must answer over TLS."""
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + timeouts.SUPERLINK_START_S
         while time.monotonic() < deadline:
             if not self.alive():
                 raise UnreachableError(f"the SuperLink ended at once: {self._last_words()}")
@@ -288,7 +286,8 @@ class SuperLink:
                 return
             time.sleep(0.05)
         raise UnreachableError(
-            f"the SuperLink was not ready in {START_TIMEOUT_S:.0f} s: {self._last_words()}"
+            f"the SuperLink was not ready in {timeouts.SUPERLINK_START_S:.0f} s: "
+            f"{self._last_words()}"
         )
 
     def _last_words(self) -> str:

@@ -22,11 +22,11 @@ from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.object_store.sql_object_store import SqlObjectStore
 from flwr.superlink.cli import flower_superlink
 
+from cohortium.common import timeouts
 from cohortium.common.parcel import MAX_CHUNKS
 
 BUSY_TIMEOUT_MS = 60_000
 CACHE_KIB = 8_000
-UPLOAD_PAUSE_S = 12 * 3600
 MAX_OBJECTS = MAX_CHUNKS + 3  # a message, its record dictionary and its record besides
 STANDARD_INPUT = 0
 
@@ -53,7 +53,7 @@ def _set_pragmas() -> None:
 
 
 def _let_uploads_pause() -> None:
-    sql_corestate.__dict__["OBJECT_PUSH_SESSION_TTL_SECONDS"] = UPLOAD_PAUSE_S
+    sql_corestate.__dict__["OBJECT_PUSH_SESSION_TTL_SECONDS"] = timeouts.UPLOAD_PAUSE_S
 
 
 def _bound_messages() -> None:

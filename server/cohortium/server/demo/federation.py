@@ -133,7 +133,11 @@ def _approve(demo: Demo, study: Study, opened: Opened) -> None:
         return command("site", "approve", study.name, "--as", persons[site], *where)
 
     for site, signed in _each_site(demo, sign).items():
-        demo.say(f"site {site}: approved by {signed['by']}")
+        demo.say(
+            f"site {site}: {signed['by']} signed study {signed['digest'][:12]}, "
+            f"code {signed['code'][:12]}, table {signed['data'][:12]}, "
+            f"until {signed['expires'][:10]}"
+        )
 
 
 def _follow(demo: Demo, study: Study, opened: Opened) -> tuple[StudyRow, list[RoundRecord]]:
