@@ -2,7 +2,7 @@
 
 import pytest
 
-from cohortium.common.metrics.summary import summarise, wilson
+from cohortium.common.metrics.summary import summarise
 from cohortium.common.metrics.tally import BinaryTally, SiteEvaluation
 
 HIDDEN = BinaryTally(
@@ -70,18 +70,3 @@ def test_nobody_measured_is_unknown() -> None:
     assert (summary.accuracy.unweighted, summary.accuracy.weighted) == (None, None)
     assert summary.accuracy.sites == 0
     assert summarise({}).accuracy.unweighted is None
-
-
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [  # Newcombe 1998, Statistics in Medicine 17, table I, method 3
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ],
-)
-def test_wilson_intervals_equal_the_published_ones(
-    successes: int, trials: int, low: float, high: float
-) -> None:
-    assert wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)

@@ -4,9 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 from cohortium.common.document import Document
+from cohortium.common.metrics.intervals import wilson
 from cohortium.common.metrics.tally import BinaryTally, SiteEvaluation
-
-Z_95 = 1.959963984540054  # the normal distribution's 97.5% point
 
 
 class SiteScores(Document):
@@ -82,15 +81,6 @@ def summarise(evaluations: Mapping[str, SiteEvaluation]) -> Summary:
         majority=_mean((row.majority, row.n) for row in rows),
         groups=tuple(_group(*key, tallies) for key, tallies in _by_group(evaluations).items()),
     )
-
-
-def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """95% interval of a proportion (Wilson 1927), for `trials` above 0."""
-    p, z2 = successes / trials, Z_95**2
-    middle = p + z2 / (2 * trials)
-    reach = Z_95 * math.sqrt(p * (1 - p) / trials + z2 / (4 * trials**2))
-    scale = 1 + z2 / trials
-    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
 
 
 def _scores(tally: BinaryTally) -> SiteScores:
