@@ -189,9 +189,20 @@ class Privacy(Document):
 
 
 class Evaluation(Document):
-    """How often the model is measured on held-out patients (the last round always is)."""
+    """How often the model is measured on held-out patients (the last round always is).
+
+    thresholds: a score above one is called positive. The first is that of accuracy and of the
+    results by group; sites show the further ones in this order, as far as no cell is small.
+    """
 
     every: PositiveInt = 1
+    thresholds: Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=5)] = (0.5,)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.thresholds)) < len(self.thresholds):
+            raise ValueError("thresholds names one twice")
+        return self
 
 
 class Fairness(Document):

@@ -1,31 +1,31 @@
 """Disclosure control at the site: which counts are too small to leave it.
 
 Primary and complementary cell suppression (Hundepool et al. 2012, Statistical Disclosure Control,
-ch. 4). A tally has four facets, each with the cells that it reveals:
+ch. 4). A tally has facets, each with the cells that it reveals:
 
-    n          n
-    positives  positives, negatives
-    correct    correct, wrong
-    confusion  tp, fp, tn, fn
+    n            n
+    positives    positives, negatives
+    correct      correct, wrong
+    confusion    tp, fp, tn, fn
+    threshold k  patients with, and without, the outcome between every two neighbours of the
+                 study's first k thresholds, which follow from the counts above each
 
 A facet with a cell in 1..minimum_cell-1 is hidden. Then, per attribute, the hidden levels of a
 facet must not follow from the total minus the shown ones: at least two are hidden, and together
-they hold no small cell either; otherwise the smallest level still shown is hidden too.
+they hold no small cell either; otherwise the smallest level still shown is hidden too. And where
+the hidden levels of the confusion have an empty cell together, each has: with positives and correct
+the other three would follow, so that correct is hidden with it.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from cohortium.common.errors import ProtocolError
 from cohortium.common.metrics.tally import BinaryTally, SiteEvaluation
 
-FACETS = ("n", "positives", "correct", "confusion")
-HIDES_TOO = {  # a facet that could be worked out from another one goes with it
-    "n": FACETS,
-    "positives": ("positives", "confusion"),
-    "correct": ("correct", "confusion"),
-    "confusion": ("confusion",),
-}
-DECIMALS = 3  # of a log-loss or AUROC that is shown
+FACETS = ("n", "positives", "correct", "confusion", *(f"threshold {k}" for k in range(2, 6)))
+DECIMALS = 3  # of a mean or AUROC that is shown
+DIGITS = 3  # of a variance or a mean of fourth powers that is shown
 
 Hidden = dict[str, set[str]]  # level -> facets not shown
 
@@ -33,8 +33,8 @@ Hidden = dict[str, set[str]]  # level -> facets not shown
 def suppress(evaluation: SiteEvaluation, minimum_cell: int) -> SiteEvaluation:
     """What the site may show of an evaluation; with `minimum_cell` 0, all of it unrounded.
 
-    AUROC and log-loss are shown, rounded to 3 decimals, where both positives and negatives are
-    shown and at least `minimum_cell`.
+    AUROC and means of the scores are shown, rounded to 3 decimals (what only says how precise they
+    are, to 3 digits), where both positives and negatives are shown and at least `minimum_cell`.
     """
     if minimum_cell == 0:
         return evaluation
@@ -55,8 +55,10 @@ def _attribute(
     primary = {name: _primary(tally, minimum_cell) for name, tally in levels.items()}
     hidden = {name: set(facets) for name, facets in primary.items()}
     for facet in FACETS:
-        if facet not in total_hides:
+        if facet not in total_hides and facet in _facets(next(iter(levels.values()))):
             _complete(levels, hidden, facet, minimum_cell)
+    if "confusion" not in total_hides:
+        _unpin(levels, hidden, minimum_cell)
     return {
         name: _blank(tally, hidden[name], primary[name], minimum_cell)
         for name, tally in levels.items()
@@ -65,8 +67,18 @@ def _attribute(
 
 def _primary(tally: BinaryTally, minimum_cell: int) -> set[str]:
     """Facets that hold a small cell themselves, and those that would reveal them."""
-    small = [facet for facet in FACETS if _has_small(_cells(tally, facet), minimum_cell)]
-    return {also for facet in small for also in HIDES_TOO[facet]}
+    small = [facet for facet in _facets(tally) if _has_small(_cells(tally, facet), minimum_cell)]
+    return {also for facet in small for also in _hides_too(facet)}
+
+
+def _facets(tally: BinaryTally) -> tuple[str, ...]:
+    return FACETS[: 4 + len(tally.further)]
+
+
+def _hides_too(facet: str) -> tuple[str, ...]:
+    """Itself and the facets that it could be worked out from."""
+    finer = FACETS[FACETS.index(facet) :]
+    return tuple(name for name in finer if (facet, name) != ("positives", "correct"))
 
 
 def _complete(
@@ -76,17 +88,28 @@ def _complete(
     by_size = sorted((_known(tally.n), name) for name, tally in levels.items())
     candidates = [name for n, name in by_size if n and facet not in hidden[name]]
     while candidates and _recoverable(levels, hidden, facet, minimum_cell):
-        hidden[candidates.pop(0)].update(HIDES_TOO[facet])
+        hidden[candidates.pop(0)].update(_hides_too(facet))
+
+
+def _unpin(levels: Mapping[str, BinaryTally], hidden: Hidden, minimum_cell: int) -> None:
+    """Hide what would solve the hidden confusions if one of their cells is empty in all."""
+    names = [name for name in levels if "confusion" in hidden[name]]
+    if 0 in _together(levels, names, "confusion"):
+        for name in names:
+            hidden[name].update(_hides_too("correct"))
+        _complete(levels, hidden, "correct", minimum_cell)
 
 
 def _recoverable(
     levels: Mapping[str, BinaryTally], hidden: Hidden, facet: str, minimum_cell: int
 ) -> bool:
-    parts = [_cells(levels[name], facet) for name in levels if facet in hidden[name]]
-    if not parts:
-        return False
-    together = [sum(cells) for cells in zip(*parts, strict=True)]
-    return len(parts) == 1 or _has_small(together, minimum_cell)
+    names = [name for name in levels if facet in hidden[name]]
+    return len(names) == 1 or _has_small(_together(levels, names, facet), minimum_cell)
+
+
+def _together(levels: Mapping[str, BinaryTally], names: list[str], facet: str) -> list[int]:
+    parts = [_cells(levels[name], facet) for name in names]
+    return [sum(cells) for cells in zip(*parts, strict=True)]
 
 
 def _cells(tally: BinaryTally, facet: str) -> tuple[int, ...]:
@@ -97,7 +120,16 @@ def _cells(tally: BinaryTally, facet: str) -> tuple[int, ...]:
         return (positives, n - positives)
     if facet == "correct":
         return (correct, n - correct)
-    return (_known(tally.tp), _known(tally.fp), _known(tally.tn), _known(tally.fn))
+    tp, fp = [_known(tally.tp)], [_known(tally.fp)]
+    for called in tally.further[: FACETS.index(facet) - FACETS.index("confusion")]:
+        tp.append(called.tp)
+        fp.append(called.fp)
+    return (*_between(tp, positives), *_between(fp, n - positives))
+
+
+def _between(above: list[int], everybody: int) -> list[int]:
+    """Patients between neighbouring thresholds, from those above each: the higher, the fewer."""
+    return [more - fewer for fewer, more in pairwise([0, *sorted(above), everybody])]
 
 
 def _known(count: int | None) -> int:
@@ -126,12 +158,26 @@ def _blank(
         fn=tally.fn if confusion else None,
         log_loss=_rounded(tally.log_loss) if scored else None,
         auroc=_rounded(tally.auroc) if scored else None,
+        auroc_variance=_cut(tally.auroc_variance) if scored else None,
+        brier=_rounded(tally.brier) if scored else None,
+        brier_squares=_cut(tally.brier_squares) if scored else None,
+        mean_score=_rounded(tally.mean_score) if scored else None,
+        further=tally.further[: _further_shown(hides)],
         reason=_reason(tally, hides, primary, minimum_cell),
     )
 
 
+def _further_shown(hides: set[str]) -> int:
+    finest = FACETS[4:]
+    return next((k for k, facet in enumerate(finest) if facet in hides), len(finest))
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, DECIMALS)
+
+
+def _cut(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")
 
 
 def _reason(tally: BinaryTally, hides: set[str], primary: set[str], minimum_cell: int) -> str:

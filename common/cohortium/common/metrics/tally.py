@@ -9,10 +9,9 @@ from pydantic import Field
 
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
-from cohortium.common.metrics.auroc import auroc
+from cohortium.common.metrics.auroc import auroc, auroc_variance
 from cohortium.common.study import Study
 
-THRESHOLD = 0.5  # a score above it is called positive
 SMALLEST = 1e-7  # scores are kept this far from 0 and 1 in the log-loss, about float32's resolution
 UNKNOWN = "unknown"  # the level of patients whose attribute is missing
 
@@ -20,14 +19,24 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 Count = Annotated[int, Field(ge=0)] | None
+Share = Annotated[float, Field(ge=0, le=1)] | None
+
+
+class Called(Document):
+    """How many with and without the outcome score above a threshold."""
+
+    tp: Annotated[int, Field(ge=0)]
+    fp: Annotated[int, Field(ge=0)]
 
 
 class BinaryTally(Document):
-    """One group of patients at threshold 0.5. None is unknown: not measurable, or not shown.
+    """One group of patients. None is unknown: not measurable, or not shown; `reason` says why.
 
-    The counts add up over sites and groups. `log_loss` is the mean binary cross-entropy in nats
-    (times n it adds up), `auroc` compares patients of this site and group only, `reason` says why
-    something is None.
+    The counts add up over sites and groups: `correct` to `fn` at the study's first threshold,
+    `further` at its other ones, cut short where a cell would be small. Means add up times n:
+    `log_loss` is binary cross-entropy in nats, `brier` the squared error, `brier_squares` its
+    square, `mean_score` the predicted probability. `auroc`, with its DeLong variance, compares
+    patients of this site and group only.
     """
 
     n: Count
@@ -38,7 +47,12 @@ class BinaryTally(Document):
     tn: Count
     fn: Count
     log_loss: Annotated[float, Field(ge=0)] | None
-    auroc: Annotated[float, Field(ge=0, le=1)] | None
+    auroc: Share
+    auroc_variance: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    brier: Share = None
+    brier_squares: Share = None
+    mean_score: Share = None
+    further: tuple[Called, ...] = ()
     reason: str = ""
 
 
@@ -71,40 +85,50 @@ def measure(
     wide = scores.astype(np.float64)
     if not ((wide >= 0) & (wide <= 1)).all():
         raise ProtocolError("the model gives scores that are no probabilities: training diverged")
-    positive = labels > THRESHOLD
+    positive, thresholds = labels > 0.5, study.evaluation.thresholds
     groups = {
-        name: _by_level(wide, positive, levels, study.attribute_levels(name))
+        name: {
+            level: _tally(wide[rows], positive[rows], thresholds)
+            for level, rows in _members(levels, study.attribute_levels(name)).items()
+        }
         for name, levels in attributes.items()
     }
-    return SiteEvaluation(overall=_tally(wide, positive), groups=groups)
+    return SiteEvaluation(overall=_tally(wide, positive, thresholds), groups=groups)
 
 
-def _by_level(
-    scores: Floats, positive: Flags, levels: NDArray[np.int16], names: tuple[str, ...]
-) -> dict[str, BinaryTally]:
+def _members(levels: NDArray[np.int16], names: tuple[str, ...]) -> dict[str, Flags]:
     members = {name: levels == place for place, name in enumerate(names)}
     if (levels < 0).any():
         members[UNKNOWN] = (levels < 0) | members.get(UNKNOWN, False)
-    return {name: _tally(scores[rows], positive[rows]) for name, rows in members.items()}
+    return members
 
 
-def _tally(scores: Floats, positive: Flags) -> BinaryTally:
-    called = scores > THRESHOLD
-    positives = int(positive.sum())
-    tp, fp = int((called & positive).sum()), int((called & ~positive).sum())
-    tn, fn = len(scores) - positives - fp, positives - tp
+def _tally(scores: Floats, positive: Flags, thresholds: tuple[float, ...]) -> BinaryTally:
+    n, positives = len(scores), int(positive.sum())
+    first, *further = (_called(scores > threshold, positive) for threshold in thresholds)
+    tn, fn = n - positives - first.fp, positives - first.tp
+    wrong2 = (scores - positive) ** 2
     return BinaryTally(
-        n=len(scores),
+        n=n,
         positives=positives,
-        correct=tp + tn,
-        tp=tp,
-        fp=fp,
+        correct=first.tp + tn,
+        tp=first.tp,
+        fp=first.fp,
         tn=tn,
         fn=fn,
         log_loss=_log_loss(scores, positive),
         auroc=auroc(scores, positive),
-        reason=_why_unmeasurable(len(scores), positives),
+        auroc_variance=auroc_variance(scores, positive),
+        brier=float(wrong2.mean()) if n else None,
+        brier_squares=float((wrong2**2).mean()) if n else None,
+        mean_score=float(scores.mean()) if n else None,
+        further=tuple(further),
+        reason=_why_unmeasurable(n, positives),
     )
+
+
+def _called(above: Flags, positive: Flags) -> Called:
+    return Called(tp=int((above & positive).sum()), fp=int((above & ~positive).sum()))
 
 
 def _log_loss(scores: Floats, positive: Flags) -> float | None:
