@@ -11,8 +11,11 @@ import pytest
 
 from cohortium.common.document import parse
 from cohortium.common.errors import CohortiumError
+from cohortium.common.metrics.performance import Estimate, Performance
+from cohortium.common.metrics.random_effects import RandomEffects
 from cohortium.server.reports import numbers
 from cohortium.server.reports.charts import line_chart
+from cohortium.server.reports.forest import LEFT, RIGHT, forest
 from cohortium.server.reports.report import html, verdict, write_report
 from cohortium.server.reports.report_data import (
     GroupReport,
@@ -53,6 +56,30 @@ def site(name: str, **values: object) -> SiteReport:
     return parse(given, SiteReport, "site")
 
 
+SENSITIVITY = Performance(
+    measure="sensitivity",
+    threshold=0.5,
+    sites={
+        "northgate": Estimate(value=0.8, low=0.7, high=0.9, of=60),
+        "harbour": Estimate(reason="fewer than 11 patients in a cell"),
+        "hillside": Estimate(value=0.6, low=0.5, high=0.7, of=90),
+        "lakeview": Estimate(value=0.7, low=0.6, high=0.8, of=80),
+    },
+    pooled=Estimate(value=0.69, low=0.6, high=0.75, of=230),
+    over_sites=RandomEffects(
+        mean=0.7, low=0.55, high=0.82, new_low=0.02, new_high=0.99, tau2=0.12, i2=0.5, sites=3
+    ),
+)
+AUROC = Performance(
+    measure="auroc",
+    threshold=None,
+    sites={"northgate": Estimate(value=1.0, of=60, reason="no interval here")},
+    pooled=Estimate(reason="not compared"),
+    over_sites=None,
+    reason="fewer than three sites",
+)
+
+
 def report(*sites: SiteReport) -> ReportData:
     return ReportData(
         study="heart",
@@ -73,6 +100,7 @@ def report(*sites: SiteReport) -> ReportData:
             ),
             GroupReport(attribute="sex", level="male", sites_shown=0, sites_total=2),
         ),
+        performance=(AUROC, SENSITIVITY),
         rounds=(
             RoundReport(round=1, seconds=0.84, accuracy=0.5, log_loss=0.69, replied=("northgate",)),
             RoundReport(round=2, seconds=0.81, missing=("harbour",)),
@@ -141,6 +169,44 @@ def test_every_row_of_every_table_is_on_the_page() -> None:
         2,
         3,
     ]
+
+
+def test_a_measure_that_a_site_hides_is_not_drawn_and_never_zero(tmp_path: Path) -> None:
+    plot = forest(SENSITIVITY)
+    assert plot is not None
+    hidden = plot.rows[1]
+    assert (hidden.label, hidden.at, hidden.span, hidden.text) == (
+        "harbour",
+        None,
+        None,
+        "not shown",
+    )
+    write_report(report(), tmp_path)
+    rows = {(row["measure"], row["where"]): row for row in csv_rows(tmp_path / "performance.csv")}
+    row = rows["sensitivity", "harbour"]
+    assert [row[key] for key in ("patients", "value", "low", "new_low", "tau2")] == [""] * 5
+    assert row["reason"] == "fewer than 11 patients in a cell"
+    assert rows["sensitivity", "mean over 3 sites"]["new_high"] == "0.99"
+    assert rows["auroc", "mean over sites"]["reason"] == "fewer than three sites"
+
+
+def test_an_interval_wider_than_the_figure_is_cut_at_its_edge() -> None:
+    plot = forest(SENSITIVITY)
+    assert plot is not None
+    assert [tick.label for tick in plot.ticks] == ["0.4", "0.6", "0.8", "1"]
+    assert [row.kind for row in plot.rows] == ["site"] * 4 + ["pooled", "over"]
+    assert plot.rows[-1].new is not None
+    assert plot.rows[-1].new[0] == LEFT
+    assert plot.rows[-1].text == "70.0\u00a0% (55.0\u00a0to\u00a082.0\u00a0%)"
+    assert plot.rows[0].at == pytest.approx(LEFT + (RIGHT - LEFT) * 2 / 3, abs=0.1)
+
+
+def test_a_measure_that_nobody_shows_makes_no_empty_figure() -> None:
+    nobody = AUROC.model_copy(update={"sites": {"northgate": Estimate(reason="no patients")}})
+    assert forest(nobody) is None
+    alone = forest(AUROC)
+    assert alone is not None
+    assert [(row.text, row.span) for row in alone.rows] == [("1.000", None)]
 
 
 def test_an_empty_study_still_makes_a_page() -> None:

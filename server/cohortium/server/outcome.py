@@ -12,6 +12,7 @@ from safetensors.torch import save
 from cohortium.common import arrays
 from cohortium.common.audit.log import EventLog
 from cohortium.common.messages import Consent, Spent, Vector
+from cohortium.common.metrics.performance import Performance, performance
 from cohortium.common.metrics.summary import GroupSummary
 from cohortium.common.metrics.summary import Summary as Scores
 from cohortium.common.models.building import build_seeded
@@ -103,6 +104,7 @@ def _report(
         state=row.state + (f" ({row.cause})" if row.cause else ""),
         sites=sites,
         groups=_groups(study, scores),
+        performance=_performance(study, rounds),
         rounds=tuple(_round(record) for record in rounds),
         summary=_summary(scores),
         model=model,
@@ -165,6 +167,15 @@ def _traffic(name: str, rounds: list[RoundRecord]) -> tuple[Traffic, ...]:
     return tuple(
         Traffic(kind=kind, count=count, bytes=size) for kind, (count, size) in total.items()
     )
+
+
+def _performance(study: Study, rounds: list[RoundRecord]) -> tuple[Performance, ...]:
+    """Of the last round that was measured; the sites in the order that the study names."""
+    shown = next((r.evaluations for r in reversed(rounds) if r.evaluations), None)
+    if shown is None:
+        return ()
+    tallies = {name: shown[name].overall for name in study.sites.names if name in shown}
+    return performance(tallies, study.evaluation.thresholds)
 
 
 def _groups(study: Study, scores: Scores | None) -> tuple[GroupReport, ...]:

@@ -26,7 +26,7 @@ Sums = tuple[float, ...]
 MAX_EXPONENT = 700.0  # above, a float overflows
 
 NOBODY = "there is nobody to count"
-NO_INTERVAL = "a perfect or empty result has no interval here"
+NO_INTERVAL = "too few patients, or too perfect a result, for an interval"
 NOT_SHOWN = "not shown by the site"
 NO_SITE = "no site shows it"
 WITHIN = "patients of different sites are compared by no site"

@@ -32,7 +32,7 @@ def line_chart(
     if not points:
         return None
     values = [value for _, value in points] + ([] if reference is None else [reference])
-    levels = _levels(min(values), max(values))
+    marks = levels(min(values), max(values))
     first, last = points[0][0], points[-1][0]
 
     def x(round_number: float) -> float:
@@ -40,7 +40,7 @@ def line_chart(
         return round(LEFT + 8 + share * (WIDTH - LEFT - RIGHT - 16), 1)
 
     def y(value: float) -> float:
-        share = (value - levels[0]) / (levels[-1] - levels[0])
+        share = (value - marks[0]) / (marks[-1] - marks[0])
         return round(HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM), 1)
 
     dots = tuple((x(number), y(value)) for number, value in points)
@@ -48,12 +48,12 @@ def line_chart(
         path="M" + " L".join(f"{a} {b}" for a, b in dots),
         dots=dots,
         x_ticks=tuple(Tick(x(number), str(number)) for number in _numbers(first, last)),
-        y_ticks=tuple(Tick(y(level), label(level)) for level in levels),
+        y_ticks=tuple(Tick(y(level), label(level)) for level in marks),
         reference=None if reference is None else y(reference),
     )
 
 
-def _levels(low: float, high: float) -> list[float]:
+def levels(low: float, high: float) -> list[float]:
     """Three to six round levels that enclose both."""
     step = _step((high - low) / 3 or abs(high) / 10 or 0.1)
     lowest, highest = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

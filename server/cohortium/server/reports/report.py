@@ -8,8 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from cohortium.common.errors import CohortiumError
-from cohortium.server.reports import numbers
+from cohortium.server.reports import measures, numbers
 from cohortium.server.reports.charts import LineChart, line_chart
+from cohortium.server.reports.forest import Forest, forest
 from cohortium.server.reports.report_data import GroupReport, ReportData, SiteReport
 from cohortium.server.reports.tables import tables
 
@@ -83,6 +84,9 @@ def html(data: ReportData) -> str:
         bars=[bar for site in data.sites if (bar := _bar(site))],
         whiskers=[_whisker(group) for group in data.groups],
         bar_width=BAR_WIDTH,
+        forests=_forests(data, further=False),
+        further_forests=_forests(data, further=True),
+        not_drawn=[measures.title(found) for found in data.performance if forest(found) is None],
         accuracy_chart=_accuracy_chart(data),
         log_loss_chart=_log_loss_chart(data),
     )
@@ -128,6 +132,13 @@ def _whisker(group: GroupReport) -> Whisker | None:
     if low is None or value is None or high is None:
         return None
     return Whisker(*(round(BAR_WIDTH * share, 1) for share in (value, low, high)))
+
+
+def _forests(data: ReportData, *, further: bool) -> list[Forest]:
+    """Of the measures without a threshold or at the study's first, or of those at further ones."""
+    known = [found.threshold for found in data.performance if found.threshold is not None]
+    chosen = (f for f in data.performance if (f.threshold not in (None, *known[:1])) == further)
+    return [plot for found in chosen if (plot := forest(found))]
 
 
 def _accuracy_chart(data: ReportData) -> LineChart | None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cohortium.common.document import Document
+from cohortium.common.metrics.performance import Performance
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -124,7 +125,10 @@ class Proof(Document):
 
 
 class ReportData(Document):
-    """One study's report. `minimum_cell`: groups with fewer test patients are not shown."""
+    """One study's report. `minimum_cell`: groups with fewer test patients are not shown.
+
+    `performance` holds every measure of the final model with its intervals.
+    """
 
     study: str
     purpose: str
@@ -134,6 +138,7 @@ class ReportData(Document):
     minimum_cell: Count | None = None
     sites: tuple[SiteReport, ...]
     groups: tuple[GroupReport, ...] = ()
+    performance: tuple[Performance, ...] = ()
     rounds: tuple[RoundReport, ...] = ()
     summary: Summary = Summary()
     model: ModelReport | None = None

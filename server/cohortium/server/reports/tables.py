@@ -2,11 +2,12 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cohortium.server.reports import numbers
+from cohortium.common.metrics.performance import Estimate, Performance
+from cohortium.server.reports import measures, numbers
 from cohortium.server.reports.report_data import GroupReport, ReportData, SiteReport
 
 Scalar = str | int | float | None
@@ -52,6 +53,7 @@ def tables(data: ReportData) -> dict[str, Table]:
     """All tables by name, in the order of the page."""
     made = (
         results(data),
+        performance(data),
         sites(data),
         privacy(data),
         groups(data),
@@ -106,6 +108,25 @@ def results(data: ReportData) -> Table:
             Column("Log loss", ("log_loss",), number=True),
         ),
         tuple(rows),
+    )
+
+
+def performance(data: ReportData) -> Table:
+    """Every measure: by site, over all patients, and over sites that differ."""
+    return Table(
+        "performance",
+        "Every measure with its 95% interval",
+        (
+            Column("Measure", ("measure", "threshold")),
+            Column("Where", ("where",)),
+            Column("Patients", ("patients",), number=True),
+            Column("Estimate", ("value", "low", "high"), number=True),
+            Column("At a new site", ("new_low", "new_high"), number=True),
+            Column("τ²", ("tau2",), number=True),
+            Column("I²", ("i2",), number=True),
+            Column("Remarks", ("reason",)),
+        ),
+        tuple(row for found in data.performance for row in _measured(found)),
     )
 
 
@@ -277,6 +298,42 @@ def logs(data: ReportData) -> Table:
             for name, events, head in parties
         ),
     )
+
+
+def _measured(found: Performance) -> Iterator[tuple[Cell, ...]]:
+    name = Cell((found.measure, found.threshold), measures.title(found))
+    none = (Cell((None, None), ""), _blank(), _blank())
+    for where, shown in [*found.sites.items(), ("all patients", found.pooled)]:
+        patients, reason = _cell(shown.of, numbers.count, ""), _cell(shown.reason or None, str, "")
+        yield (name, _text(where), patients, _estimate(found.measure, shown), *none, reason)
+    over = found.over_sites
+    if over is None:
+        unknown = _estimate(found.measure, Estimate())
+        yield (name, _text("mean over sites"), _blank(), unknown, *none, _text(found.reason))
+        return
+    yield (
+        name,
+        _text(f"mean over {over.sites} sites"),
+        _blank(),
+        _estimate(found.measure, Estimate(value=over.mean, low=over.low, high=over.high)),
+        Cell(
+            (over.new_low, over.new_high),
+            measures.interval(found.measure, over.new_low, over.new_high),
+        ),
+        _cell(over.tau2, numbers.three_digits, ""),
+        _cell(over.i2, numbers.percent, ""),
+        _blank(),
+    )
+
+
+def _estimate(measure: str, shown: Estimate) -> Cell:
+    values = (shown.value, shown.low, shown.high)
+    if shown.value is None:
+        return Cell(values, "not known", absent=True)
+    text = measures.writer(measure)(shown.value)
+    if shown.low is None or shown.high is None:
+        return Cell(values, text)
+    return Cell(values, f"{text} ({measures.interval(measure, shown.low, shown.high)})")
 
 
 def _cell(value: V | None, show: Callable[[V], str], absent: str) -> Cell:
