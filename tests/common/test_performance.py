@@ -223,3 +223,19 @@ def test_a_further_threshold_uses_its_own_counts() -> None:
     found = performance({"a": one}, (0.5, 0.3))
     assert at(found, "sensitivity", 0.3).pooled.value == 0.75
     assert at(found, "npv", 0.3).pooled.value == pytest.approx(10 / 15)
+
+
+def test_how_patients_are_spread_over_sites_does_not_change_what_is_pooled() -> None:
+    (labels, scores), half = WARDS["d"], len(WARDS["d"][0]) // 2
+    halves = (slice(None, half), slice(half, None))
+    split = {
+        str(k): measure(scores[rows], labels[rows], {}, STUDY).overall
+        for k, rows in enumerate(halves)
+    }
+    others = {site: one for site, one in TALLIES.items() if site != "d"}
+    whole = performance(TALLIES, THRESHOLDS)
+    for found, other in zip(performance({**split, **others}, THRESHOLDS), whole, strict=True):
+        if found.pooled.value is not None:
+            assert found.pooled.value == pytest.approx(other.pooled.value, abs=1e-12)
+            assert found.pooled.low == pytest.approx(other.pooled.low, abs=1e-12)
+            assert found.pooled.of == other.pooled.of

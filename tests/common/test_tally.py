@@ -151,6 +151,27 @@ def test_few_positives_hide_auroc() -> None:
     assert (group.positives, group.auroc, group.log_loss) == (None, None, None)
 
 
+def test_scores_near_0_and_1_do_not_tell_by_their_squares_how_few_mistakes_there_were() -> None:
+    """Of 100 patients 3 are missed with certainty: a Brier score of 0.030 would say so."""
+    labels = np.repeat(np.array([1, 0], np.float32), 50)
+    scores = np.where(labels > 0, 0.9999, 0.0001)
+    scores[:3] = 0.0001
+    sex = np.tile(np.array([0, 1], np.int16), 50)
+    found = measure(scores, labels, {"sex": sex}, STUDY)
+    assert found.overall.brier == pytest.approx(0.03, abs=5e-4)
+    shown = suppress(found, 10)
+    for one in (shown.overall, *shown.groups["sex"].values()):
+        assert (one.correct, one.brier, one.mean_score, one.auroc, one.log_loss) == (None,) * 5
+    assert (shown.overall.n, shown.overall.positives) == (100, 50)
+
+
+def test_whoever_has_no_mistake_to_hide_still_says_why_the_means_are_missing() -> None:
+    labels = np.repeat(np.array([1, 0], np.float32), 50)
+    shown = suppress(measure(labels, labels, {}, STUDY), 10).overall
+    assert (shown.correct, shown.auroc) == (100, None)
+    assert shown.reason == "scores near 0 and 1 would give counts away"
+
+
 def test_suppressing_what_is_hidden_already_is_an_error_not_a_zero() -> None:
     hidden = suppress(evaluation((1, 1, 1, 1), (20, 20, 20, 20)), 10)
     with pytest.raises(ProtocolError):

@@ -24,6 +24,16 @@ from cohortium.common.errors import ProtocolError
 from cohortium.common.metrics.tally import BinaryTally, SiteEvaluation
 
 FACETS = ("n", "positives", "correct", "confusion", *(f"threshold {k}" for k in range(2, 6)))
+MEANS = (
+    "log_loss",
+    "auroc",
+    "auroc_variance",
+    "brier",
+    "brier_squares",
+    "mean_score",
+    "undecided",
+)
+LEAST_UNDECIDED = 0.01  # mean of p (1 - p), below which means of the scores p are counts
 DECIMALS = 3  # of a mean or AUROC that is shown
 DIGITS = 3  # of a variance or a mean of fourth powers that is shown
 
@@ -34,11 +44,15 @@ def suppress(evaluation: SiteEvaluation, minimum_cell: int) -> SiteEvaluation:
     """What the site may show of an evaluation; with `minimum_cell` 0, all of it unrounded.
 
     AUROC and means of the scores are shown, rounded to 3 decimals (what only says how precise they
-    are, to 3 digits), where both positives and negatives are shown and at least `minimum_cell`.
+    are, to 3 digits), where both positives and negatives are shown and at least `minimum_cell`;
+    nowhere if the scores are nearly all 0 or 1: their squared error would then be the count of
+    mistakes, however small.
     """
     if minimum_cell == 0:
         return evaluation
     total = evaluation.overall
+    if total.undecided is not None and total.undecided < LEAST_UNDECIDED:
+        return suppress(_without_means(evaluation), minimum_cell)
     total_hides = _primary(total, minimum_cell)
     return SiteEvaluation(
         overall=_blank(total, total_hides, total_hides, minimum_cell),
@@ -46,6 +60,25 @@ def suppress(evaluation: SiteEvaluation, minimum_cell: int) -> SiteEvaluation:
             name: _attribute(levels, total_hides, minimum_cell)
             for name, levels in evaluation.groups.items()
         },
+    )
+
+
+def _without_means(evaluation: SiteEvaluation) -> SiteEvaluation:
+    return SiteEvaluation(
+        overall=_counts(evaluation.overall),
+        groups={
+            name: {level: _counts(tally) for level, tally in levels.items()}
+            for name, levels in evaluation.groups.items()
+        },
+    )
+
+
+def _counts(tally: BinaryTally) -> BinaryTally:
+    return tally.model_copy(
+        update={
+            **dict.fromkeys(MEANS),
+            "reason": tally.reason or "scores near 0 and 1 would give counts away",
+        }
     )
 
 

@@ -35,8 +35,8 @@ class BinaryTally(Document):
     The counts add up over sites and groups: `correct` to `fn` at the study's first threshold,
     `further` at its other ones, cut short where a cell would be small. Means add up times n:
     `log_loss` is binary cross-entropy in nats, `brier` the squared error, `brier_squares` its
-    square, `mean_score` the predicted probability. `auroc`, with its DeLong variance, compares
-    patients of this site and group only.
+    square, `mean_score` the predicted probability p, `undecided` p (1 - p). `auroc`, with its
+    DeLong variance, compares patients of this site and group only.
     """
 
     n: Count
@@ -52,6 +52,7 @@ class BinaryTally(Document):
     brier: Share = None
     brier_squares: Share = None
     mean_score: Share = None
+    undecided: Share = None
     further: tuple[Called, ...] = ()
     reason: str = ""
 
@@ -122,6 +123,7 @@ def _tally(scores: Floats, positive: Flags, thresholds: tuple[float, ...]) -> Bi
         brier=float(wrong2.mean()) if n else None,
         brier_squares=float((wrong2**2).mean()) if n else None,
         mean_score=float(scores.mean()) if n else None,
+        undecided=float((scores * (1 - scores)).mean()) if n else None,
         further=tuple(further),
         reason=_why_unmeasurable(n, positives),
     )
