@@ -195,7 +195,7 @@ def test_bad_invitations_leave_no_directory_half_done_and_can_be_retried(
     swapped = text.replace(ours, pem).replace(
         fingerprint, f'ca_fingerprint = "{made["ca_fingerprint"]}"'
     )
-    assert "not from the coordinator's CA" in refused(swapped, 3)
+    assert "is not from the CA that" in refused(swapped, 3)
     token = next(line for line in text.splitlines() if line.startswith("token"))
     assert "is not valid" in refused(text.replace(token, f'token = "{"x" * 43}"'), 3)
 
