@@ -42,6 +42,7 @@ def test_superlink_killed_while_a_round_is_trained(hospitals: Deployment, tmp_pa
     assert "starting it again" in log_of(hospitals, "coordinator")
 
 
+@pytest.mark.slow
 def test_superlink_killed_while_idle(hospitals: Deployment, tmp_path: Path) -> None:
     first = superlink_of(hospitals)
     os.kill(first, signal.SIGKILL)
@@ -51,6 +52,7 @@ def test_superlink_killed_while_idle(hospitals: Deployment, tmp_path: Path) -> N
     assert superlink_of(hospitals) != first
 
 
+@pytest.mark.slow
 def test_superlink_killed_twice_in_one_study(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "superlink-twice", rounds=6)
     for number in (1, 3):
@@ -97,6 +99,7 @@ def test_coordinator_killed_while_inviting(hospitals: Deployment, tmp_path: Path
     assert_paid_once(run, rounds=4)
 
 
+@pytest.mark.slow
 def test_coordinator_killed_while_evaluating(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "killed-while-evaluating", rounds=1)
     with run.held("c", "evaluating"):

@@ -88,6 +88,7 @@ def test_network_of_one_site_cut_past_the_deadline(
     assert [event.round for event in run.events("c", "privacy.spent")] == run.paid("c")
 
 
+@pytest.mark.slow
 def test_network_of_all_sites_cut_until_all_are_offline(
     hospitals: Deployment, cables: Lines, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_network_of_all_sites_cut_until_all_are_offline(
     assert_paid_once(run, rounds=4)
 
 
+@pytest.mark.slow
 def test_connections_broken_in_every_round(
     hospitals: Deployment, cables: Lines, tmp_path: Path
 ) -> None:
@@ -127,6 +129,7 @@ def test_network_cut_while_sites_are_invited(
     assert_paid_once(run, rounds=2)
 
 
+@pytest.mark.slow
 def test_coordinator_started_again_while_a_site_is_cut_off(
     hospitals: Deployment, cables: Lines, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def test_site_killed_while_it_trains(hospitals: Deployment, tmp_path: Path) -> N
     assert_paid_once(run, rounds=4)
 
 
+@pytest.mark.slow
 def test_site_killed_as_soon_as_it_has_paid(hospitals: Deployment, tmp_path: Path) -> None:
     """Its update may be on the way or not: it is kept, and is the one that counts."""
     run = begin(hospitals, tmp_path, "site-paid", min_sites=3)
@@ -43,6 +44,7 @@ def test_site_killed_as_soon_as_it_has_paid(hospitals: Deployment, tmp_path: Pat
     assert [event.round for event in run.events("b", "round.update.sent")] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_site_killed_while_it_waits_for_approval(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "site-waiting", min_sites=3, rounds=2, changes=ASK_A_PERSON)
     until(lambda: run.reached("a"))
@@ -109,6 +111,7 @@ def test_site_that_answers_tcp_and_nothing_else_is_named_at_the_deadline(
     assert sorted(run.rounds[-1].replied) == [*SITES]
 
 
+@pytest.mark.slow
 def test_study_that_waits_for_every_site_waits(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "waits", round_deadline="6.0", on_missing="wait")
     with run.held("a"):
@@ -137,6 +140,7 @@ def test_study_that_stops_for_every_missing_site_says_who(
     run.tells("failed")
 
 
+@pytest.mark.slow
 def test_too_few_sites_end_a_study_with_a_cause_that_names_them(
     hospitals: Deployment, tmp_path: Path
 ) -> None:
@@ -155,6 +159,7 @@ def test_too_few_sites_end_a_study_with_a_cause_that_names_them(
     run.tells("failed")
 
 
+@pytest.mark.slow
 def test_study_stopped_while_its_sites_are_away(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "stopped-while-away")
     with run.held("c"):
@@ -193,6 +198,7 @@ def test_site_paused_amid_a_round_and_resumed(hospitals: Deployment, tmp_path: P
     assert_paid_once(run, rounds=4)
 
 
+@pytest.mark.slow
 def test_site_started_while_its_old_process_still_holds_the_directory(
     hospitals: Deployment, tmp_path: Path
 ) -> None:
