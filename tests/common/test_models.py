@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -101,3 +102,15 @@ def test_a_binary_model_with_two_outputs_is_refused() -> None:
 
 def test_an_empty_batch_has_no_losses() -> None:
     assert per_example("binary", torch.zeros(0, 1), torch.zeros(0)).shape == (0,)
+
+
+def test_models_that_several_threads_build_at_once_are_those_of_their_seeds() -> None:
+    options = ModelOptions(name="mlp", hidden=(64, 64), activation="relu")
+
+    def first_weight(seed: int) -> float:
+        return next(build_seeded(options, 8, 1, seed).parameters()).flatten()[0].item()
+
+    alone = [first_weight(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(50):
+            assert list(pool.map(first_weight, range(4))) == alone

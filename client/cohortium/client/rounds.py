@@ -213,7 +213,11 @@ def _approved(request: Request) -> Study:
     """The study that a request belongs to, if it may run here now."""
     study = _allowed(request)
     _fit(request.site)
-    request.site.approved(study)
+    try:
+        request.site.approved(study)
+    except RefusedError:
+        _allowed(request)  # a stop withdraws approvals, too: it is the reason, not its consequence
+        raise
     if request.header.round > study.training.rounds:
         raise RefusedError(
             "study.rounds",

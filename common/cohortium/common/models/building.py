@@ -1,5 +1,6 @@
 """Options in, a torch module out."""
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -15,6 +16,8 @@ BUILDERS: dict[str, Callable[[ModelOptions, int, int], nn.Module]] = {
     "mlp": mlp,
 }
 
+_GENERATOR = threading.Lock()  # torch's generator is one for all threads: two studies at once
+
 
 def build(options: ModelOptions, inputs: int, outputs: int) -> nn.Module:
     """Build a module from (B, inputs) to logits (B, outputs); a binary outcome has one output.
@@ -26,6 +29,6 @@ def build(options: ModelOptions, inputs: int, outputs: int) -> nn.Module:
 
 def build_seeded(options: ModelOptions, inputs: int, outputs: int, seed: int) -> nn.Module:
     """As `build` after `torch.manual_seed(seed)`; the caller's random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(options, inputs, outputs)
