@@ -101,6 +101,7 @@ def test_a_broken_table_is_an_error_with_its_reason_not_a_dead_process(
     assert site.workshop.prepare(study).patients > 0
 
 
+@pytest.mark.slow  # the same with real daemons: tests/e2e/test_site_decides.py
 @pytest.mark.parametrize("stopped_first", [False, True])
 def test_the_kill_switch_ends_training_that_hangs_within_five_seconds(
     site: Site, tmp_path: Path, stopped_first: bool
