@@ -111,6 +111,7 @@ def test_a_site_that_was_away_when_a_study_ended_is_told_when_it_is_back(
     hospitals.wait_told("c", "farewell", "stopped")
 
 
+@pytest.mark.slow
 def test_where_one_study_may_train_at_a_time_the_next_waits_and_says_for_whom(
     hospitals: Deployment, tmp_path: Path
 ) -> None:

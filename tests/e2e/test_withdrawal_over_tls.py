@@ -5,6 +5,7 @@ The same table has several rows a patient, which count, and are accounted for, a
 
 from pathlib import Path
 
+import pytest
 from tests.e2e.deployment import APPROVER, Deployment, each, write_patient_study
 from tests.federation import PLAIN, SCHEMA, write_ward
 
@@ -26,6 +27,7 @@ def write_visits(path: Path, seed: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_withdrawn_data_is_out_of_a_running_study_at_once_and_the_rounds_that_had_it_are_named(
     consortium: Deployment, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_connections_broken_in_every_round(
     assert_paid_once(run, rounds=6)
 
 
+@pytest.mark.slow
 def test_network_cut_while_sites_are_invited(
     hospitals: Deployment, cables: Lines, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ def test_training_process_killed_and_started_again(hospitals: Deployment, tmp_pa
     assert f"{refused.detail['correlation']}: site.training" in log_of(hospitals, "c")
 
 
+@pytest.mark.slow
 def test_training_process_that_hangs_is_named_at_the_deadline(
     hospitals: Deployment, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_study_that_waits_for_every_site_waits(hospitals: Deployment, tmp_path: 
     assert_paid_once(run, rounds=4)
 
 
+@pytest.mark.slow
 def test_study_that_stops_for_every_missing_site_says_who(
     hospitals: Deployment, tmp_path: Path
 ) -> None:
