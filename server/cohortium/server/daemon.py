@@ -32,8 +32,7 @@ from cohortium.server.running import Coordinator
 from cohortium.server.store import Store
 from cohortium.server.studies import (
     hurry_stopped,
-    publish_what_is_missing,
-    say_farewells,
+    settle_debts,
     start_studies,
 )
 from cohortium.server.superlink import SuperLink, TlsFiles
@@ -184,8 +183,7 @@ def _supervise(here: Coordinator) -> None:
             start_studies(here)
             hurry_stopped(here)
             if time.monotonic() >= debts_due:
-                say_farewells(here)
-                publish_what_is_missing(here)
+                settle_debts(here)
                 _follow_certificate(here)
                 debts_due = time.monotonic() + timeouts.DEBTS_EVERY_S
         except (CohortiumError, OSError) as error:

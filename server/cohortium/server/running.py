@@ -49,6 +49,12 @@ class Coordinator:
         fingerprint = self.key.public.fingerprint
         return Actor(type="coordinator", id=self.config.name, auth=f"signature:{fingerprint}")
 
+    def online(self) -> set[str]:
+        """The sites that were online when the SuperLink was last asked."""
+        said = self.told.get("online", {})
+        assert isinstance(said, dict)
+        return {name for name, up in said.items() if up}
+
     def pause(self, seconds: float) -> None:
         """Wait; UnreachableError as soon as the coordinator is being stopped."""
         if self.stop.wait(seconds):

@@ -34,25 +34,19 @@ def _start(here: Coordinator, row: StudyRow, work: Callable[[Coordinator, StudyR
     thread.start()
 
 
-def say_farewells(here: Coordinator) -> None:
-    """A site that was away when a study ended hears of it once it is back."""
-    states = here.superlink.nodes()
-    online = {name for name, node in here.node_ids.items() if states.get(node) == "online"}
-    for row in here.store.studies():
-        if (
-            row.ended
-            and row.digest not in here.threads
-            and online & {*here.store.untold(row.digest)}
-        ):
-            _start(here, row, _farewell)
+def settle_debts(here: Coordinator) -> None:
+    """What is still owed to ended studies: a report, and the word to sites that were away.
 
-
-def publish_what_is_missing(here: Coordinator) -> None:
-    """A coordinator that was killed right after a study's end left no report."""
+    A coordinator that was killed right after a study's end left neither.
+    """
+    online = here.online()
     for row in here.store.studies():
-        page = here.directory.report(row.study.name, row.digest)
-        if row.ended and row.digest not in here.threads and not page.exists():
+        if not row.ended or row.digest in here.threads:
+            continue
+        if not here.directory.report(row.study.name, row.digest).exists():
             _start(here, row, _publish)
+        elif online & {*here.store.untold(row.digest)}:
+            _start(here, row, _farewell)
 
 
 def _farewell(here: Coordinator, row: StudyRow) -> None:
