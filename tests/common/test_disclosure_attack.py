@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cohortium.common.metrics.disclosure import suppress
-from cohortium.common.metrics.tally import BinaryTally, Called, SiteEvaluation
+from cohortium.common.metrics.tallies import BinaryTally, Called, SiteEvaluation
 
 Histogram = tuple[tuple[int, ...], tuple[int, ...]]  # ill and well, by bin from the lowest score
 Vector = NDArray[np.float64]

@@ -11,7 +11,8 @@ from sklearn import metrics
 from cohortium.common.document import parse
 from cohortium.common.metrics.disclosure import suppress
 from cohortium.common.metrics.performance import Performance, performance
-from cohortium.common.metrics.tally import BinaryTally, Called, measure
+from cohortium.common.metrics.tallies import BinaryTally, Called
+from cohortium.common.metrics.tally import measure
 from cohortium.common.study import Study
 
 THRESHOLDS = (0.5, 0.3, 0.75)

@@ -3,7 +3,7 @@
 import pytest
 
 from cohortium.common.metrics.summary import summarise
-from cohortium.common.metrics.tally import BinaryTally, SiteEvaluation
+from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
 
 HIDDEN = BinaryTally(
     n=None,

@@ -10,7 +10,8 @@ from cohortium.common.document import parse
 from cohortium.common.errors import ProtocolError
 from cohortium.common.metrics.auroc import auroc
 from cohortium.common.metrics.disclosure import suppress
-from cohortium.common.metrics.tally import BinaryTally, SiteEvaluation, measure
+from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
+from cohortium.common.metrics.tally import measure
 from cohortium.common.study import Study
 
 STUDY = parse(

@@ -6,7 +6,7 @@ import pytest
 
 from cohortium.common.document import parse
 from cohortium.common.errors import ProtocolError
-from cohortium.common.metrics.tally import BinaryTally, SiteEvaluation
+from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
 from cohortium.common.study import Study
 from cohortium.server.plausibility import check_evaluation
 

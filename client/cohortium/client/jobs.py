@@ -12,7 +12,7 @@ import numpy as np
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
 from cohortium.common.messages import EMPTY, Vector, pack
-from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.schema import Schema

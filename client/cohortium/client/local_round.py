@@ -15,7 +15,8 @@ from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common import arrays
 from cohortium.common.metrics.disclosure import suppress
-from cohortium.common.metrics.tally import SiteEvaluation, measure
+from cohortium.common.metrics.tallies import SiteEvaluation
+from cohortium.common.metrics.tally import measure
 from cohortium.common.models.building import build_seeded
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource

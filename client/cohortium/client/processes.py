@@ -25,7 +25,7 @@ from cohortium.client.workshop import Prepared
 from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, DataError, RefusedError, StorageError
 from cohortium.common.messages import EMPTY, Vector, unpack
-from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 

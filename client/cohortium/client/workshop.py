@@ -12,7 +12,7 @@ from cohortium.client.cohort import Cohort, load_table, measure, prepare
 from cohortium.client.config import Dataset
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.document import Document, canonical
-from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.common.table import Table

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cohortium.common.document import Document, canonical, parse_json
 from cohortium.common.errors import ProtocolError
-from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 

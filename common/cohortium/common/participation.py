@@ -32,6 +32,8 @@ class Sites(Document):
     on_missing: with the quorum there and a site missing at the deadline, `continue` without it,
     `wait` for it however long it takes, or `stop` the study. Without the quorum, `wait` waits and
     the others end the study as failed.
+    evaluate_only: sites that train on nobody: every patient of theirs is held out, as in external
+    validation.
     """
 
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
@@ -40,6 +42,7 @@ class Sites(Document):
     round_deadline: Duration = 600.0
     approval_deadline: Duration = 7 * 86_400.0
     on_missing: Literal["continue", "wait", "stop"] = "continue"
+    evaluate_only: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
     def _quorum(self) -> Self:

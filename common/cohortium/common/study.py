@@ -4,7 +4,6 @@
 digest covers all that a site is asked to agree to.
 """
 
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,12 +13,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from cohortium.common.continuation import Continues
 from cohortium.common.document import Document, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
+from cohortium.common.evaluating import Evaluation, Fairness, Fraction, Mitigation, Release
 from cohortium.common.models.options import ModelOptions
 from cohortium.common.participation import Sites
 from cohortium.common.purpose import Purpose
-from cohortium.common.schema import CategoryColumn, Code, Name, NumberColumn, Schema, load_schema
+from cohortium.common.schema import CategoryColumn, Name, NumberColumn, Schema, load_schema
+from cohortium.common.task import BinaryTask, Task
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 
@@ -35,33 +35,6 @@ class Data(Document):
         if len(set(self.features)) < len(self.features):
             raise ValueError("features names a column twice")
         return self
-
-
-class Task(Document):
-    """What is predicted. Binary: `label` above a threshold, or one of the positive codes.
-
-    one_class_sites: `refuse` a site whose training patients all have the same label, which is
-    nearly always a mistake, or `allow` it, as where a clinic sees only the ill.
-    """
-
-    kind: Literal["binary"]
-    label: Name
-    positive_above: float | None = None
-    positive_codes: tuple[Code, ...] = ()
-    one_class_sites: Literal["refuse", "allow"] = "refuse"
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
-        if (self.positive_above is None) == (not self.positive_codes):
-            raise ValueError("give exactly one of positive_above and positive_codes")
-        return self
-
-    @property
-    def outcome(self) -> str:
-        """What is predicted, in words: `progression above 140`, `num is 1 or 2`."""
-        if self.positive_above is not None:
-            return f"{self.label} above {self.positive_above:g}"
-        return f"{self.label} is {' or '.join(self.positive_codes)}"
 
 
 class Preprocessing(Document):
@@ -188,30 +161,6 @@ class Privacy(Document):
         return self
 
 
-class Evaluation(Document):
-    """How often the model is measured on held-out patients (the last round always is).
-
-    thresholds: a score above one is called positive. The first is that of accuracy and of the
-    results by group; sites show the further ones in this order, as far as no cell is small.
-    """
-
-    every: PositiveInt = 1
-    thresholds: Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=5)] = (0.5,)
-
-    @model_validator(mode="after")
-    def _each_once(self) -> Self:
-        if len(set(self.thresholds)) < len(self.thresholds):
-            raise ValueError("thresholds names one twice")
-        return self
-
-
-class Fairness(Document):
-    """By which attributes results are broken down; numbers are cut at the declared edges."""
-
-    attributes: tuple[Name, ...] = ()
-    bands: Mapping[Name, Annotated[tuple[float, ...], Field(min_length=1)]] = {}
-
-
 class Study(Document):
     """One study, checked as a whole: what is impossible together is refused with the reason."""
 
@@ -228,6 +177,8 @@ class Study(Document):
     privacy: Privacy
     evaluation: Evaluation = Evaluation()
     fairness: Fairness = Fairness()
+    mitigation: Mitigation = Mitigation()
+    release: Release = Release()
     sites: Sites
     continues: Continues | None = None
 
@@ -236,7 +187,7 @@ class Study(Document):
         columns = self.data_model.columns
         for key, names in {
             "data.features": self.data.features,
-            "task.label": (self.task.label,),
+            "task": self.task.columns,
             "fairness.attributes": self.fairness.attributes,
             "preprocessing.missing_indicators": self.preprocessing.missing_indicators,
         }.items():
@@ -246,9 +197,10 @@ class Study(Document):
                     raise ValueError(
                         f'{key}: schema "{self.data_model.name}" has no "{name}"{hint}'
                     )
-        if self.task.label in self.data.features:
-            raise ValueError(f'data.features: "{self.task.label}" is the label itself')
-        if self.split.column in (*self.data.features, self.task.label):
+        for name in self.task.columns:
+            if name in self.data.features:
+                raise ValueError(f'data.features: "{name}" is the label itself')
+        if self.split.column in (*self.data.features, *self.task.columns):
             raise ValueError(f'split.column: "{self.split.column}" is an input or the label itself')
         return self
 
@@ -268,6 +220,8 @@ class Study(Document):
 
     @model_validator(mode="after")
     def _label_rule_fits(self) -> Self:
+        if not isinstance(self.task, BinaryTask):
+            return self
         column = self.data_model.columns[self.task.label]
         if isinstance(column, NumberColumn):
             above = self.task.positive_above
@@ -358,7 +312,7 @@ class Study(Document):
     @property
     def columns_read(self) -> tuple[str, ...]:
         """Every column of the table that a site reads for this study."""
-        names = [*self.data.features, self.task.label, *self.fairness.attributes]
+        names = [*self.data.features, *self.task.columns, *self.fairness.attributes]
         return tuple(dict.fromkeys(names))
 
     def attribute_levels(self, name: str) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from cohortium.common import bands
 from cohortium.common.document import one_line
 from cohortium.common.errors import ProtocolError
 from cohortium.common.messages import Update
-from cohortium.common.metrics.tally import UNKNOWN, BinaryTally, SiteEvaluation
+from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
+from cohortium.common.metrics.tally import UNKNOWN
 from cohortium.common.preprocessing.encode import feature_names
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study

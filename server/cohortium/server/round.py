@@ -22,7 +22,7 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.metrics.summary import summarise
-from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.server.aggregation import optimizer

@@ -9,7 +9,7 @@ from cohortium.common.document import Document, canonical, parse_json
 from cohortium.common.errors import UsageError
 from cohortium.common.messages import Consent, Spent
 from cohortium.common.metrics.summary import Summary
-from cohortium.common.metrics.tally import SiteEvaluation
+from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 

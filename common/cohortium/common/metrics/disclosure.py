@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 from cohortium.common.errors import ProtocolError
-from cohortium.common.metrics.tally import BinaryTally, SiteEvaluation
+from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
 
 FACETS = ("n", "positives", "correct", "confusion", *(f"threshold {k}" for k in range(2, 6)))
 MEANS = (

@@ -19,7 +19,7 @@ from cohortium.common.metrics.intervals import (
     wilson,
 )
 from cohortium.common.metrics.random_effects import RandomEffects, random_effects
-from cohortium.common.metrics.tally import BinaryTally
+from cohortium.common.metrics.tallies import BinaryTally
 
 Sums = tuple[float, ...]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from cohortium.common.document import Document
 from cohortium.common.metrics.intervals import wilson
-from cohortium.common.metrics.tally import BinaryTally, SiteEvaluation
+from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
 
 
 class SiteScores(Document):

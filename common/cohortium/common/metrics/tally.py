@@ -1,15 +1,13 @@
 """What a site counts on its held-out patients, overall and by level of each fairness attribute."""
 
 from collections.abc import Mapping
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
 from cohortium.common.metrics.auroc import auroc, auroc_variance
+from cohortium.common.metrics.tallies import BinaryTally, Called, SiteEvaluation
 from cohortium.common.study import Study
 
 SMALLEST = 1e-7  # scores are kept this far from 0 and 1 in the log-loss, about float32's resolution
@@ -17,54 +15,6 @@ UNKNOWN = "unknown"  # the level of patients whose attribute is missing
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-Count = Annotated[int, Field(ge=0)] | None
-Share = Annotated[float, Field(ge=0, le=1)] | None
-
-
-class Called(Document):
-    """How many with and without the outcome score above a threshold."""
-
-    tp: Annotated[int, Field(ge=0)]
-    fp: Annotated[int, Field(ge=0)]
-
-
-class BinaryTally(Document):
-    """One group of patients. None is unknown: not measurable, or not shown; `reason` says why.
-
-    The counts add up over sites and groups: `correct` to `fn` at the study's first threshold,
-    `further` at its other ones, cut short where a cell would be small. Means add up times n:
-    `log_loss` is binary cross-entropy in nats, `brier` the squared error, `brier_squares` its
-    square, `mean_score` the predicted probability p, `undecided` p (1 - p). `auroc`, with its
-    DeLong variance, compares patients of this site and group only.
-    """
-
-    n: Count
-    positives: Count
-    correct: Count
-    tp: Count
-    fp: Count
-    tn: Count
-    fn: Count
-    log_loss: Annotated[float, Field(ge=0)] | None
-    auroc: Share
-    auroc_variance: Annotated[float, Field(ge=0, le=0.5)] | None = None
-    brier: Share = None
-    brier_squares: Share = None
-    mean_score: Share = None
-    undecided: Share = None
-    further: tuple[Called, ...] = ()
-    reason: str = ""
-
-
-class SiteEvaluation(Document):
-    """The body of an evaluation message: all patients, and `groups[attribute][level]`.
-
-    Every declared level is there, even without patients; `unknown` only where some are.
-    """
-
-    overall: BinaryTally
-    groups: Mapping[str, Mapping[str, BinaryTally]]
 
 
 def measure(

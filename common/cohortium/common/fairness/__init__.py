@@ -1,0 +1,1 @@
+"""Who gets how much worse results, how sure that is, and what nobody could measure."""

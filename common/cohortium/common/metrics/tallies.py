@@ -1,0 +1,207 @@
+"""What a site sends of its held-out patients: one tally for each kind of outcome.
+
+None is unknown: not measurable, or not shown; `reason` says why. Counts add up over sites and
+groups. Means add up times n. What compares patients with each other (AUROC, concordance) is of
+this site and group only, with its variance.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cohortium.common.document import Document
+
+Natural = Annotated[int, Field(ge=0)]
+Count = Natural | None
+Share = Annotated[float, Field(ge=0, le=1)] | None
+NotNegative = Annotated[float, Field(ge=0)] | None
+
+
+class Called(Document):
+    """How many with and without the outcome score above a threshold."""
+
+    tp: Natural
+    fp: Natural
+
+
+class Bins(Document):
+    """Reliability: patients, those with the outcome, and the mean score in equal bins of [0, 1].
+
+    2, 4 or 8 of them, from the lowest score; a bin without patients has mean None.
+    """
+
+    n: tuple[Natural, ...]
+    positives: tuple[Natural, ...]
+    mean_score: tuple[Share, ...]
+
+
+class Calibration(Document):
+    """The logistic fit of the outcome on logit(score) at this site, with its covariance."""
+
+    intercept: float
+    slope: float
+    intercept_variance: Annotated[float, Field(ge=0)]
+    slope_variance: Annotated[float, Field(ge=0)]
+    covariance: float
+
+
+class BinaryTally(Document):
+    """One group of patients with a yes or no outcome.
+
+    `correct` to `fn` are at the study's first threshold, `further` at its other ones, cut short
+    where a cell would be small. `log_loss` is binary cross-entropy in nats, `brier` the squared
+    error, `brier_squares` its square, `mean_score` the predicted probability p, `undecided`
+    p (1 - p), `auprc` average precision.
+    """
+
+    kind: Literal["binary"] = "binary"
+    n: Count
+    positives: Count
+    correct: Count
+    tp: Count
+    fp: Count
+    tn: Count
+    fn: Count
+    log_loss: NotNegative
+    auroc: Share
+    auroc_variance: Annotated[float, Field(ge=0, le=0.5)] | None = None
+    auprc: Share = None
+    brier: Share = None
+    brier_squares: Share = None
+    mean_score: Share = None
+    undecided: Share = None
+    further: tuple[Called, ...] = ()
+    bins: Bins | None = None
+    calibration: Calibration | None = None
+    reason: str = ""
+
+
+class MulticlassTally(Document):
+    """One group of patients with one of several classes.
+
+    `confusion[true][called]` in the order of the study's classes, called being the likeliest.
+    `classes` holds each class against the rest, counted by what was called and ranked by its
+    probability. `brier` is the squared error summed over classes, 0 to 2.
+    """
+
+    kind: Literal["multiclass"] = "multiclass"
+    n: Count
+    correct: Count
+    confusion: tuple[tuple[Natural, ...], ...] | None
+    classes: Mapping[str, BinaryTally]
+    log_loss: NotNegative
+    brier: NotNegative = None
+    brier_squares: NotNegative = None
+    reason: str = ""
+
+
+class MultilabelTally(Document):
+    """One group of patients with several yes or no outcomes; `all_right`: every label rightly."""
+
+    kind: Literal["multilabel"] = "multilabel"
+    n: Count
+    all_right: Count
+    labels: Mapping[str, BinaryTally]
+    log_loss: NotNegative
+    reason: str = ""
+
+
+class RegressionTally(Document):
+    """One group of patients with a measured outcome y and a prediction p, e = p - y.
+
+    Means of |e|, e squared, its square, y, y squared, p, p squared, and p y, in the units of the
+    outcome and their powers.
+    """
+
+    kind: Literal["regression"] = "regression"
+    n: Count
+    absolute: NotNegative
+    squared: NotNegative
+    fourth: NotNegative
+    outcome: float | None
+    outcome2: NotNegative
+    predicted: float | None
+    predicted2: NotNegative
+    product: float | None
+    reason: str = ""
+
+
+class AtHorizon(Document):
+    """At one of the study's horizons; None what is not shown.
+
+    `brier`: inverse-probability-of-censoring weighted squared error (Graf et al. 1999), weights
+    from this site and group; `predicted` mean risk; `observed` risk by Kaplan and Meier with
+    Greenwood's variance.
+    """
+
+    brier: NotNegative
+    brier_variance: NotNegative
+    predicted: Share
+    observed: Share
+    observed_variance: NotNegative
+
+
+class SurvivalTally(Document):
+    """One group of patients followed to an event or the end of watching.
+
+    `pairs` of patients that can be compared, and of them `concordant` (ties of the score count
+    half): Harrell's C = concordant / pairs, within this site and group. `c_variance` is C's.
+    """
+
+    kind: Literal["survival"] = "survival"
+    n: Count
+    events: Count
+    pairs: NotNegative
+    concordant: NotNegative
+    c_variance: NotNegative
+    horizons: tuple[AtHorizon, ...]
+    reason: str = ""
+
+
+Tally = Annotated[
+    BinaryTally | MulticlassTally | MultilabelTally | RegressionTally | SurvivalTally,
+    Field(discriminator="kind"),
+]
+
+
+class Comparison(Document):
+    """The same patients called by the federated model and by another, at the first threshold.
+
+    How many are right by both, by only one, by neither. AUROC, log loss and Brier score of the
+    other model, and the variance of the difference of the two AUROC (DeLong), overall only.
+    """
+
+    both: Count
+    federated_only: Count
+    other_only: Count
+    neither: Count
+    auroc: Share = None
+    auroc_difference_variance: NotNegative = None
+    log_loss: NotNegative = None
+    brier: Share = None
+    mean_score: Share = None
+    reason: str = ""
+
+
+class Beside(Document):
+    """Another model beside the federated one, overall and by group."""
+
+    overall: Comparison
+    groups: Mapping[str, Mapping[str, Comparison]]
+
+
+class SiteEvaluation(Document):
+    """The body of an evaluation message: all patients, and `groups[attribute][level]`.
+
+    Every declared level is there, even without patients; `unknown` only where some are. A declared
+    intersection is one more attribute, such as `sex x age` with levels such as `female x <50`.
+    Groups are there only in the last evaluation of a model. `beside`: `own`, `recalibrated`,
+    `personal`, those that the study asks for; empty before the last evaluation. `noise_std`: of
+    the discrete Gaussian noise in every count by group, 0 without.
+    """
+
+    overall: Tally
+    groups: Mapping[str, Mapping[str, Tally]]
+    beside: Mapping[str, Beside] = {}
+    noise_std: Annotated[float, Field(ge=0)] = 0.0
