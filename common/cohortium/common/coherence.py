@@ -12,25 +12,8 @@ if TYPE_CHECKING:
     from cohortium.common.study import Study
 
 RATIO: Criterion = "calibration"  # the one criterion whose margin is a factor, not a difference
-EVERY: tuple[Criterion, ...] = (
-    "demographic_parity",
-    "equal_opportunity",
-    "false_positive_rate",
-    "predictive_parity",
-    "accuracy",
-    "auroc",
-    "calibration",
-)
+CALLED = ("binary", "multiclass", "multilabel")  # outcomes that a patient is called to have
 
-# By which criteria groups can be compared; for survival, `auroc` is the concordance and
-# `calibration` that at the last horizon.
-CRITERIA: dict[str, tuple[Criterion, ...]] = {
-    "binary": EVERY,
-    "multilabel": EVERY,
-    "multiclass": ("accuracy",),
-    "regression": ("calibration",),
-    "survival": ("auroc", "calibration"),
-}
 # `linear` gives values, `logistic` probabilities or, for survival, the hazard in each interval. A
 # binary outcome may have either, as studies had before there were other outcomes.
 MODELS: dict[str, tuple[str, ...]] = {
@@ -107,7 +90,7 @@ def check_fairness(study: "Study") -> None:
             raise ValueError(f"fairness.{key}: there are no fairness.attributes to look at")
     _check_intersections(study)
     _check_reference(study)
-    _check_criteria(study)
+    _check_margins(study)
 
 
 def _check_intersections(study: "Study") -> None:
@@ -137,21 +120,15 @@ def _check_reference(study: "Study") -> None:
             raise ValueError(f'fairness.reference.{name}: "{level}" is no level of it{hint}')
 
 
-def _check_criteria(study: "Study") -> None:
-    """Margins and the primary criterion are such as the outcome can have, and can be met."""
-    fairness, kind = study.fairness, study.task.kind
-    possible = CRITERIA[kind]
-    if fairness.attributes and fairness.primary not in possible:
+def _check_margins(study: "Study") -> None:
+    """Such as a gap in the study's outcome can be held against."""
+    kind = study.task.kind
+    if study.fairness.margins and kind not in CALLED:
         raise ValueError(
-            f"fairness.primary: a {kind} outcome has no {fairness.primary}; set it to "
-            f"{' or '.join(possible)}"
+            f"fairness.margins: not yet for a {kind} outcome, whose errors are reported by group "
+            "without a verdict; remove them"
         )
-    for criterion, margin in fairness.margins.items():
-        if criterion not in possible:
-            raise ValueError(
-                f"fairness.margins.{criterion}: a {kind} outcome has no {criterion}; possible: "
-                f"{', '.join(possible)}"
-            )
+    for criterion, margin in study.fairness.margins.items():
         if criterion == RATIO and margin <= 1:
             raise ValueError(
                 f"fairness.margins.{criterion}: {margin:g} is no factor above 1; 1.25 lets "
@@ -159,6 +136,6 @@ def _check_criteria(study: "Study") -> None:
             )
         if criterion != RATIO and margin >= 1:
             raise ValueError(
-                f"fairness.margins.{criterion}: a difference of {margin:g} cannot be reached by "
-                "shares, so nothing would ever be a gap; 5 percentage points are 0.05"
+                f"fairness.margins.{criterion}: shares never differ by {margin:g}, so that nothing "
+                "would be a gap; 5 percentage points are 0.05"
             )
