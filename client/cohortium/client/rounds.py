@@ -236,7 +236,7 @@ def _allowed(request: Request) -> Study:
     if known.state != "approved":
         why = known.note or "nobody at this site has approved it"
         raise RefusedError(f"study.{known.state}", why)
-    policy.check(known.study, site.policy, site.directory.config)
+    policy.check(known.study, site.policy, site.directory.config, site.name)
     return known.study
 
 
@@ -246,6 +246,7 @@ def _measure(request: Request) -> Answer:
     study = _approved(request)
     if study.preprocessing.scaling != "federated-standard":
         raise RefusedError("study.scaling", "the study's scaling needs no statistics")
+    _trains(site, study)
     statistics = site.workshop.measure(study)
     policy.check_cohort(statistics.count, site.policy, site.directory.config)
     return Answer(Measured(statistics=statistics), study)
@@ -256,8 +257,7 @@ def _train(request: Request) -> Answer:
     message, start = unpack(request.body, Train)
     study = _approved(request)
     at = _place(header, study)
-    if at.left_out == site.name:
-        raise RefusedError("round.left_out", f"round {header.round} leaves this site out")
+    _trains(site, study, at)
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
@@ -279,6 +279,14 @@ def _place(header: Header, study: Study) -> Track:
     if header.round < 1:
         raise ProtocolError("rounds count from 1")
     return study.track(header.round)
+
+
+def _trains(site: Site, study: Study, at: Track) -> None:
+    """Whoever asks: a site that was approved to evaluate, or is left out, trains on nobody."""
+    if site.name in study.sites.evaluate_only:
+        raise RefusedError("study.evaluate_only", "by the study this site only evaluates")
+    if at.left_out == site.name:
+        raise RefusedError("round.left_out", "this round trains a model without this site")
 
 
 def _check_budget(site: Site, study: Study) -> None:

@@ -6,9 +6,16 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from pydantic_core import ErrorDetails
 
 from cohortium.common.errors import DocumentError, ProtocolError
@@ -19,6 +26,31 @@ class Document(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
+
+class GrownDocument(Document):
+    """A document that has gained keys since studies were approved with it; `later` names those.
+
+    The canonical form leaves out a later key that is at its default, so that what was approved
+    without the key keeps its digest. Two documents still never share a canonical form.
+    """
+
+    later: ClassVar[frozenset[str]]
+
+    @model_serializer(mode="wrap")
+    def _as_before(
+        self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if info.context is not CANONICAL:
+            return values
+        return {key: value for key, value in values.items() if not self._is_new(key)}
+
+    def _is_new(self, key: str) -> bool:
+        default = type(self).model_fields[key].default
+        return key in self.later and getattr(self, key) == default
+
+
+CANONICAL = {"form": "canonical"}  # by identity: what a dump is for
 
 D = TypeVar("D", bound=BaseModel)
 
@@ -73,8 +105,11 @@ def parse_json(raw: bytes | memoryview, kind: type[D], source: str) -> D:
 
 
 def canonical(document: BaseModel) -> bytes:
-    """The one byte form of a document: JSON, sorted keys, no spaces, UTF-8."""
-    values = document.model_dump(mode="json")
+    """The one byte form of a document: JSON, sorted keys, no spaces, UTF-8.
+
+    Keys that came later than the first release are there only where they say something.
+    """
+    values = document.model_dump(mode="json", context=CANONICAL)
     text = json.dumps(
         values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
