@@ -4,7 +4,7 @@ import re
 from datetime import datetime, time
 from pathlib import Path
 
-from cohortium.client.approvals import leaves
+from cohortium.client.approvals import compared, leaves
 from cohortium.client.config import AutoApprove, Policy
 from cohortium.common.errors import RefusedError
 from cohortium.common.study import Study
@@ -53,6 +53,7 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
     trains = site not in study.sites.evaluate_only
     epsilon = _epsilon(study, trains)
     hidden = set(leaves(study, site)) - set(policy.may_leave)
+    beside = compared(study, site)
     exact = study.strategy.weighting == "exact"
     sums = study.preprocessing.scaling == "federated-standard"
     rules = [
@@ -91,6 +92,11 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
             trains and sums and not policy.allow_exact_counts,
             "allow_exact_counts",
             "federated-standard scaling sends exact sums and counts",
+        ),
+        (
+            bool(beside) and not policy.allow_own_model,
+            "allow_own_model",
+            f"the study counts results of models without noise ({', '.join(beside)})",
         ),
         (
             trains and policy.require_secure_aggregation,

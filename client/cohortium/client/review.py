@@ -2,6 +2,7 @@
 
 from cohortium.client.budget import Balance
 from cohortium.client.difference import difference, start
+from cohortium.common.evaluating import other_models
 from cohortium.common.privacy.plan import in_words, price_of_tracks
 from cohortium.common.study import Study
 
@@ -30,6 +31,7 @@ def sheet(study: Study, balance: Balance | None, before: Study | None = None) ->
         f"Leaves     {WHAT_LEAVES[study.training.batches]};",
         "           results on held-out patients (counts at or above the site's minimum cell);",
         f"           the site's size as {_size(study)}",
+        *_compared(study),
         f"Privacy    {_privacy(study)}",
         f"Budget     {_budget(study, balance)}",
         f"Sites      {', '.join(study.sites.names)} (at least {study.sites.min_sites} a round)",
@@ -52,6 +54,26 @@ def _tracks(study: Study) -> list[str]:
     ]
     price = price_of_tracks(study)
     return lines if price is None else [*lines, f"           {in_words(price)}"]
+
+
+OWN_MODELS = {
+    "own": "one trained on this site's patients alone",
+    "recalibrated": "the federated one, recalibrated on this site's patients",
+    "personal": "a personal one, kept near the federated one",
+}
+
+
+def _compared(study: Study) -> list[str]:
+    """The models without noise that are made here, and what of them leaves."""
+    names = other_models(study.evaluation, study.mitigation)
+    if not names:
+        return []
+    return [
+        "           on how many of those patients the federated model is right, and others are",
+        "           that are TRAINED WITHOUT NOISE here and stay here:",
+        *(f"           - {OWN_MODELS[name]}" for name in names),
+        "           (such counts are covered by the minimum cell, not by epsilon)",
+    ]
 
 
 def _load(study: Study) -> str:
