@@ -351,4 +351,4 @@ def _sheet(opened: "Site", known: "KnownStudy") -> str:
         balance = Ledger(opened.database, dataset).balance()
     except CohortiumError:
         balance = None
-    return sheet(known.study, balance, opened.studies.approved_before(known))
+    return sheet(known.study, balance, opened.studies.approved_before(known), opened.name)

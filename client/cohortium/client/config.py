@@ -44,7 +44,7 @@ class Policy(Document):
     """What a study may do here. Every default denies; see docs/site-policy.md."""
 
     purposes: tuple[str, ...] = ()
-    models: tuple[str, ...] = ("logistic", "mlp")
+    models: tuple[str, ...] = ("logistic", "linear", "mlp")
     max_rounds: PositiveInt = 100
     max_epsilon_per_study: PositiveFloat = 4.0
     minimum_patients: PositiveInt = 20
@@ -252,7 +252,7 @@ POLICY_TEXT = """\
 # A refusal names the key below that refused. A change takes effect at once.
 [policy]
 purposes = []                  # Data Use Ontology codes that you allow, such as "HMB", "DS", "GRU"
-models = ["logistic", "mlp"]
+models = ["logistic", "linear", "mlp"]
 max_rounds = 100
 max_epsilon_per_study = 4.0    # privacy that one study may spend of a dataset's lifetime cap
 minimum_patients = 20          # smaller cohorts take part in nothing
