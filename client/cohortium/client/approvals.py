@@ -53,8 +53,14 @@ class Approval(Document):
     sites: tuple[str, ...]
 
 
-def leaves(study: Study) -> tuple[str, ...]:
-    """The kinds of message with something of the patients in them that a study asks for."""
+def leaves(study: Study, site: str = "") -> tuple[str, ...]:
+    """The kinds of message with something of the patients in them that a study asks a site for.
+
+    Args:
+        site: if it only evaluates, it is asked for less.
+    """
+    if site in study.sites.evaluate_only:
+        return ("evaluated",)
     extra = ("measured",) if study.preprocessing.scaling == "federated-standard" else ()
     return ("update", "evaluated", *extra)
 
@@ -76,7 +82,7 @@ def approval_of(
         dataset=study.data.dataset,
         purpose=study.purpose.duo,
         columns=study.columns_read,
-        leaves=leaves(study),
+        leaves=leaves(study, site),
         rounds=study.training.rounds,
         epsilon=study.privacy.epsilon,
         delta=study.privacy.delta,

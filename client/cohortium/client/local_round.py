@@ -18,6 +18,7 @@ from cohortium.common.metrics.disclosure import suppress
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.metrics.tally import measure
 from cohortium.common.models.building import build_seeded
+from cohortium.common.predict import predictions
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource
 from cohortium.common.privacy.plan import planned
@@ -59,7 +60,7 @@ def train(
         return _plain(study, cohort, round_number, site, data, place)
     assert study.privacy.clip_norm is not None
     plan = private.PrivatePlan(
-        outcome="binary",
+        outcome=study.task.kind,
         sgd=_sgd(study),
         local_steps=study.training.local_steps,
         sample_rate=mechanism.sample_rate,
@@ -77,8 +78,7 @@ def evaluate(study: Study, cohort: Cohort, model: Vector, minimum_cell: int) -> 
     module.eval()
     with torch.no_grad():
         parts = torch.split(torch.from_numpy(cohort.test_features), EVALUATION_ROWS)
-        logits = torch.cat([module(part)[:, 0] for part in parts])
-        scores = torch.sigmoid(logits.double()).numpy()
+        scores = predictions(study, torch.cat([module(part) for part in parts]))
     found = measure(scores, cohort.test_labels, cohort.test_attributes, study)
     return suppress(found, minimum_cell)
 
@@ -91,7 +91,7 @@ def _full_batch(
 ) -> LocalUpdate:
     exact = study.strategy.weighting == "exact"
     plan = full_batch.FullBatchPlan(
-        outcome="binary",
+        outcome=study.task.kind,
         clip_norm=study.privacy.clip_norm or NO_CLIPPING,
         noise_multiplier=mechanism.noise_multiplier if mechanism else 0.0,
         nominal_rows=cohort.patients if exact else cohort.nominal,
@@ -111,7 +111,7 @@ def _plain(
     training, position = study.training, study.sites.names.index(site)
     assert training.batch_size is not None
     plan = plain.PlainPlan(
-        outcome="binary",
+        outcome=study.task.kind,
         sgd=_sgd(study),
         proximal=study.strategy.proximal_mu,
         seed=training.seed + round_number,
@@ -134,4 +134,5 @@ def _sgd(study: Study) -> Sgd:
 
 
 def _module(study: Study, cohort: Cohort) -> nn.Module:
-    return build_seeded(study.model, cohort.features.shape[1], 1, study.training.seed)
+    inputs = cohort.features.shape[1]
+    return build_seeded(study.model, inputs, study.outputs, study.training.seed)

@@ -235,7 +235,7 @@ def _allowed(request: Request) -> Study:
     if known.state != "approved":
         why = known.note or "nobody at this site has approved it"
         raise RefusedError(f"study.{known.state}", why)
-    policy.check(known.study, site.policy, site.directory.config)
+    policy.check(known.study, site.policy, site.directory.config, site.name)
     return known.study
 
 
@@ -245,6 +245,7 @@ def _measure(request: Request) -> Answer:
     study = _approved(request)
     if study.preprocessing.scaling != "federated-standard":
         raise RefusedError("study.scaling", "the study's scaling needs no statistics")
+    _trains(site, study)
     statistics = site.workshop.measure(study)
     policy.check_cohort(statistics.count, site.policy, site.directory.config)
     return Answer(Measured(statistics=statistics), study)
@@ -256,6 +257,7 @@ def _train(request: Request) -> Answer:
     study = _approved(request)
     if header.round < 1:
         raise ProtocolError("rounds count from 1")
+    _trains(site, study)
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
@@ -271,6 +273,12 @@ def _train(request: Request) -> Answer:
         parameters,
         update.mechanism,
     )
+
+
+def _trains(site: Site, study: Study) -> None:
+    """Whoever asks: a site that was approved to evaluate trains on nobody."""
+    if site.name in study.sites.evaluate_only:
+        raise RefusedError("study.evaluate_only", "by the study this site only evaluates")
 
 
 def _check_budget(site: Site, study: Study) -> None:

@@ -99,7 +99,7 @@ class Inline:
         dataset = self.load_dataset(study.data.dataset)
         stamp, kept = _stamp(dataset.path), self.tables.get(study.digest)
         if kept is None or kept[0] != stamp:
-            kept = (stamp, load_table(study, dataset))
+            kept = (stamp, load_table(study, dataset, self.site))
             self.tables[study.digest] = kept
         return kept
 

@@ -52,6 +52,11 @@ class Plan:
     gone: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def trainers(self) -> tuple[str, ...]:
+        """Who is asked to train; the others only evaluate."""
+        return tuple(name for name in self.sites if name not in self.study.sites.evaluate_only)
+
 
 @dataclass
 class Exchange:
@@ -129,7 +134,7 @@ def run_round(plan: Plan, desk: Desk, progress: Progress, number: int) -> RoundR
         seconds=round(time.monotonic() - started, 3),
         received=seen.received,
         replied=tuple(seen.replied),
-        missing=tuple(n for n in plan.sites if n not in seen.replied),
+        missing=tuple(n for n in plan.trainers if n not in seen.replied),
         refused=seen.refused,
         spent=spent,
         evaluations=evaluations,
@@ -186,7 +191,7 @@ def _train(
     fold, spent = Fold(len(progress.state.model), desk.scratch), dict[str, Spent]()
     question = Train(statistics=plan.statistics)
     for said in gather(
-        plan,
+        replace(plan, sites=plan.trainers),
         desk,
         question,
         Update,
