@@ -17,8 +17,11 @@ Flags = NDArray[np.bool_]
 class Estimated:
     """A value with its large-sample variance."""
 
-    value: float
-    variance: float
+    value: float | None
+    variance: float | None
+
+
+UNKNOWN = Estimated(None, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +33,17 @@ class Steps:
     counted: Floats
 
 
-def observed_risk(times: Floats, events: Flags, horizon: float) -> Estimated | None:
+def observed_risk(times: Floats, events: Flags, horizon: float) -> Estimated:
     """P(event by the horizon) (Kaplan & Meier 1958) with Greenwood's variance (1926).
 
     Args:
         times: (n,) watched; events: (n,), whether the event ended it.
 
     Returns:
-        None where nobody is watched that long and not all had the event before: then unknown.
+        UNKNOWN where nobody is watched that long and not all had the event before: then unknown.
     """
     if not _reaches(times, events, horizon):
-        return None
+        return UNKNOWN
     steps = _steps(times, events & (times <= horizon))
     left = steps.at_risk - steps.counted
     if (left == 0).any():
@@ -50,7 +53,7 @@ def observed_risk(times: Floats, events: Flags, horizon: float) -> Estimated | N
     return Estimated(1 - survival, survival**2 * greenwood)
 
 
-def brier(survival: Floats, times: Floats, events: Flags, horizon: float) -> Estimated | None:
+def brier(survival: Floats, times: Floats, events: Flags, horizon: float) -> Estimated:
     """Squared error of predicted survival, patients whose outcome is known standing for the rest.
 
     Graf et al. 1999 (Statistics in Medicine 18:2529): each is weighted by the inverse of the
@@ -61,10 +64,10 @@ def brier(survival: Floats, times: Floats, events: Flags, horizon: float) -> Est
         survival: (n,) predicted P(no event by the horizon).
 
     Returns:
-        None where nobody is watched that long and not all had the event before.
+        UNKNOWN where nobody is watched that long and not all had the event before.
     """
     if not _reaches(times, events, horizon):
-        return None
+        return UNKNOWN
     leaves, free = ~events & (times < horizon), _free(times, events, horizon)
     watched = _steps(times, leaves, events)
     kept = np.cumprod(np.concatenate([[1.0], 1 - watched.counted / watched.at_risk]))
