@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
-from tests.federation import approve, coordinate, make_any_site, set_policy
+from tests.federation import Federation, approve, coordinate, make_any_site, set_policy
 from tests.transport import free_port
 
 from cohortium.client.config import DatasetConfig
@@ -60,6 +60,21 @@ def in_process(study: Study, tables: Tables, policy: Policy) -> Outcome:
     Raises:
         CohortiumError: the study failed, or a site could not be measured.
     """
+    with finished(study, tables, policy) as (federation, model):
+        sites = federation.sites.values()
+        spent = [site.ledger(study).balance().epsilon_spent for site in sites]
+        return _outcome(model, federation.store.rounds(study.digest), max(spent), len(sites))
+
+
+@contextmanager
+def finished(
+    study: Study, tables: Tables, policy: Policy
+) -> Iterator[tuple[Federation, NDArray[np.float32]]]:
+    """New sites and their coordinator after a study, and its final model; then all is gone.
+
+    Raises:
+        CohortiumError: the study failed.
+    """
     with TemporaryDirectory() as name:
         root = Path(name)
         write_documents(study, root)
@@ -78,9 +93,7 @@ def in_process(study: Study, tables: Tables, policy: Policy) -> Outcome:
         try:
             for site in sites.values():
                 approve(site, study)
-            model = run_study(study, federation.desk(study))
-            spent = [site.ledger(study).balance().epsilon_spent for site in sites.values()]
-            return _outcome(model, federation.store.rounds(study.digest), max(spent), len(sites))
+            yield federation, run_study(study, federation.desk(study))
         finally:
             federation.close()
 
