@@ -1,4 +1,4 @@
-"""Alone, together, without the site and pooled: one small simulation through the real federation."""
+"""Alone, together, without the site and pooled: a small simulation through real federations."""
 
 import pytest
 from benchmarks import value

@@ -14,7 +14,7 @@ from torch import nn
 from cohortium.client import beside
 from cohortium.client.cohort import Cohort
 from cohortium.client.results import Evaluation, Results
-from cohortium.client.scoring import scores
+from cohortium.client.scoring import mean_loss, scores
 from cohortium.client.training import batch_order, full_batch, plain, private
 from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
@@ -54,6 +54,16 @@ def train(
         ProtocolError: `start` does not fit the study's model.
         RefusedError: the model cannot be trained privately.
     """
+    update = _trained(study, cohort, start, round_number, site, device)
+    if study.strategy.q is None or update.loss is not None:
+        return update
+    loss = mean_loss(study, start, cohort.features, cohort.labels)
+    return LocalUpdate(update.delta, update.mechanism, loss)
+
+
+def _trained(
+    study: Study, cohort: Cohort, start: Vector, round_number: int, site: str, device: str
+) -> LocalUpdate:
     module = _module(study, cohort)
     mechanism = planned(study)
     data = (module, start, cohort.features, cohort.labels)
@@ -120,6 +130,7 @@ def _full_batch(
         clip_norm=study.privacy.clip_norm or NO_CLIPPING,
         noise_multiplier=mechanism.noise_multiplier if mechanism else 0.0,
         nominal_rows=cohort.patients if exact else cohort.nominal,
+        tell_loss=mechanism is not None and study.strategy.q is not None,
     )
     update = full_batch.train(*data, plan, NoiseSource(), device)
     return update if mechanism else LocalUpdate(update.delta, None)
