@@ -26,9 +26,13 @@ CONSTANT = "there is nobody to count, or the outcome or the prediction is always
 
 @dataclass(frozen=True)
 class Moments:
-    """Of n patients: means, variances and covariance of outcome y and prediction p, e = p - y."""
+    """Of n patients: means, variances and covariance of outcome y and prediction p, e = p - y.
+
+    `squared` is the mean of e squared.
+    """
 
     n: float
+    squared: float
     y: float
     p: float
     y_variance: float
@@ -37,21 +41,25 @@ class Moments:
 
     @classmethod
     def of(cls, sums: Sums) -> Self:
-        """From sums of y, y squared, p, p squared and p y, and n."""
+        """From sums of e squared, y, y squared, p, p squared and p y, and n."""
         n = sums[-1]
-        y, y2, p, p2, product = (total / n for total in sums[:-1])
-        return cls(n, y, p, max(y2 - y**2, 0.0), max(p2 - p**2, 0.0), product - p * y)
+        e2, y, y2, p, p2, product = (total / n for total in sums[:-1])
+        return cls(n, e2, y, p, max(y2 - y**2, 0.0), max(p2 - p**2, 0.0), product - p * y)
 
     @property
-    def squared(self) -> float:
-        """Mean squared error."""
-        scatter = self.y_variance + self.p_variance - 2 * self.covariance
-        return (self.p - self.y) ** 2 + max(scatter, 0.0)
+    def bias(self) -> float:
+        return self.p - self.y
+
+    @property
+    def scatter(self) -> float:
+        """Variance of e."""
+        return max(self.squared - self.bias**2, 0.0)
 
 
 def _moments(tally: RegressionTally, _: At) -> Sums | None:
     return times_n(
         tally.n,
+        tally.squared,
         tally.outcome,
         tally.outcome2,
         tally.predicted,
@@ -102,13 +110,11 @@ def _r2(sums: Sums) -> Found | None:
     if not found.y_variance:
         return None
     lost = found.squared / found.y_variance
-    scatter = found.y_variance + found.p_variance - 2 * found.covariance  # of e
-    bias2 = (found.p - found.y) ** 2
-    if not lost or scatter <= 0:
+    if not found.scatter:
         return on_scale(1 - lost, found.n, None, _kept)
-    e2_variance = 2 * scatter**2 + 4 * bias2 * scatter  # of e squared
-    together = (found.covariance - found.y_variance) ** 2  # covariance of e and y, squared
-    spread = e2_variance / found.squared**2 + 2 - 4 * together / (found.squared * found.y_variance)
+    e2_variance = 2 * found.scatter**2 + 4 * found.bias**2 * found.scatter
+    together = 2 * (found.covariance - found.y_variance) ** 2  # of e squared and y squared
+    spread = e2_variance / found.squared**2 + 2 - 2 * together / (found.squared * found.y_variance)
     return on_scale(1 - lost, found.n, (math.log(lost), max(spread, 0.0) / found.n), _kept)
 
 
@@ -119,8 +125,7 @@ def _kept(log_lost: float) -> float:
 def _bias(sums: Sums) -> Found | None:
     """Mean of p - y."""
     found = Moments.of(sums)
-    scatter = found.y_variance + found.p_variance - 2 * found.covariance
-    return on_line(found.p - found.y, scatter / found.n, found.n)
+    return on_line(found.bias, found.scatter / found.n, found.n)
 
 
 def _slope(sums: Sums) -> Found | None:
@@ -146,8 +151,8 @@ def _intercept(sums: Sums) -> Found | None:
 
 def _noise(found: Moments) -> float:
     """Variance about the line, over n."""
-    left = found.y_variance - found.covariance**2 / found.p_variance
-    return max(left, 0.0) / (found.n - 2)
+    explained = (found.p_variance - found.covariance) ** 2 / found.p_variance  # of e
+    return max(found.scatter - explained, 0.0) / (found.n - 2)
 
 
 REGRESSION: tuple[Measure[RegressionTally], ...] = (

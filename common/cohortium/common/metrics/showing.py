@@ -31,10 +31,10 @@ def digits(value: float | None, shown: bool, minimum_cell: int) -> float | None:
 
 
 def like(value: float, spread: float, minimum_cell: int) -> float:
-    """Rounded where the third digit of a spread is; as it is without one or a minimum cell."""
+    """Rounded where the fourth digit of a spread is; as it is without one or a minimum cell."""
     if not minimum_cell or not spread:
         return value
-    return round(value, DIGITS - 1 - math.floor(math.log10(spread)))
+    return round(value, DIGITS - math.floor(math.log10(spread)))
 
 
 def dominated(parts: NDArray[np.float64]) -> bool:
