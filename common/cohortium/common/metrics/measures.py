@@ -105,8 +105,11 @@ def proportion(part: float, whole: float) -> Found | None:
 def on_scale(
     value: float, of: float, scaled: Scaled | None, back: Callable[[float], float]
 ) -> Found:
-    """An estimate whose interval is the normal one on another scale."""
-    return Found(value, wald(*scaled, back) if scaled else None, round(of), scaled)
+    """An estimate whose interval is the normal one on another scale, which may run backwards."""
+    if scaled is None:
+        return Found(value, None, round(of), None)
+    low, high = sorted(wald(*scaled, back))
+    return Found(value, (low, high), round(of), scaled)
 
 
 def on_logit(share: float, variance: float, of: float) -> Found:
