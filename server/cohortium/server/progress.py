@@ -3,12 +3,28 @@
 from collections.abc import Iterator
 from typing import Any
 
+from cohortium.common.metrics.summary import Mean, Summary
 from cohortium.common.privacy.accounting import rdp_epsilon
 from cohortium.common.privacy.plan import planned
 from cohortium.common.study import Study
 from cohortium.server.store import RoundRecord
 
-ROUND_LINE = "{round:>3}/{rounds}  log-loss {log_loss}  AUROC {auroc}  accuracy {accuracy}"
+NAMES = {
+    "log_loss": "log-loss",
+    "auroc": "AUROC",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R2",
+    "concordance": "C",
+    "brier": "Brier",
+}
+FOLLOWED = {
+    "binary": ("log_loss", "auroc", "accuracy"),
+    "multiclass": ("log_loss", "accuracy"),
+    "multilabel": ("log_loss", "accuracy"),
+    "regression": ("mae", "rmse", "r2"),
+    "survival": ("concordance", "brier"),
+}
 
 
 def describe(study: Study) -> tuple[dict[str, Any], str]:
@@ -89,13 +105,14 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
         "accuracy": scores.accuracy.unweighted if scores else None,
         "auroc": scores.auroc.unweighted if scores else None,
         "log_loss": scores.log_loss.unweighted if scores else None,
+        "headline": _headline(study, scores),
         "epsilon": epsilon,
         "replied": list(record.replied),
         "missing": list(record.missing),
         "refused": dict(record.refused),
     }
-    shown = {key: _number(document[key]) for key in ("log_loss", "auroc", "accuracy")}
-    text = ROUND_LINE.format(round=record.round, rounds=study.training.rounds, **shown)
+    shown = (f"{NAMES.get(k, k)} {_number(v)}" for k, v in _headline(study, scores).items())
+    text = "  ".join((f"{record.round:>3}/{study.training.rounds}", *shown))
     if epsilon:
         text += "  epsilon " + " ".join(f"{site} {value:.2f}" for site, value in epsilon.items())
     text += f"  {record.seconds:.1f} s"
@@ -106,6 +123,18 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
     for site, reason in record.refused.items():
         text += f"\n        {site} refused: {reason}"
     return document, text
+
+
+def _headline(study: Study, scores: Summary | None) -> dict[str, float | None]:
+    """Means over sites of what this kind of outcome is followed by; None what is not known."""
+    return {name: _mean(scores, name) for name in FOLLOWED[study.task.kind]}
+
+
+def _mean(scores: Summary | None, name: str) -> float | None:
+    if scores is None:
+        return None
+    found = scores.headline.get(name) or getattr(scores, name, None)  # rounds of older versions
+    return found.unweighted if isinstance(found, Mean) else None
 
 
 def _number(value: object) -> str:
