@@ -1,0 +1,210 @@
+"""How far two groups lie apart, by kind of criterion, with 95% interval and p of no gap."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import fisher_exact
+from scipy.stats import t as student
+
+from cohortium.common.fairness.counts import Group, Share
+from cohortium.common.fairness.power import (
+    detectable_difference,
+    detectable_shift,
+    share_variance,
+)
+from cohortium.common.metrics.intervals import Interval, expit, logit, newcombe, wald
+from cohortium.common.metrics.random_effects import FEWEST, random_effects
+
+FEWEST_EXPECTED = 1.0  # patients in each cell, for the chi-square test
+NO_INTERVAL = "too few patients, or too perfect a result, for an interval"
+
+Pair = tuple[Group, Group]  # a group and its reference, of one site
+
+
+@dataclass(frozen=True)
+class Gap:
+    """`gap` = value - reference_value, or their ratio; see `verdicts.Contrast`."""
+
+    value: float
+    reference_value: float
+    gap: float
+    interval: Interval | None = None
+    p: float | None = None
+    detectable: float | None = None
+    of: int | None = None
+    reference_of: int | None = None
+
+
+def share_gap(level: Share, reference: Share, margin: float) -> Gap:
+    """Difference of two proportions of different patients; both denominators above 0.
+
+    Newcombe's interval; with noise in the counts, a normal one (Wald) whose variance includes it.
+    """
+    noisy = level.part_noise + level.rest_noise + reference.part_noise + reference.rest_noise > 0
+    interval, p = _noisy(level, reference) if noisy else _exact(level, reference)
+    return Gap(
+        value=level.value,
+        reference_value=reference.value,
+        gap=level.value - reference.value,
+        interval=interval,
+        p=p,
+        detectable=detectable_difference(level, reference, margin),
+        of=level.whole,
+        reference_of=reference.whole,
+    )
+
+
+def same_share_p(one: tuple[int, int], other: tuple[int, int]) -> float:
+    """Two-sided p of equal proportions, from successes and trials of each.
+
+    The score test, as chi-square times (N - 1) / N, where every cell expects one patient or more;
+    else Fisher's exact test by Irwin's rule (Campbell 2007, Statistics in Medicine 26:3661).
+    """
+    (a, m), (b, n) = one, other
+    yes, no, everybody = a + b, m + n - a - b, m + n
+    if not yes or not no:
+        return 1.0
+    if min(m, n) * min(yes, no) / everybody < FEWEST_EXPECTED:
+        return min(1.0, float(fisher_exact([[a, m - a], [b, n - b]]).pvalue))
+    chi2 = (everybody - 1) * (a * (n - b) - b * (m - a)) ** 2 / (m * n * yes * no)
+    return math.erfc(math.sqrt(chi2 / 2))
+
+
+def area_gap(pairs: Sequence[Pair], margin: float) -> Gap:
+    """Difference of two AUROC, each within a site, of different patients; one pair or more.
+
+    One site: from the logit intervals of DeLong's variances, put together as Newcombe does for
+    proportions (Zou & Donner 2008, Statistics in Medicine 27:1693). Two: the mean of both
+    differences. Three or more: random effects of the differences. A site where one group is ranked
+    without a mistake gives no variance, and counts only where every site does.
+    """
+    sure = [pair for pair in pairs if all(_spread(one) for one in pair)]
+    if not sure:
+        return _areas(pairs, [1.0] * len(pairs))
+    if len(sure) == 1:
+        return _one_site(*sure[0], margin)
+    return _few_sites(sure, margin) if len(sure) < FEWEST else _many_sites(sure, margin)
+
+
+def calibration_gap(level: Group, reference: Group, margin: float) -> Gap:
+    """Ratio of two ratios of observed to expected patients with the outcome.
+
+    The log of observed / expected has variance (1 - p) / observed, p the share with the outcome
+    (Debray et al. 2017, BMJ 356:i6460): as if all patients had the same risk, so that the interval
+    is rather too wide than too narrow. Both groups must have someone with the outcome.
+    """
+    (value, variance), (other, other_variance) = _observed(level), _observed(reference)
+    error = math.sqrt(variance + other_variance)
+    distance = math.log(value / other)
+    return Gap(
+        value=value,
+        reference_value=other,
+        gap=value / other,
+        interval=wald(distance, error**2, math.exp),
+        p=_normal_p(distance, error),
+        detectable=math.exp(detectable_shift(error, math.log(margin))),
+        of=level.n,
+        reference_of=reference.n,
+    )
+
+
+def _exact(level: Share, reference: Share) -> tuple[Interval, float]:
+    one, other = (level.part, level.whole), (reference.part, reference.whole)
+    return newcombe(one, other), same_share_p(one, other)
+
+
+def _noisy(level: Share, reference: Share) -> tuple[Interval | None, float | None]:
+    gap = level.value - reference.value
+    variance = sum(share_variance(one.value, one) for one in (level, reference))
+    return wald(gap, variance, float), _normal_p(gap, math.sqrt(variance))
+
+
+def _normal_p(distance: float, error: float) -> float:
+    return math.erfc(abs(distance) / error / math.sqrt(2))
+
+
+def _area(group: Group) -> tuple[float, float]:
+    assert group.auroc is not None
+    assert group.auroc_variance is not None
+    return group.auroc, group.auroc_variance
+
+
+def _spread(group: Group) -> bool:
+    area, variance = _area(group)
+    return 0 < area < 1 and variance > 0
+
+
+def _one_site(level: Group, reference: Group, margin: float) -> Gap:
+    (area, variance), (other, other_variance) = _area(level), _area(reference)
+    (low, high), (other_low, other_high) = _area_interval(level), _area_interval(reference)
+    error = math.sqrt(variance + other_variance)
+    gap = area - other
+    return Gap(
+        value=area,
+        reference_value=other,
+        gap=gap,
+        interval=(
+            gap - math.hypot(area - low, other_high - other),
+            gap + math.hypot(high - area, other - other_low),
+        ),
+        p=_normal_p(gap, error),
+        detectable=detectable_shift(error, margin),
+    )
+
+
+def _area_interval(group: Group) -> Interval:
+    area, variance = _area(group)
+    return wald(logit(area), variance / (area * (1 - area)) ** 2, expit)
+
+
+def _few_sites(pairs: Sequence[Pair], margin: float) -> Gap:
+    variances = [_area(level)[1] + _area(reference)[1] for level, reference in pairs]
+    error = math.sqrt(math.fsum(variances)) / len(pairs)
+    return _from_error(_areas(pairs, [1.0] * len(pairs)), error, margin, None)
+
+
+def _many_sites(pairs: Sequence[Pair], margin: float) -> Gap:
+    """Never surer than the variances within the sites allow (Röver, Knapp & Friede 2015)."""
+    differences = [_area(level)[0] - _area(reference)[0] for level, reference in pairs]
+    variances = [_area(level)[1] + _area(reference)[1] for level, reference in pairs]
+    found = random_effects(differences, variances)
+    assert found is not None
+    weights = [1 / (variance + found.tau2) for variance in variances]
+    free = found.sites - 1
+    scattered = (found.high - found.low) / 2 / float(student.ppf(0.975, free))
+    error = max(scattered, 1 / math.sqrt(math.fsum(weights)))
+    return _from_error(_areas(pairs, weights), error, margin, free)
+
+
+def _areas(pairs: Sequence[Pair], weights: Sequence[float]) -> Gap:
+    """Weighted means over sites, without an interval."""
+    total = math.fsum(weights)
+    level, reference = (
+        math.fsum(w * _area(pair[side])[0] for w, pair in zip(weights, pairs, strict=True)) / total
+        for side in (0, 1)
+    )
+    return Gap(value=level, reference_value=reference, gap=level - reference)
+
+
+def _from_error(gap: Gap, error: float, margin: float, free: int | None) -> Gap:
+    """With interval and p from a standard error; `free`: degrees of freedom, None infinitely."""
+    law = student(free if free else math.inf)
+    sure, likely = float(law.ppf(0.975)), float(law.ppf(0.8))
+    return Gap(
+        value=gap.value,
+        reference_value=gap.reference_value,
+        gap=gap.gap,
+        interval=(gap.gap - sure * error, gap.gap + sure * error),
+        p=2 * float(law.sf(abs(gap.gap) / error)),
+        detectable=detectable_shift(error, margin, sure + likely),
+    )
+
+
+def _observed(group: Group) -> tuple[float, float]:
+    """Observed / expected and the variance of its log; nobody without the outcome counts half."""
+    assert group.n is not None
+    assert group.positives is not None
+    assert group.expected is not None
+    without = max(group.n - group.positives, 0.5) / group.n
+    return group.positives / group.expected, without / group.positives
