@@ -16,7 +16,7 @@ from cohortium.common.fairness.verdicts import Contrast
 from cohortium.common.messages import Consent
 from cohortium.common.metrics.performance import Estimate, Performance
 from cohortium.common.study import Study
-from cohortium.server.gates import Flag, contributors, number, spent, subject_of
+from cohortium.server.gates import Flag, about_site, contributors, number, spent, subject_of
 from cohortium.server.release import Dossier, Judged
 from cohortium.server.signed import Kept, Released
 from cohortium.server.store import RoundRecord
@@ -233,7 +233,8 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _fairness(facts: Facts) -> str:
-    shown = [c for c in facts.dossier.audit.contrasts if c.site is None or not facts.blinded]
+    audit = facts.dossier.audit
+    shown = [c for c in audit.contrasts if about_site(c) is None or not facts.blinded]
     if not shown:
         words = "Not looked at: the study names no attribute, or nothing could be shown."
         return _section("Between groups of patients", words)
@@ -252,7 +253,7 @@ def _fairness(facts: Facts) -> str:
 def _contrast(one: Contrast) -> tuple[str, ...]:
     return (
         plain(subject_of(one)) + (", primary" if one.primary else ""),
-        plain(one.site or "all"),
+        plain(about_site(one) or "all"),
         number(one.gap) + _interval(one.low, one.high),
         f"{one.margin:g}",
         number(one.detectable),
