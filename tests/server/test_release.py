@@ -249,7 +249,8 @@ def test_a_reply_that_its_key_did_not_sign_keeps_the_model(home: Home) -> None:
 
 def test_a_study_that_failed_has_nothing_to_release(home: Home) -> None:
     home.change(lambda o: o.store.end(o.store.study(NAME).digest, "failed", "too few", "", 1))
-    for words in (("flags", NAME), ("release", NAME, "--as", OFFICER)):
+    calls: tuple[tuple[str, ...], ...] = (("flags", NAME), ("release", NAME, "--as", OFFICER))
+    for words in calls:
         assert "is failed (too few): it has no final model" in home.refused(*words)
 
 
@@ -336,13 +337,13 @@ def test_an_override_is_signed_logged_and_printed_on_the_card(gap: Home, tmp_pat
 
 
 def test_an_override_needs_a_reason_and_something_to_override(home: Home) -> None:
-    for words in (("--override",), ("--reason", "because I say so")):
+    alone: tuple[tuple[str, ...], ...] = (("--override",), ("--reason", "because I say so"))
+    for words in alone:
         error = home.refused("release", NAME, "--as", OFFICER, *words, code=2)
         assert "--override and --reason go together" in error
-    words = ("--override", "--reason", "because I say so")
-    assert "is open: release without" in home.refused(
-        "release", NAME, "--as", OFFICER, *words, code=2
-    )
+    both = ("--override", "--reason", "because I say so")
+    error = home.refused("release", NAME, "--as", OFFICER, *both, code=2)
+    assert "is open: release without" in error
 
 
 def test_an_override_whose_flags_were_answered_for_becomes_a_release_without(gap: Home) -> None:
@@ -426,6 +427,20 @@ def test_a_released_model_whose_site_withdrew_says_so_and_leaves_no_more(
     card = Path(home.export(tmp_path / "out")["card"]).read_text()
     assert "## WITHDRAWN DATA" in card
     assert "c: withdrew its data, which this model has learnt from" in card
+
+
+def test_a_study_that_completed_before_there_was_a_release_gate_can_be_released(
+    home: Home, tmp_path: Path
+) -> None:
+    def before(opened: Opened) -> None:
+        for table in ("flags", "signed"):
+            opened.database.execute(f"DROP TABLE {table}")
+        opened.database.execute("PRAGMA user_version = 3")
+
+    home.change(before)
+    assert home.ok("list")["studies"][0]["state"] == "completed"
+    home.release()
+    home.export(tmp_path / "out")
 
 
 # ------------------------------------------------------------------ tampering

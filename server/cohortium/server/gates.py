@@ -23,6 +23,7 @@ Kind = Gate | Literal["withdrawal"]
 
 ID_DIGITS = 8
 MAX_TEXT = 300
+OVERALL = ", over all sites"
 ROUNDING = 1e-9  # what epsilon may exceed its promise by, relative to it
 IMPLAUSIBLE, UNSIGNED, WITHDRAWN = "reply.protocol", "reply.signature", "data.withdrawn"
 
@@ -142,7 +143,7 @@ def subject_of(contrast: Contrast) -> str:
     outcome = f" of {contrast.outcome}" if contrast.outcome else ""
     if _of_sites(contrast):
         return f"this site against {contrast.reference}, {criterion}{outcome}"
-    where = "" if contrast.site else ", over all sites"
+    where = "" if contrast.site else OVERALL
     return (
         f"{contrast.attribute}: {contrast.level} against {contrast.reference}, "
         f"{criterion}{outcome}{where}"
