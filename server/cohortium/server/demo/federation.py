@@ -52,7 +52,7 @@ class Demo:
 
 
 def run(demo: Demo) -> dict[str, Any]:
-    """From nothing to a released model; returns the document that `cohortium demo --json` prints."""
+    """From nothing to a released model; returns what `cohortium demo --json` prints."""
     started = time.monotonic()
     study = load_study(demo.data.study)
     tls = _start_coordinator(demo)

@@ -1,4 +1,4 @@
-"""The last act of the demonstration: its officer looks at the flags, signs, and the model leaves."""
+"""The last act of the demonstration: an officer looks at the flags, signs, and the model leaves."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
