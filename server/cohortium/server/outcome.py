@@ -17,6 +17,7 @@ from cohortium.common.metrics.summary import GroupSummary
 from cohortium.common.metrics.summary import Summary as Scores
 from cohortium.common.models.building import build_seeded
 from cohortium.common.preprocessing.encode import feature_names
+from cohortium.common.preprocessing.recipe import recipe
 from cohortium.common.study import Study
 from cohortium.server.aggregation.optimizer import final_model
 from cohortium.server.checkpoints import Checkpoints
@@ -47,11 +48,19 @@ class Evidence:
     ca_fingerprint: str
 
 
-def publish(row: StudyRow, store: Store, log: EventLog, evidence: Evidence, out: Path) -> Path:
-    """Write the model (of a completed study) and the report into `out`; returns report.html."""
+def publish(
+    row: StudyRow, store: Store, log: EventLog, evidence: Evidence, out: Path, state: str = ""
+) -> Path:
+    """Write the report into `out`; returns report.html.
+
+    It names the model of a completed study by its hash: the file itself leaves by `study export`.
+
+    Args:
+        state: what to call the study's state, such as "released"; by default what the row says.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    model = _write_model(row, store, out) if row.state == "completed" else None
-    return write_report(_report(row, store, log, evidence, model), out)
+    model = model_file(row, store)[1] if row.state == "completed" else None
+    return write_report(_report(row, store, log, evidence, model, state or row.state), out)
 
 
 def final_vector(row: StudyRow, store: Store) -> Vector:
@@ -59,15 +68,18 @@ def final_vector(row: StudyRow, store: Store) -> Vector:
     return final_model(Checkpoints(store.database, row.digest).load(row.study.training.rounds))
 
 
-def _write_model(row: StudyRow, store: Store, out: Path) -> ModelReport:
+def model_file(row: StudyRow, store: Store) -> tuple[bytes, ModelReport]:
+    """The final model of a completed study as a safetensors file, and what there is to say of it.
+
+    The same bytes whenever it is asked for.
+    """
     study, vector = row.study, final_vector(row, store)
     names = feature_names(study)
     module = build_seeded(study.model, len(names), study.outputs, study.training.seed)
     arrays.load_into(module, vector)
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    content = save(tensors, metadata=_metadata(study, row.digest, names))
-    (out / MODEL_FILE).write_bytes(content)
-    return ModelReport(
+    content = save(tensors, metadata=_metadata(study, row.digest, names, store))
+    return content, ModelReport(
         file=MODEL_FILE,
         sha256=hashlib.sha256(content).hexdigest(),
         parameters=vector.size,
@@ -75,21 +87,31 @@ def _write_model(row: StudyRow, store: Store, out: Path) -> ModelReport:
     )
 
 
-def _metadata(study: Study, digest: str, names: tuple[str, ...]) -> dict[str, str]:
-    """Under one key: safetensors writes several in an order that changes with the process."""
+def _metadata(study: Study, digest: str, names: tuple[str, ...], store: Store) -> dict[str, str]:
+    """All that it takes to use the model.
+
+    Under one key: safetensors writes several in an order that changes with the process.
+    """
     facts = {
         "study": study.name,
         "study_digest": digest,
         "model": study.model.model_dump(mode="json"),
         "inputs": names,
         "preprocessing": study.preprocessing.model_dump(mode="json"),
+        "recipe": [one.model_dump() for one in recipe(study, store.statistics(digest))],
+        "task": study.task.model_dump(mode="json"),
         "privacy": study.privacy.model_dump(mode="json"),
     }
     return {"cohortium": json.dumps(facts, sort_keys=True)}
 
 
 def _report(
-    row: StudyRow, store: Store, log: EventLog, evidence: Evidence, model: ModelReport | None
+    row: StudyRow,
+    store: Store,
+    log: EventLog,
+    evidence: Evidence,
+    model: ModelReport | None,
+    state: str,
 ) -> ReportData:
     study, rounds = row.study, store.rounds(row.digest)
     consents = store.consents(row.digest)
@@ -101,7 +123,7 @@ def _report(
         purpose=study.purpose.text,
         legal_basis=study.purpose.legal_basis,
         outcome=study.task.outcome,
-        state=row.state + (f" ({row.cause})" if row.cause else ""),
+        state=state + (f" ({row.cause})" if row.cause else ""),
         sites=sites,
         groups=_groups(study, scores),
         performance=_performance(study, rounds),

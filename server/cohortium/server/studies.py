@@ -14,7 +14,9 @@ from cohortium.server.desk import Desk, StudyFailed
 from cohortium.server.ending import Ending, resume_it, say_farewell
 from cohortium.server.flower_sites import FlowerSites
 from cohortium.server.outcome import publish
+from cohortium.server.release import examine, raise_flags
 from cohortium.server.running import Coordinator
+from cohortium.server.signed import Signatures, known_as
 from cohortium.server.store import StudyRow
 
 logger = logging.getLogger("cohortium.coordinator")
@@ -171,8 +173,12 @@ def _stopped(here: Coordinator, digest: str) -> str:
 
 
 def _publish(here: Coordinator, row: StudyRow) -> None:
+    """Write the report, then raise the flags that keep the model from leaving."""
     out = here.directory.study(row.study.name, row.digest)
+    state = known_as(row, here.store, Signatures(here.database, lambda: here.key))
     try:
-        publish(row, here.store, here.log, here.evidence, out)
+        publish(row, here.store, here.log, here.evidence, out, state)
+        if row.state == "completed":
+            raise_flags(examine(row, here.store, here.log), here.store, here.log, here.actor)
     except (CohortiumError, OSError) as error:
         logger.error("study %s: its report could not be written: %s", row.study.name, error)
