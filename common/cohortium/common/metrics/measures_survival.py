@@ -36,7 +36,8 @@ def _pairs(tally: SurvivalTally, _: At) -> Sums | None:
 def _concordance(sums: Sums) -> Found | None:
     """Harrell's C; of several sites, over the pairs within each (stratified by site).
 
-    Interval on the logit scale, variance by the infinitesimal jackknife at each site.
+    Interval on the logit scale, variance by the infinitesimal jackknife at each site. Simulated
+    coverage is 0.93 to 0.97 from 30 events on (C of 0.58 to 0.85), and 0.93 with 27.
     """
     concordant, pairs, variance, n = sums
     return on_logit(concordant / pairs, variance / pairs**2, n) if pairs else None
@@ -58,7 +59,10 @@ def _brier_sums(tally: SurvivalTally, at: At) -> Sums | None:
 
 
 def _brier(sums: Sums) -> Found | None:
-    """Inverse-probability-of-censoring weighted; of several sites, with each one's own weights."""
+    """Inverse-probability-of-censoring weighted; of several sites, with each one's own weights.
+
+    Simulated coverage is 0.93 to 0.97 from 35 events by the horizon on, and 0.926 with 18.
+    """
     total, variance, n = sums
     found = on_line(total / n, variance / n**2, n)
     return on_scale(found.value, n, found.scaled, share)
@@ -94,7 +98,11 @@ def _expected_sums(tally: SurvivalTally, at: At) -> Sums | None:
 
 
 def _observed_to_expected(sums: Sums) -> Found | None:
-    """Observed over predicted risk; its variance is that of the observed, on the log scale."""
+    """Observed over predicted risk; its variance is that of the observed, on the log scale.
+
+    The expected number is taken as given: simulated coverage is 0.95 where predicted risks are much
+    alike, and up to 0.99 where they differ widely.
+    """
     expected, observed, variance, n = sums
     return on_log(observed / expected, variance / expected**2, n) if expected else None
 

@@ -6,7 +6,7 @@ every horizon so far. C is shown where at least `minimum_cell` have the event an
 what is measured at a horizon, where its facet is and the risk is not nearly certain.
 """
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from itertools import pairwise
 
 import numpy as np
@@ -31,6 +31,7 @@ from cohortium.common.task import SurvivalTask
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Groups = Mapping[str, Mapping[str, SurvivalTally]]
 
 NOTHING = AtHorizon(
     brier=None, brier_variance=None, predicted=None, observed=None, observed_variance=None
@@ -119,6 +120,35 @@ def tally(
             )
         ),
     )
+
+
+def agree(overall: SurvivalTally, groups: Groups) -> Groups:
+    """Groups without the means at a horizon that one of them hides because they would be counts.
+
+    Those of that group would follow from the total minus the others.
+    """
+    told = {
+        place
+        for levels in groups.values()
+        for tally in levels.values()
+        for place, there in enumerate(tally.horizons)
+        if there.observed is not None and there.predicted is None
+    }
+
+    def without(tally: SurvivalTally) -> SurvivalTally:
+        horizons = tuple(
+            there.model_copy(update=dict.fromkeys(("brier", "brier_variance", "predicted")))
+            if place in told
+            else there
+            for place, there in enumerate(tally.horizons)
+        )
+        reason = tally.reason or (DECIDED if told else "")
+        return tally.model_copy(update={"horizons": horizons, "reason": reason})
+
+    return {
+        attribute: {level: without(tally) for level, tally in levels.items()}
+        for attribute, levels in groups.items()
+    }
 
 
 def _pairs(
