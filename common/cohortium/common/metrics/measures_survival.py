@@ -47,6 +47,11 @@ def _at(tally: SurvivalTally, at: At) -> AtHorizon | None:
     return tally.horizons[at.place] if at.place < len(tally.horizons) else None
 
 
+def _why(tally: SurvivalTally, at: At) -> str:
+    there = _at(tally, at)
+    return (there.reason if there else "") or tally.reason
+
+
 def _weighted(n: int | None, value: float | None, variance: float | None) -> Sums | None:
     """(value times n, variance times n squared, n), or None where one is unknown or n is 0."""
     found = known(value, variance, n)
@@ -120,9 +125,9 @@ SURVIVAL: tuple[Measure[SurvivalTally], ...] = (
     Measure("concordance", _pairs, _concordance, merge=added, nobody=NO_PAIRS),
 )
 AT_HORIZONS: tuple[Measure[SurvivalTally], ...] = (
-    Measure("brier", _brier_sums, _brier, share, added),
-    Measure("observed_risk", _risk_sums, _risk, _from_log_hazard, added),
-    Measure("predicted_risk", _predicted_sums, _predicted, share, added),
+    Measure("brier", _brier_sums, _brier, share, added, hidden=_why),
+    Measure("observed_risk", _risk_sums, _risk, _from_log_hazard, added, hidden=_why),
+    Measure("predicted_risk", _predicted_sums, _predicted, share, added, hidden=_why),
     Measure(
         "observed_to_expected",
         _expected_sums,
@@ -130,5 +135,6 @@ AT_HORIZONS: tuple[Measure[SurvivalTally], ...] = (
         exp,
         added,
         nobody=UNREACHED,
+        hidden=_why,
     ),
 )
