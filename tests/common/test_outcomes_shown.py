@@ -88,6 +88,33 @@ def test_scores_of_zero_and_one_show_no_means_since_those_would_be_counts() -> N
     assert (told.pairs, told.concordant) == (None, None)
 
 
+def test_a_group_with_certain_scores_takes_the_means_of_the_others_with_it() -> None:
+    """Else its mistakes would follow from the total's Brier score minus the others'."""
+    predicted, outcome = patients("multiclass", 300, seed=4)
+    predicted[:100] = np.eye(3)[outcome[:100].astype(int)]
+    asked, parts = study("multiclass"), {"f": slice(0, 100), "m": slice(100, None)}
+    total = multiclass.tally(predicted, outcome, asked, NOTHING, 10)
+    levels = {
+        level: multiclass.tally(predicted[rows], outcome[rows], asked, NOTHING, 10)
+        for level, rows in parts.items()
+    }
+    assert levels["m"].brier is not None
+    agreed = multiclass.agree(total, {"sex": levels})["sex"]["m"]
+    assert (agreed.brier, agreed.log_loss, agreed.classes["a"].brier) == (None, None, None)
+    assert (agreed.correct, agreed.n) == (levels["m"].correct, 200)
+    followed, outcomes = patients("survival", 300, seed=4)
+    followed[:100] = outcomes[:100, :1] > [1.0, 2.0]
+    both = {
+        level: survival.tally(followed[rows], outcomes[rows], study("survival"), NOTHING, 10)
+        for level, rows in parts.items()
+    }
+    whole = survival.tally(followed, outcomes, study("survival"), NOTHING, 10)
+    assert both["m"].horizons[0].brier is not None
+    told = survival.agree(whole, {"sex": both})["sex"]["m"].horizons[0]
+    assert (told.brier, told.predicted) == (None, None)
+    assert told.observed is not None
+
+
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20))
 def test_a_sum_that_is_not_dominated_never_tells_its_largest_part_closely(
     parts: list[float],

@@ -55,7 +55,7 @@ class Measure(Generic[T]):
 
     `back` leads from the scale on which sites are averaged to that of the measure. `merge` puts
     the sums of sites together; with None the measure is one of each site alone, for the reason
-    `within`. `nobody` is why there may be sums, but no estimate.
+    `within`. `nobody` is why there may be sums, but no estimate; `hidden`, why a site shows none.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Measure(Generic[T]):
     merge: Callable[[list[Sums]], Sums] | None = None
     within: str = WITHIN
     nobody: str = NOBODY
+    hidden: Callable[[T, At], str] = lambda tally, _: getattr(tally, "reason", "")
 
 
 def added(sums: list[Sums]) -> Sums:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ LEAST_UNDECIDED = 0.01  # mean of p (1 - p), below which means of the scores p a
 ALONE = 0.15  # of the largest share: what the others must at least add, beyond the second largest
 
 NO_PATIENTS = "no patients"
-DECIDED = "scores near 0 and 1 would give counts away"
+DECIDED: Final = "scores near 0 and 1 would give counts away"
 ONE_PATIENT = "one patient would make up most of it"
 
 
