@@ -302,7 +302,8 @@ def test_an_outcome_without_calls_is_not_measured_and_says_so() -> None:
         product=9.5,
     )
     there = SiteEvaluation(overall=tally, groups={"sex": {"female": tally, "male": tally}})
-    found = of({"a": there, "b": there}, task={"kind": "regression", "label": "other_number"})
+    outcome = {"kind": "regression", "label": "other_number"}
+    found = of({"a": there, "b": there}, task=outcome, model={"name": "linear"})
     (only,) = found.contrasts
     assert (only.attribute, only.level, only.verdict) == ("sex", "female", "not measured")
     assert only.reason.startswith("a gap is measured where the outcome is yes or no")
