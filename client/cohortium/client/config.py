@@ -60,6 +60,7 @@ class Policy(Document):
     require_secure_aggregation: bool = False
     allow_unprotected: bool = False
     allow_exact_counts: bool = False
+    allow_own_model: bool = False
 
 
 class AutoApprove(Document):
@@ -263,6 +264,7 @@ hours = ""                     # "20:00-06:00" trains only then, in local time
 require_secure_aggregation = false  # true refuses until updates are masked from the coordinator
 allow_unprotected = false      # true lets studies without differential privacy run
 allow_exact_counts = false     # true lets exact numbers of patients leave
+allow_own_model = false        # true lets counts leave that depend on models trained without noise
 """
 
 

@@ -5,7 +5,7 @@ from cohortium.client.site import Site
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import Consent
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import planned_in_all
 from cohortium.common.study import Study
 
 
@@ -85,7 +85,7 @@ def _plan(site: Site, study: Study) -> Mechanism | None:
     """What all rounds of a study cost this site; None where it only evaluates, or unprotected."""
     if site.name in study.sites.evaluate_only:
         return None
-    return planned(study, study.training.rounds)
+    return planned_in_all(study)
 
 
 def _approve_by_rule(site: Site, study: Study) -> None:

@@ -4,7 +4,7 @@ import re
 from datetime import datetime, time
 from pathlib import Path
 
-from cohortium.client.approvals import leaves
+from cohortium.client.approvals import compared, leaves
 from cohortium.client.config import AutoApprove, Policy
 from cohortium.common.errors import RefusedError
 from cohortium.common.study import Study
@@ -49,10 +49,11 @@ def automatic(study: Study, rules: tuple[AutoApprove, ...]) -> AutoApprove | Non
 
 
 def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
-    rounds, privacy = study.training.rounds, study.privacy
+    rounds, privacy = study.rounds_at_a_site, study.privacy
     trains = site not in study.sites.evaluate_only
     epsilon = _epsilon(study, trains)
     hidden = set(leaves(study, site)) - set(policy.may_leave)
+    beside = compared(study, site)
     exact = study.strategy.weighting == "exact"
     sums = study.preprocessing.scaling == "federated-standard"
     rules = [
@@ -93,6 +94,11 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
             "federated-standard scaling sends exact sums and counts",
         ),
         (
+            bool(beside) and not policy.allow_own_model,
+            "allow_own_model",
+            f"the study counts results of models without noise ({', '.join(beside)})",
+        ),
+        (
             trains and policy.require_secure_aggregation,
             "require_secure_aggregation",
             "updates are not yet masked from the coordinator",
@@ -111,7 +117,7 @@ def _covers(rule: AutoApprove, study: Study) -> bool:
     return (
         study.purpose.duo in rule.purposes
         and study.data.dataset in rule.datasets
-        and study.training.rounds <= rule.max_rounds
+        and study.rounds_at_a_site <= rule.max_rounds
         and study.privacy.epsilon is not None
         and _epsilon(study, trains=True) <= rule.max_epsilon
     )

@@ -2,6 +2,7 @@
 
 from cohortium.client.budget import Balance
 from cohortium.client.difference import difference, start
+from cohortium.common.privacy.plan import in_words, price_of_tracks
 from cohortium.common.study import Study
 
 WHAT_LEAVES = {
@@ -39,6 +40,7 @@ def sheet(
         f'Data       "{study.data.dataset}", columns read: {", ".join(study.columns_read)}',
         f"Predicts   {study.task.outcome}",
         f"Model      {study.model.name}, {study.training.rounds} rounds, from {start(study)}",
+        *_tracks(study),
         *_leaves(study, trains),
         f"Privacy    {_privacy(study) if trains else NOT_TRAINED}",
         f"Budget     {_budget(study, balance) if trains else _budget_of_results(study)}",
@@ -52,6 +54,19 @@ def sheet(
     return "\n".join(lines)
 
 
+def _tracks(study: Study) -> list[str]:
+    """What leaving one site out after the other asks for beyond the one model."""
+    if not study.left_out:
+        return []
+    models, rounds = len(study.left_out), study.rounds_at_a_site
+    lines = [
+        f"Left out   {models} more models, each trained without one site and measured there:",
+        f"           {rounds} rounds at each site instead of {study.training.rounds}",
+    ]
+    price = price_of_tracks(study)
+    return lines if price is None else [*lines, f"           {in_words(price)}"]
+
+
 def _leaves(study: Study, trains: bool) -> list[str]:
     """What of the patients leaves, in any form."""
     evaluation, mitigation = study.evaluation, study.mitigation
@@ -61,12 +76,13 @@ def _leaves(study: Study, trains: bool) -> list[str]:
     lines.append(_small_cells(evaluation.noise_epsilon))
     beside = {
         "its own model (trained without noise)": evaluation.own_model,
-        "the recalibrated model": mitigation.recalibrate,
+        "the recalibrated model (fitted without noise)": mitigation.recalibrate,
         "its personal model (trained without noise)": mitigation.ditto is not None,
     }
     for model, wanted in beside.items():
         if wanted and trains:
-            lines.append(f"for how many of them {model} is right; that model stays here;")
+            lines.append(f"for how many of them {model} is right; that model stays here,")
+            lines.append("and such counts are covered by the minimum cell, not by epsilon;")
     lines.append(f"the site's size as {_size(study)}")
     first, *others = lines
     return [f"Leaves     {first}", *(f"           {line}" for line in others)]
@@ -97,7 +113,7 @@ def _load(study: Study) -> str:
         work = "one pass over the patients"
     else:
         work = f"{training.local_steps} training steps"
-    return f"{training.rounds} times {work}, in a process with the limits of site.toml"
+    return f"{study.rounds_at_a_site} times {work}, in a process with the limits of site.toml"
 
 
 def _size(study: Study) -> str:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cohortium.client import consent, egress, halt, policy
+from cohortium.client import consent, egress, halt, policy, staying
 from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
@@ -36,8 +36,9 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import planned, planned_in_all
 from cohortium.common.study import Study
+from cohortium.common.tracks import Track
 
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
 
@@ -60,7 +61,10 @@ class Request:
 
 @dataclass(eq=False)
 class Answer:
-    """What a handler made: the message, its vector, and what that cost the dataset."""
+    """What a handler made: the message, its vector, and what that cost the dataset.
+
+    `keep` stores, in the reply's transaction, what stays at the site.
+    """
 
     message: Document
     study: Study | None
@@ -68,6 +72,7 @@ class Answer:
     parameters: int = 0
     spent: Mechanism | None = None
     stored: bool = True
+    keep: staying.Keep = staying.nothing
 
     def take(self) -> Vector:
         """The vector, which is then no longer held here."""
@@ -147,6 +152,7 @@ def _pay(request: Request, made: Answer) -> Reply:
         if made.spent is not None and made.study is not None:
             _spend(request, made.study, made.spent, made.message)
         Replies(site.database).store(header, request.sha256, reply)
+        made.keep()
         _record(request, reply)
         site.latest.advance(site.now_ms())
     return reply
@@ -218,10 +224,10 @@ def _approved(request: Request) -> Study:
     except RefusedError:
         _allowed(request)  # a stop withdraws approvals, too: it is the reason, not its consequence
         raise
-    if request.header.round > study.training.rounds:
+    if request.header.round > study.rounds_in_all:
         raise RefusedError(
             "study.rounds",
-            f"{study.training.rounds} rounds were approved, not {request.header.round}",
+            f"{study.rounds_in_all} rounds were approved, not {request.header.round}",
         )
     return study
 
@@ -255,14 +261,16 @@ def _train(request: Request) -> Answer:
     site, header = request.site, request.header
     message, start = unpack(request.body, Train)
     study = _approved(request)
-    if header.round < 1:
-        raise ProtocolError("rounds count from 1")
+    at = _place(header, study)
     _trains(site, study)
+    if at.left_out == site.name:
+        raise RefusedError("round.left_out", "this round trains a model without this site")
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     _check_budget(site, study)
-    update = site.workshop.train(study, message.statistics, start, header.round)
+    update = site.workshop.train(study, message.statistics, start, at.round)
+    keep = staying.train_personal(site, study, message.statistics, start, at)
     parameters = len(start)
     del start
     request.body = memoryview(b"")
@@ -272,7 +280,14 @@ def _train(request: Request) -> Answer:
         update.delta,
         parameters,
         update.mechanism,
+        keep=keep,
     )
+
+
+def _place(header: Header, study: Study) -> Track:
+    if header.round < 1:
+        raise ProtocolError("rounds count from 1")
+    return study.track(header.round)
 
 
 def _trains(site: Site, study: Study) -> None:
@@ -283,7 +298,7 @@ def _trains(site: Site, study: Study) -> None:
 
 def _check_budget(site: Site, study: Study) -> None:
     """Nothing trains on privacy that is not set aside, or beyond what was approved."""
-    step, plan = planned(study), planned(study, study.training.rounds)
+    step, plan = planned(study), planned_in_all(study)
     if step is None or plan is None:
         return
     if study.digest not in site.ledger(study).reserved():
@@ -296,11 +311,22 @@ def _evaluate(request: Request) -> Answer:
     site = request.site
     message, model = unpack(request.body, Evaluate)
     study = _approved(request)
+    at = _place(request.header, study)
+    if not at.main and not at.last:
+        raise RefusedError("round.left_out", "such a model is measured once, when it is finished")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    minimum = site.policy.minimum_cell
-    evaluation = site.workshop.evaluate(study, message.statistics, model, minimum)
-    return Answer(Evaluated(evaluation=evaluation), study)
+    found = site.workshop.evaluate(
+        study,
+        message.statistics,
+        model,
+        site.policy.minimum_cell,
+        at.final,
+        staying.personal(site, study, at),
+    )
+    return Answer(
+        Evaluated(evaluation=found.leaves), study, keep=staying.results(site, study, found)
+    )
 
 
 def _close(request: Request) -> Answer:

@@ -94,3 +94,17 @@ class Release(Document):
     """Which gates keep `study release` from signing while they are open."""
 
     gates: tuple[Gate, ...] = ("fairness", "measured", "epsilon", "quarantine")
+
+
+def other_models(evaluation: Evaluation, mitigation: Mitigation) -> tuple[str, ...]:
+    """The models without noise that each site makes beside the federated one, by name.
+
+    `own` knows the site's training patients alone, `recalibrated` is the federated one with an
+    intercept and a slope of the site's, `personal` is Ditto's. None of them leaves the site.
+    """
+    asked = {
+        "own": evaluation.own_model,
+        "recalibrated": mitigation.recalibrate,
+        "personal": mitigation.ditto is not None,
+    }
+    return tuple(name for name, wanted in asked.items() if wanted)

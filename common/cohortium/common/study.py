@@ -20,6 +20,7 @@ from cohortium.common.participation import Sites
 from cohortium.common.purpose import Purpose
 from cohortium.common.schema import CategoryColumn, Name, NumberColumn, Schema, load_schema
 from cohortium.common.task import Task
+from cohortium.common.tracks import Track, check_left_out, track
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -283,6 +284,7 @@ class Study(GrownDocument):
     def _sites_can_do_what_is_asked(self) -> Self:
         coherence.check_evaluation(self)
         coherence.check_evaluate_only(self)
+        check_left_out(self)
         return self
 
     @model_validator(mode="after")
@@ -298,6 +300,25 @@ class Study(GrownDocument):
                 'training.batches = "shuffle" or another strategy.name'
             )
         return self
+
+    @property
+    def left_out(self) -> tuple[Name, ...]:
+        """The sites of which one after the other is left out, in a track of its own each."""
+        return self.sites.training if self.evaluation.leave_one_site_out else ()
+
+    @property
+    def rounds_in_all(self) -> int:
+        """The number of the last round, over all tracks (`common/tracks.py`)."""
+        return self.training.rounds * (1 + len(self.left_out))
+
+    @property
+    def rounds_at_a_site(self) -> int:
+        """How many rounds a site trains in at most: all tracks but the one without it."""
+        return self.training.rounds * max(1, len(self.left_out))
+
+    def track(self, round: int) -> Track:
+        """Which model a round (from 1) trains, and without whom; ValueError beyond the last."""
+        return track(round, self.training.rounds, self.left_out)
 
     @property
     def digest(self) -> str:
