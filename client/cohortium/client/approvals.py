@@ -77,7 +77,7 @@ def approval_of(
         purpose=study.purpose.duo,
         columns=study.columns_read,
         leaves=leaves(study),
-        rounds=study.training.rounds,
+        rounds=study.rounds_at_a_site,
         epsilon=study.privacy.epsilon,
         delta=study.privacy.delta,
         sites=study.sites.names,

@@ -4,7 +4,7 @@ from cohortium.client import halt, policy
 from cohortium.client.site import Site
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import Consent
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import planned_in_all
 from cohortium.common.study import Study
 
 
@@ -44,7 +44,7 @@ def consider(site: Site, study: Study) -> Consent:
 
 def begin(site: Site, study: Study) -> None:
     """The study may run: what it may still cost is set aside, so that no other can take it."""
-    plan = planned(study, study.training.rounds)
+    plan = planned_in_all(study)
     with site.database.transaction():
         site.studies.mark(study.digest, "approved", "")
         if plan is not None and site.ledger(study).reserve(study.digest, plan, site.now_ms()):
@@ -74,7 +74,7 @@ def _may_take_part(site: Site, study: Study) -> None:
         )
     if site.directory.is_withdrawn(study.data.dataset):
         raise halt.withdrawn(study.data.dataset)
-    plan = planned(study, study.training.rounds)
+    plan = planned_in_all(study)
     if plan is not None and study.digest not in site.ledger(study).reserved():
         site.ledger(study).check_delta(study)
         site.ledger(study).check(site.ledger(study).left(study.digest, plan), study.digest)

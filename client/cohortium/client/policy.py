@@ -48,7 +48,7 @@ def automatic(study: Study, rules: tuple[AutoApprove, ...]) -> AutoApprove | Non
 
 
 def _broken(study: Study, policy: Policy) -> list[tuple[str, str]]:
-    rounds, privacy = study.training.rounds, study.privacy
+    rounds, privacy = study.rounds_at_a_site, study.privacy
     hidden = set(leaves(study)) - set(policy.may_leave)
     exact = study.strategy.weighting == "exact"
     sums = study.preprocessing.scaling == "federated-standard"
@@ -103,7 +103,7 @@ def _covers(rule: AutoApprove, study: Study) -> bool:
     return (
         study.purpose.duo in rule.purposes
         and study.data.dataset in rule.datasets
-        and study.training.rounds <= rule.max_rounds
+        and study.rounds_at_a_site <= rule.max_rounds
         and epsilon is not None
         and epsilon <= rule.max_epsilon
     )

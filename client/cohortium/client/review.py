@@ -2,6 +2,7 @@
 
 from cohortium.client.budget import Balance
 from cohortium.client.difference import difference, start
+from cohortium.common.privacy.plan import in_words, price_of_tracks
 from cohortium.common.study import Study
 
 WHAT_LEAVES = {
@@ -25,6 +26,7 @@ def sheet(study: Study, balance: Balance | None, before: Study | None = None) ->
         f'Data       "{study.data.dataset}", columns read: {", ".join(study.columns_read)}',
         f"Predicts   {study.task.outcome}",
         f"Model      {study.model.name}, {study.training.rounds} rounds, from {start(study)}",
+        *_tracks(study),
         f"Leaves     {WHAT_LEAVES[study.training.batches]};",
         "           results on held-out patients (counts at or above the site's minimum cell);",
         f"           the site's size as {_size(study)}",
@@ -39,13 +41,26 @@ def sheet(study: Study, balance: Balance | None, before: Study | None = None) ->
     return "\n".join(lines)
 
 
+def _tracks(study: Study) -> list[str]:
+    """What leaving one site out after the other asks for beyond the one model."""
+    if not study.left_out:
+        return []
+    models, rounds = len(study.left_out), study.rounds_at_a_site
+    lines = [
+        f"Left out   {models} more models, each trained without one site and measured there:",
+        f"           {rounds} rounds at each site instead of {study.training.rounds}",
+    ]
+    price = price_of_tracks(study)
+    return lines if price is None else [*lines, f"           {in_words(price)}"]
+
+
 def _load(study: Study) -> str:
     training = study.training
     if training.batches == "full":
         work = "one pass over the patients"
     else:
         work = f"{training.local_steps} training steps"
-    return f"{training.rounds} times {work}, in a process with the limits of site.toml"
+    return f"{study.rounds_at_a_site} times {work}, in a process with the limits of site.toml"
 
 
 def _size(study: Study) -> str:

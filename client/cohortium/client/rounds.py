@@ -36,8 +36,9 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import planned, planned_in_all
 from cohortium.common.study import Study
+from cohortium.common.tracks import Track
 
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
 
@@ -218,10 +219,10 @@ def _approved(request: Request) -> Study:
     except RefusedError:
         _allowed(request)  # a stop withdraws approvals, too: it is the reason, not its consequence
         raise
-    if request.header.round > study.training.rounds:
+    if request.header.round > study.rounds_in_all:
         raise RefusedError(
             "study.rounds",
-            f"{study.training.rounds} rounds were approved, not {request.header.round}",
+            f"{study.rounds_in_all} rounds were approved, not {request.header.round}",
         )
     return study
 
@@ -254,13 +255,14 @@ def _train(request: Request) -> Answer:
     site, header = request.site, request.header
     message, start = unpack(request.body, Train)
     study = _approved(request)
-    if header.round < 1:
-        raise ProtocolError("rounds count from 1")
+    at = _place(header, study)
+    if at.left_out == site.name:
+        raise RefusedError("round.left_out", f"round {header.round} leaves this site out")
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     _check_budget(site, study)
-    update = site.workshop.train(study, message.statistics, start, header.round)
+    update = site.workshop.train(study, message.statistics, start, at.round)
     parameters = len(start)
     del start
     request.body = memoryview(b"")
@@ -273,9 +275,15 @@ def _train(request: Request) -> Answer:
     )
 
 
+def _place(header: Header, study: Study) -> Track:
+    if header.round < 1:
+        raise ProtocolError("rounds count from 1")
+    return study.track(header.round)
+
+
 def _check_budget(site: Site, study: Study) -> None:
     """Nothing trains on privacy that is not set aside, or beyond what was approved."""
-    step, plan = planned(study), planned(study, study.training.rounds)
+    step, plan = planned(study), planned_in_all(study)
     if step is None or plan is None:
         return
     if study.digest not in site.ledger(study).reserved():
@@ -288,6 +296,9 @@ def _evaluate(request: Request) -> Answer:
     site = request.site
     message, model = unpack(request.body, Evaluate)
     study = _approved(request)
+    at = _place(request.header, study)
+    if not at.main and not at.last:
+        raise RefusedError("round.left_out", "such a model is measured once, when it is finished")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     minimum = site.policy.minimum_cell

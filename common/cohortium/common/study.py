@@ -19,6 +19,7 @@ from cohortium.common.participation import Sites
 from cohortium.common.purpose import Purpose
 from cohortium.common.schema import CategoryColumn, Name, NumberColumn, Schema, load_schema
 from cohortium.common.task import BinaryTask, Task
+from cohortium.common.tracks import Track, refuse_impossible, track
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -303,6 +304,33 @@ class Study(Document):
                 'training.batches = "shuffle" or another strategy.name'
             )
         return self
+
+    @model_validator(mode="after")
+    def _sites_can_be_left_out(self) -> Self:
+        if self.evaluation.leave_one_site_out:
+            refuse_impossible(self)
+        return self
+
+    @property
+    def left_out(self) -> tuple[Name, ...]:
+        """The sites of which one after the other is left out, in a track of its own each."""
+        if not self.evaluation.leave_one_site_out:
+            return ()
+        return tuple(n for n in self.sites.names if n not in self.sites.evaluate_only)
+
+    @property
+    def rounds_in_all(self) -> int:
+        """The number of the last round, over all tracks (`common/tracks.py`)."""
+        return self.training.rounds * (1 + len(self.left_out))
+
+    @property
+    def rounds_at_a_site(self) -> int:
+        """How many rounds a site trains in at most: all tracks but the one without it."""
+        return self.training.rounds * max(1, len(self.left_out))
+
+    def track(self, round: int) -> Track:
+        """Which model a round (from 1) trains, and without whom; ValueError beyond the last."""
+        return track(round, self.training.rounds, self.left_out)
 
     @property
     def digest(self) -> str:

@@ -32,7 +32,7 @@ from cohortium.server.reports.report_data import (
     Summary,
     Traffic,
 )
-from cohortium.server.store import RoundRecord, Store, StudyRow
+from cohortium.server.store import RoundRecord, Store, StudyRow, of_main_model
 
 MODEL_FILE = "model.safetensors"
 LOAD = "from safetensors.torch import load_file; parameters = load_file('model.safetensors')"
@@ -93,7 +93,8 @@ def _report(
 ) -> ReportData:
     study, rounds = row.study, store.rounds(row.digest)
     consents = store.consents(row.digest)
-    scores = next((r.summary for r in reversed(rounds) if r.summary is not None), None)
+    main = of_main_model(rounds)
+    scores = next((r.summary for r in reversed(main) if r.summary is not None), None)
     sites = tuple(_site(name, consents.get(name), rounds, scores) for name in study.sites.names)
     head = log.head()
     return ReportData(
@@ -104,8 +105,8 @@ def _report(
         state=row.state + (f" ({row.cause})" if row.cause else ""),
         sites=sites,
         groups=_groups(study, scores),
-        performance=_performance(study, rounds),
-        rounds=tuple(_round(record) for record in rounds),
+        performance=_performance(study, main),
+        rounds=tuple(_round(record) for record in main),
         summary=_summary(scores),
         model=model,
         proof=Proof(

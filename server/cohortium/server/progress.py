@@ -3,7 +3,7 @@
 from typing import Any
 
 from cohortium.common.privacy.accounting import rdp_epsilon
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import in_words, planned_in_all, price_of_tracks
 from cohortium.common.study import Study
 from cohortium.server.store import RoundRecord
 
@@ -12,7 +12,8 @@ ROUND_LINE = "{round:>3}/{rounds}  log-loss {log_loss}  AUROC {auroc}  accuracy 
 
 def describe(study: Study) -> tuple[dict[str, Any], str]:
     """What each site will be asked for, and what it costs in privacy: document and text."""
-    mechanism = planned(study, study.training.rounds)
+    mechanism = planned_in_all(study)
+    price = price_of_tracks(study)
     document: dict[str, Any] = {
         "study": study.name,
         "digest": study.digest,
@@ -21,6 +22,8 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         "columns": list(study.columns_read),
         "model": study.model.name,
         "rounds": study.training.rounds,
+        "rounds_in_all": study.rounds_in_all,
+        "left_out": list(study.left_out),
         "privacy": None,
     }
     lines = [
@@ -29,6 +32,11 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         f"reads {', '.join(study.columns_read)}",
         f"trains {study.model.name} in {study.training.rounds} rounds",
     ]
+    if study.left_out:
+        lines.append(
+            f"leaves one of {len(study.left_out)} sites out after the other: "
+            f"{study.rounds_in_all} rounds in all, {study.rounds_at_a_site} of them at each site"
+        )
     if mechanism is None:
         lines.append("privacy: NONE; only sites whose policy says allow_unprotected take part")
         return document, "\n".join(lines)
@@ -42,12 +50,15 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         "noise_multiplier": mechanism.noise_multiplier,
         "steps": mechanism.steps,
         "cap_needed": cap,
+        "noise_multiplier_without_leaving_out": price[0] if price else None,
     }
     lines.append(
         f"costs each patient epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}: "
         f"{mechanism.sampler}, noise multiplier {mechanism.noise_multiplier:.3f}, "
         f"{mechanism.steps} steps"
     )
+    if price is not None:
+        lines.append(in_words(price))
     lines.append(f"a fresh dataset needs a lifetime cap of about epsilon {cap:.2f} to approve it")
     return document, "\n".join(lines)
 
@@ -58,7 +69,8 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
     epsilon = {site: spent.epsilon for site, spent in record.spent.items()}
     document = {
         "round": record.round,
-        "rounds": study.training.rounds,
+        "rounds": study.rounds_in_all,
+        "left_out": record.left_out or None,
         "seconds": record.seconds,
         "accuracy": scores.accuracy.unweighted if scores else None,
         "auroc": scores.auroc.unweighted if scores else None,
@@ -69,11 +81,13 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
         "refused": dict(record.refused),
     }
     shown = {key: _number(document[key]) for key in ("log_loss", "auroc", "accuracy")}
-    text = ROUND_LINE.format(round=record.round, rounds=study.training.rounds, **shown)
+    text = ROUND_LINE.format(round=record.round, rounds=study.rounds_in_all, **shown)
+    if record.left_out:
+        text += f"  without {record.left_out}"
     if epsilon:
         text += "  epsilon " + " ".join(f"{site} {value:.2f}" for site, value in epsilon.items())
     text += f"  {record.seconds:.1f} s"
-    if left := study.training.rounds - record.round:
+    if left := study.rounds_in_all - record.round:
         text += f", about {left * record.seconds:.0f} s left"
     if record.missing:
         text += f"  missing: {', '.join(record.missing)}"

@@ -43,6 +43,7 @@ class Plan:
 
     patients: the lower end of each site's public size band, 0 where it said none.
     steps: what each site's ledger held of this study when it last said so.
+    left_out: the site that this round's track trains without (`common/tracks.py`), if any.
     """
 
     study: Study
@@ -51,6 +52,21 @@ class Plan:
     patients: Mapping[str, int]
     gone: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
+    left_out: str = ""
+
+    @property
+    def trainers(self) -> tuple[str, ...]:
+        """Who is asked to train."""
+        return tuple(name for name in self.sites if name != self.left_out)
+
+    @property
+    def quorum(self) -> tuple[int, int]:
+        """How many sites, and patients, a round needs; nobody counts on the site left out."""
+        sites = self.study.sites
+        if not self.left_out:
+            return sites.min_sites, sites.min_patients
+        fewer = max(0, sites.min_patients - self.patients.get(self.left_out, 0))
+        return min(sites.min_sites, len(self.study.left_out) - 1), fewer
 
 
 @dataclass
@@ -115,26 +131,32 @@ def run_round(plan: Plan, desk: Desk, progress: Progress, number: int) -> RoundR
         ProtocolError: training diverged.
     """
     study, started = plan.study, time.monotonic()
-    total = study.training.rounds
+    at = study.track(number)
     seen = Exchange()
     mean, spent = _train(plan, desk, progress, number, seen)
-    progress.state = optimizer.step(progress.state, mean, study.strategy, number, total)
+    progress.state = optimizer.step(progress.state, mean, study.strategy, at.round, at.rounds)
     del mean  # it has become the model
     evaluations = {}
-    if number == total or number % study.evaluation.every == 0:
-        desk.store.say(study.digest, f"round {number} of {total}, evaluating")
+    if at.last or (at.main and number % study.evaluation.every == 0):
+        desk.store.say(study.digest, f"{_named(plan, number)}, evaluating")
         evaluations = _evaluate(plan, desk, progress, number, seen)
     return RoundRecord(
         round=number,
         seconds=round(time.monotonic() - started, 3),
         received=seen.received,
         replied=tuple(seen.replied),
-        missing=tuple(n for n in plan.sites if n not in seen.replied),
+        missing=tuple(n for n in plan.trainers if n not in seen.replied),
         refused=seen.refused,
         spent=spent,
         evaluations=evaluations,
         summary=summarise(evaluations) if evaluations else None,
+        left_out=plan.left_out,
     )
+
+
+def _named(plan: Plan, number: int) -> str:
+    without = f", without {plan.left_out}" if plan.left_out else ""
+    return f"round {number} of {plan.study.rounds_in_all}{without}"
 
 
 def gather(
@@ -186,13 +208,13 @@ def _train(
     fold, spent = Fold(len(progress.state.model), desk.scratch), dict[str, Spent]()
     question = Train(statistics=plan.statistics)
     for said in gather(
-        plan,
+        replace(plan, sites=plan.trainers),
         desk,
         question,
         Update,
         round=number,
         seen=seen,
-        doing=f"round {number} of {plan.study.training.rounds}, training",
+        doing=f"{_named(plan, number)}, training",
         body=progress.packed(question, progress.state.model),
     ):
         steps = plan.steps.get(said.site, 0)
@@ -216,7 +238,7 @@ def _evaluate(
 ) -> dict[str, SiteEvaluation]:
     """What sites say of a model on their held-out patients; a silent site is left out."""
     found = {}
-    last = number == plan.study.training.rounds
+    last = plan.study.track(number).last
     model = final_model(progress.state) if last else progress.state.model
     question = Evaluate(statistics=plan.statistics)
     body = progress.packed(question, model)
@@ -236,12 +258,12 @@ def _evaluate(
 
 
 def _require_quorum(plan: Plan, doing: str, seen: Exchange) -> None:
-    sites = plan.study.sites
+    sites, (needed, enough) = plan.study.sites, plan.quorum
     patients = sum(plan.patients.get(name, 0) for name in seen.replied)
-    if len(seen.replied) < sites.min_sites:
-        said = f"{len(seen.replied)} of the {sites.min_sites} sites needed replied"
-    elif patients < sites.min_patients:
-        said = f"those who replied have {patients} of the {sites.min_patients} patients needed"
+    if len(seen.replied) < needed:
+        said = f"{len(seen.replied)} of the {needed} sites needed replied"
+    elif patients < enough:
+        said = f"those who replied have {patients} of the {enough} patients needed"
     elif sites.on_missing == "stop" and len(seen.replied) < len(plan.sites):
         said = 'a site is missing, and the study says on_missing = "stop"'
     else:

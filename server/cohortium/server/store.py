@@ -1,6 +1,6 @@
 """The coordinator's durable record: studies, consents, rounds and the checkpoint to go on from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ class RoundRecord(Document):
     """What happened in a round, as far as the coordinator may know it.
 
     `received`: bytes by site and kind of message; `refused`: "rule: explanation" by site.
+    `left_out`: the site that the round's track trains without; empty for the main model.
     """
 
     round: int
@@ -31,6 +32,12 @@ class RoundRecord(Document):
     spent: Mapping[str, Spent]
     evaluations: Mapping[str, SiteEvaluation]
     summary: Summary | None
+    left_out: str = ""
+
+
+def of_main_model(records: Iterable[RoundRecord]) -> list[RoundRecord]:
+    """The rounds of the model over all sites, the one that is reported and released."""
+    return [record for record in records if not record.left_out]
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,10 @@ def without(row: StudyRow, site: str, from_round: int, store: Store) -> Study:
         values["training"]["shared_stream_rows"] = tuple(n for name, n in pairs if name != site)
     if kept:
         values["continues"] = _continues(row, kept, store).model_dump()
-    mechanism = planned(study, study.training.rounds - kept)
+    left_out = [name for name in study.left_out if name != site]
+    tracks = len(left_out) if len(left_out) > 1 and not kept else 1
+    values["evaluation"]["leave_one_site_out"] = tracks > 1
+    mechanism = planned(study, (study.training.rounds - kept) * tracks)
     if mechanism is not None and study.privacy.delta is not None:
         cost = accounting.epsilon([mechanism], study.privacy.delta)
         values["privacy"]["epsilon"] = math.ceil(cost * 1e4) / 1e4
