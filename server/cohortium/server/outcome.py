@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,9 +12,8 @@ from safetensors.torch import save
 
 from cohortium.common import arrays
 from cohortium.common.audit.log import EventLog
+from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Consent, Spent, Vector
-from cohortium.common.metrics.performance import Performance, performance
-from cohortium.common.metrics.summary import GroupSummary
 from cohortium.common.metrics.summary import Summary as Scores
 from cohortium.common.models.building import build_seeded
 from cohortium.common.preprocessing.encode import feature_names
@@ -21,10 +21,13 @@ from cohortium.common.study import Study
 from cohortium.server.aggregation.optimizer import final_model
 from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.config import CoordinatorConfig
+from cohortium.server.measured import Measured, worth
+from cohortium.server.reports.blinding import blinded
+from cohortium.server.reports.findings import ReleaseReport
 from cohortium.server.reports.report import write_report
 from cohortium.server.reports.report_data import (
-    GroupReport,
     ModelReport,
+    Promise,
     Proof,
     ReportData,
     RoundReport,
@@ -47,11 +50,39 @@ class Evidence:
     ca_fingerprint: str
 
 
-def publish(row: StudyRow, store: Store, log: EventLog, evidence: Evidence, out: Path) -> Path:
-    """Write the model (of a completed study) and the report into `out`; returns report.html."""
+def publish(
+    row: StudyRow,
+    store: Store,
+    log: EventLog,
+    evidence: Evidence,
+    out: Path,
+    *,
+    shared_by: SigningKey | None = None,
+    release: ReleaseReport | None = None,
+) -> Path:
+    """Write the model (of a completed study) and the report into `out`; returns report.html.
+
+    Args:
+        shared_by: the coordinator's key, for a report that others read: where the study says
+            `blinded`, it names no site. None for the coordinator's own copy.
+        release: whether the model was released, as far as it is known.
+    """
     out.mkdir(parents=True, exist_ok=True)
     model = _write_model(row, store, out) if row.state == "completed" else None
-    return write_report(_report(row, store, log, evidence, model), out)
+    data = _report(row, store, log, evidence, model, release)
+    if not row.study.evaluation.blinded:
+        return write_report(data, out)
+    if shared_by is None:
+        return write_report(data.model_copy(update={"blinding": "coordinator"}), out)
+    return write_report(blinded(data, _secret(shared_by, row.digest)), out)
+
+
+def _secret(key: SigningKey, study: str) -> bytes:
+    """What pseudonyms are drawn from: always the same, and nobody's who has not the key.
+
+    A signature by Ed25519 is deterministic, and one over this text is used for nothing else.
+    """
+    return hashlib.sha256(key.sign(b"cohortium-blinding-v1\n" + study.encode())).digest()
 
 
 def final_vector(row: StudyRow, store: Store) -> Vector:
@@ -89,25 +120,40 @@ def _metadata(study: Study, digest: str, names: tuple[str, ...]) -> dict[str, st
 
 
 def _report(
-    row: StudyRow, store: Store, log: EventLog, evidence: Evidence, model: ModelReport | None
+    row: StudyRow,
+    store: Store,
+    log: EventLog,
+    evidence: Evidence,
+    model: ModelReport | None,
+    release: ReleaseReport | None,
 ) -> ReportData:
     study, rounds = row.study, store.rounds(row.digest)
     consents = store.consents(row.digest)
     main = of_main_model(rounds)
     scores = next((r.summary for r in reversed(main) if r.summary is not None), None)
-    sites = tuple(_site(name, consents.get(name), rounds, scores) for name in study.sites.names)
+    sites = tuple(_site(name, study, consents, rounds, scores) for name in study.sites.names)
+    found = Measured(study, next((r.evaluations for r in reversed(main) if r.evaluations), {}))
     head = log.head()
     return ReportData(
         study=study.name,
         purpose=study.purpose.text,
         legal_basis=study.purpose.legal_basis,
         outcome=study.task.outcome,
+        kind=study.task.kind,
         state=row.state + (f" ({row.cause})" if row.cause else ""),
+        promise=_promise(study, sites),
         sites=sites,
-        groups=_groups(study, scores),
-        performance=_performance(study, main),
-        rounds=tuple(_round(record) for record in main),
         summary=_summary(scores),
+        performance=found.performance(),
+        by_group=found.by_group(),
+        audit=found.audit(),
+        reliability=found.reliability(),
+        net_benefit=found.net_benefit(),
+        calibration=found.calibration(),
+        horizons=found.horizons(),
+        worth=worth(study, rounds),
+        release=release,
+        rounds=tuple(_round(record) for record in main),
         model=model,
         proof=Proof(
             tls=evidence.tls or None,
@@ -123,10 +169,24 @@ def _report(
     )
 
 
+def _promise(study: Study, sites: tuple[SiteReport, ...]) -> Promise:
+    spent = [site.epsilon_spent for site in sites if site.epsilon_spent is not None]
+    return Promise(
+        spent=max(spent, default=None),
+        epsilon=study.privacy.epsilon,
+        delta=study.privacy.delta,
+        noise_epsilon=study.evaluation.noise_epsilon,
+    )
+
+
 def _site(
-    name: str, consent: Consent | None, rounds: list[RoundRecord], scores: Scores | None
+    name: str,
+    study: Study,
+    consents: Mapping[str, Consent],
+    rounds: list[RoundRecord],
+    scores: Scores | None,
 ) -> SiteReport:
-    spent = _last_spent(name, rounds)
+    consent, spent = consents.get(name), _last_spent(name, rounds)
     found = scores.sites.get(name) if scores else None
     reasons = [record.refused[name] for record in rounds if name in record.refused]
     if consent is not None and consent.decision == "refused":
@@ -150,6 +210,7 @@ def _site(
         auroc=found.auroc if found else None,
         log_loss=found.log_loss if found else None,
         n=found.n if found else None,
+        external=name in study.sites.evaluate_only,
         messages=_traffic(name, rounds),
         reasons=tuple(dict.fromkeys(reasons)),
     )
@@ -167,45 +228,6 @@ def _traffic(name: str, rounds: list[RoundRecord]) -> tuple[Traffic, ...]:
             total[kind] = (count + 1, before + size)
     return tuple(
         Traffic(kind=kind, count=count, bytes=size) for kind, (count, size) in total.items()
-    )
-
-
-def _performance(study: Study, rounds: list[RoundRecord]) -> tuple[Performance, ...]:
-    """Of the last round that was measured; the sites in the order that the study names."""
-    shown = next((r.evaluations for r in reversed(rounds) if r.evaluations), None)
-    if shown is None:
-        return ()
-    tallies = {name: shown[name].overall for name in study.sites.names if name in shown}
-    return performance(tallies, study.evaluation.thresholds)
-
-
-def _groups(study: Study, scores: Scores | None) -> tuple[GroupReport, ...]:
-    """In the order that the study declares; `unknown` levels last."""
-    found = {(group.attribute, group.level): group for group in scores.groups} if scores else {}
-    declared = [
-        (a, level) for a in study.fairness.attributes for level in study.attribute_levels(a)
-    ]
-    ordered = [key for key in declared if key in found]
-    return tuple(_group(found[key]) for key in [*ordered, *(k for k in found if k not in ordered)])
-
-
-def _group(group: GroupSummary) -> GroupReport:
-    return GroupReport(
-        attribute=group.attribute,
-        level=group.level,
-        accuracy=group.accuracy.value,
-        accuracy_low=group.accuracy.low,
-        accuracy_high=group.accuracy.high,
-        sensitivity=group.sensitivity.value,
-        sensitivity_low=group.sensitivity.low,
-        sensitivity_high=group.sensitivity.high,
-        selection_rate=group.selection_rate.value,
-        selection_rate_low=group.selection_rate.low,
-        selection_rate_high=group.selection_rate.high,
-        n=group.accuracy.of or None,
-        sites_shown=group.accuracy.sites_shown,
-        sites_total=group.sites,
-        reason=None if group.accuracy.sites_shown else "suppressed at every site",
     )
 
 

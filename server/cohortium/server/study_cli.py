@@ -179,9 +179,12 @@ def report(
 ) -> None:
     """Write the report (HTML, JSON, CSV) and, if the study completed, the model.
 
+    It is for others to read: of a study with `[evaluation] blinded = true` it names no site. The
+    coordinator's own copy, with names, stays in its directory.
+
     Example: cohortium study report heart-study --out report --dir DIR
     """
-    from cohortium.common.identity import certificate_fingerprint
+    from cohortium.common.identity import SigningKey, certificate_fingerprint
     from cohortium.server.opened import open_coordinator
     from cohortium.server.outcome import Evidence, publish
 
@@ -194,7 +197,8 @@ def report(
         tls=str(daemon.said(opened.directory.status).get("tls", "")),
         ca_fingerprint=certificate_fingerprint(opened.directory.ca.read_bytes()),
     )
-    page = publish(row, opened.store, opened.log, evidence, out)
+    key = SigningKey.load(opened.directory.signing_key)
+    page = publish(row, opened.store, opened.log, evidence, out, shared_by=key)
     emit({"study": row.study.name, "report": str(page)}, f"report: {page}", as_json)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_origin
 
 from cohortium.common.document import Document
+from cohortium.common.fairness.attributes import SITE
 from cohortium.common.fairness.verdicts import Contrast, FairnessAudit, Invisible
 from cohortium.common.metrics.performance import Estimate, Performance
 from cohortium.server.reports.findings import (
@@ -210,12 +211,22 @@ def _group(group: GroupPerformance) -> GroupPerformance:
 
 
 def _audit(audit: FairnessAudit, sites: int) -> FairnessAudit:
-    shown = Counter(_key(c) for c in audit.contrasts if c.site is not None and c.gap is not None)
+    shown = Counter(_key(c) for c in audit.contrasts if _by_site(c) and c.gap is not None)
     contrasts = tuple(_contrast(c, shown[_key(c)] >= FEWEST) for c in audit.contrasts)
     where = Counter((i.attribute, i.level) for i in audit.invisible if i.site is not None)
     return FairnessAudit(
         contrasts=contrasts,
-        extremes=audit.extremes if sites >= FEWEST else (),
+        equalised_odds=tuple(
+            one.model_copy(update={"gap": None})
+            if shown[one.attribute, one.level, one.outcome, "equal_opportunity"] < FEWEST
+            else one
+            for one in audit.equalised_odds
+        ),
+        extremes=tuple(
+            one.model_copy(update={"sites": ()})
+            for one in audit.extremes
+            if len(one.sites) >= FEWEST and one.attribute != SITE
+        ),
         invisible=(
             *(one for one in audit.invisible if one.site is None),
             *(
@@ -226,28 +237,34 @@ def _audit(audit: FairnessAudit, sites: int) -> FairnessAudit:
     )
 
 
-def _key(contrast: Contrast) -> tuple[str, str, str]:
-    return contrast.attribute, contrast.level, contrast.criterion
+def _by_site(contrast: Contrast) -> bool:
+    """Is it about one site: at it, or it against all others?"""
+    return contrast.site is not None or contrast.attribute == SITE
+
+
+def _key(contrast: Contrast) -> tuple[str, str, str, str]:
+    """What is compared; where sites are, all of them together."""
+    level = "" if contrast.attribute == SITE else contrast.level
+    return contrast.attribute, level, contrast.outcome, contrast.criterion
 
 
 def _contrast(contrast: Contrast, enough: bool) -> Contrast:
     """The verdict stays; the numbers go where too few sites show them; sizes by site always."""
+    named = contrast.model_copy(update={"sites": ()})
     if contrast.gap is None:
-        return _cleared(
-            contrast, contrast.reason and WITHHELD if contrast.site else contrast.reason
-        )
+        return _cleared(named, WITHHELD if _by_site(contrast) else contrast.reason)
     if not enough:
-        return _cleared(contrast, FEW)
-    if contrast.site is None:
-        return contrast
-    kept = ("value", "reference_value", "gap")
-    return _cleared(contrast, "").model_copy(update={k: getattr(contrast, k) for k in kept})
+        return _cleared(named, FEW)
+    if not _by_site(contrast):
+        return named
+    kept = ("value", "gap")
+    return _cleared(named, "").model_copy(update={k: getattr(contrast, k) for k in kept})
 
 
 def _cleared(contrast: Contrast, reason: str) -> Contrast:
     numbers = (
-        "n reference_n base_rate reference_base_rate value reference_value gap low high p "
-        "adjusted_p detectable"
+        "n reference_n of reference_of base_rate reference_base_rate value reference_value gap "
+        "low high p adjusted_p detectable"
     )
     return contrast.model_copy(update={**dict.fromkeys(numbers.split()), "reason": reason})
 

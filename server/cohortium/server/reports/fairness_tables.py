@@ -18,11 +18,11 @@ def gaps(data: ReportData) -> Table:
         "gaps",
         "Groups against the reference group: gap, margin and verdict",
         (
-            Column("Criterion", ("criterion",)),
+            Column("Criterion", ("criterion", "outcome")),
             Column("Attribute", ("attribute",)),
             Column("Group", ("level",)),
             Column("Against", ("reference",)),
-            Column("Where", ("site",)),
+            Column("Where", ("site", "sites")),
             Column("Patients", ("n", "reference_n"), number=True),
             Column("Base rates", ("base_rate", "reference_base_rate"), number=True),
             Column("Values", ("value", "reference_value"), number=True),
@@ -44,7 +44,7 @@ def extremes(data: ReportData) -> Table:
         "extremes",
         "Worst group and largest gap, with 95% intervals from a bootstrap of the counts",
         (
-            Column("Criterion", ("criterion",)),
+            Column("Criterion", ("criterion", "outcome")),
             Column("Attribute", ("attribute",)),
             Column("Groups", ("levels",), number=True),
             Column("Worst group", ("worst_level",)),
@@ -52,6 +52,37 @@ def extremes(data: ReportData) -> Table:
             Column("Largest gap", ("gap", "gap_low", "gap_high"), number=True),
         ),
         tuple(_extreme(one) for one in found),
+    )
+
+
+def equalised_odds(data: ReportData) -> Table:
+    """Sensitivity and false positive rate together."""
+    found = data.audit.equalised_odds if data.audit else ()
+    return Table(
+        "equalised_odds",
+        "Equalised odds: the worse verdict of sensitivity and false positive rate",
+        (
+            Column("Attribute", ("attribute", "outcome")),
+            Column("Group", ("level",)),
+            Column("Against", ("reference",)),
+            Column("Where", ("site",)),
+            Column("Larger gap, without sign", ("gap",), number=True),
+            Column("Verdict", ("verdict",)),
+        ),
+        tuple(
+            (
+                Cell(
+                    (one.attribute, one.outcome or None),
+                    f"{one.attribute}: {one.outcome}" if one.outcome else one.attribute,
+                ),
+                text(one.level),
+                text(one.reference),
+                Cell((one.site,), one.site or ALL),
+                cell(one.gap, lambda gap: f"{100 * gap:.1f} points", "not measured"),
+                text(one.verdict),
+            )
+            for one in found
+        ),
     )
 
 
@@ -147,11 +178,11 @@ def flags(data: ReportData) -> Table:
 def _gap(contrast: Contrast) -> tuple[Cell, ...]:
     write = _writer(contrast.criterion)
     return (
-        Cell((contrast.criterion,), measures.CRITERIA.get(contrast.criterion, "")),
+        _criterion(contrast.criterion, contrast.outcome),
         text(contrast.attribute),
         text(contrast.level),
         text(contrast.reference),
-        Cell((contrast.site,), contrast.site or ALL),
+        Cell((contrast.site, " ".join(contrast.sites)), contrast.site or ALL),
         _pair(contrast.n, contrast.reference_n, lambda n: numbers.count(int(n))),
         _pair(contrast.base_rate, contrast.reference_base_rate, numbers.percent),
         _pair(contrast.value, contrast.reference_value, write),
@@ -168,6 +199,12 @@ def _gap(contrast: Contrast) -> tuple[Cell, ...]:
     )
 
 
+def _criterion(criterion: str, outcome: str) -> Cell:
+    """The criterion; for one of several classes or labels, of which."""
+    called = measures.CRITERIA.get(criterion, criterion)
+    return Cell((criterion, outcome or None), f"{called}: {outcome}" if outcome else called)
+
+
 def _p(contrast: Contrast) -> Cell:
     values = (contrast.p, contrast.adjusted_p)
     if contrast.adjusted_p is None:
@@ -180,7 +217,7 @@ def _p(contrast: Contrast) -> Cell:
 def _extreme(one: Extreme) -> tuple[Cell, ...]:
     write = _writer(one.criterion)
     return (
-        Cell((one.criterion,), measures.CRITERIA.get(one.criterion, "")),
+        _criterion(one.criterion, one.outcome),
         text(one.attribute),
         cell(one.levels, numbers.count, ""),
         text(one.worst_level),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cohortium.common.fairness.attributes import OTHERS, SITE
 from cohortium.common.fairness.verdicts import Contrast
 from cohortium.common.metrics.intervals import newcombe
 from cohortium.common.metrics.performance import Estimate
@@ -91,8 +92,13 @@ def impossibility(data: ReportData) -> str:
     )
 
 
+def between_sites(contrast: Contrast) -> bool:
+    """Is it a site against the others, which the audit adds, and no group of patients?"""
+    return (contrast.attribute, contrast.reference) == (SITE, OTHERS)
+
+
 def seen(data: ReportData) -> dict[str, list[Contrast]]:
-    """The contrasts over all sites by verdict."""
+    """The contrasts of groups of patients over all sites, by verdict."""
     found: dict[str, list[Contrast]] = {verdict: [] for verdict in margins.SHAPES}
     for contrast in _contrasts(data):
         found[contrast.verdict].append(contrast)
@@ -100,7 +106,8 @@ def seen(data: ReportData) -> dict[str, list[Contrast]]:
 
 
 def _contrasts(data: ReportData) -> list[Contrast]:
-    return [c for c in data.audit.contrasts if c.site is None] if data.audit else []
+    found = data.audit.contrasts if data.audit else ()
+    return [c for c in found if c.site is None and not between_sites(c)]
 
 
 def _what(data: ReportData) -> str:
@@ -178,6 +185,8 @@ def _differences(data: ReportData) -> Iterator[str]:
 def described(contrast: Contrast) -> str:
     """`sensitivity of sex female: 12.3 points below male (...), margin 5.0 points`."""
     criterion = measures.CRITERIA.get(contrast.criterion, contrast.criterion)
+    if contrast.outcome:
+        criterion += f" of {contrast.outcome}"
     kind = "" if contrast.primary else ", exploratory"
     return (
         f"{criterion}, {contrast.attribute} {contrast.level} against {contrast.reference}: "

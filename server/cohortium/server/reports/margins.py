@@ -80,7 +80,8 @@ def _rows(contrasts: Sequence[Contrast]) -> Iterator[Row]:
             before = head
             yield Row(heading=head)
         known = contrast.low is not None and contrast.high is not None
-        where = f"{contrast.level}, {contrast.site}" if contrast.site else contrast.level
+        parts = (contrast.level, contrast.outcome, contrast.site)
+        where = ", ".join(part for part in parts if part)
         yield Row(
             left=where,
             right=contrast.verdict,

@@ -5,7 +5,6 @@ from importlib import resources
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from cohortium.common.fairness.verdicts import Contrast
 from cohortium.common.metrics.performance import Performance
 from cohortium.server.reports import forest, headline, measures, numbers
 from cohortium.server.reports.decision import decision_figure
@@ -61,6 +60,8 @@ def html(data: ReportData) -> str:
         share_interval=lambda one: numbers.interval(one.low, one.high),
     )
     by_site, further = _by_site(data)
+    contrasts = data.audit.contrasts if data.audit else ()
+    pooled = [c for c in contrasts if c.site is None and not headline.between_sites(c)]
     return environment.get_template("report.html.j2").render(
         data=data,
         tables=tables(data),
@@ -79,8 +80,9 @@ def html(data: ReportData) -> str:
             measures.title(found) for found in data.performance if forest.by_site(found) is None
         ],
         by_group=_by_group(data),
-        margins=margin_figures(_contrasts(data, pooled=True)),
-        margins_by_site=margin_figures(_contrasts(data, pooled=False)),
+        margins=margin_figures(pooled),
+        margins_by_site=margin_figures([c for c in contrasts if c.site is not None]),
+        margins_of_sites=margin_figures([c for c in contrasts if headline.between_sites(c)]),
         reliability=reliability_figures(data.reliability),
         decision=decision_figure(data.net_benefit),
         horizons=horizon_figures(data.horizons),
@@ -92,11 +94,6 @@ def html(data: ReportData) -> str:
 def _template(name: str) -> str:
     folder = resources.files("cohortium.server.reports").joinpath("templates")
     return folder.joinpath(name).read_text(encoding="utf-8")
-
-
-def _contrasts(data: ReportData, *, pooled: bool) -> list[Contrast]:
-    found = data.audit.contrasts if data.audit else ()
-    return [contrast for contrast in found if (contrast.site is None) == pooled]
 
 
 def _by_site(data: ReportData) -> tuple[list[Figure], list[Figure]]:

@@ -135,7 +135,7 @@ def groups_by_site(data: ReportData) -> Table:
 
 def reliability(data: ReportData) -> Table:
     """The bins behind the reliability curves."""
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             text(curve.site or ALL),
             text(curve.subject),
