@@ -2,12 +2,28 @@
 
 from typing import Any
 
+from cohortium.common.metrics.summary import Mean, Summary
 from cohortium.common.privacy.accounting import rdp_epsilon
 from cohortium.common.privacy.plan import in_words, planned_in_all, price_of_tracks
 from cohortium.common.study import Study
 from cohortium.server.store import RoundRecord
 
-ROUND_LINE = "{round:>3}/{rounds}  log-loss {log_loss}  AUROC {auroc}  accuracy {accuracy}"
+NAMES = {
+    "log_loss": "log-loss",
+    "auroc": "AUROC",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R2",
+    "concordance": "C",
+    "brier": "Brier",
+}
+FOLLOWED = {
+    "binary": ("log_loss", "auroc", "accuracy"),
+    "multiclass": ("log_loss", "accuracy"),
+    "multilabel": ("log_loss", "accuracy"),
+    "regression": ("mae", "rmse", "r2"),
+    "survival": ("concordance", "brier"),
+}
 
 
 def describe(study: Study) -> tuple[dict[str, Any], str]:
@@ -75,13 +91,14 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
         "accuracy": scores.accuracy.unweighted if scores else None,
         "auroc": scores.auroc.unweighted if scores else None,
         "log_loss": scores.log_loss.unweighted if scores else None,
+        "headline": _headline(study, scores),
         "epsilon": epsilon,
         "replied": list(record.replied),
         "missing": list(record.missing),
         "refused": dict(record.refused),
     }
-    shown = {key: _number(document[key]) for key in ("log_loss", "auroc", "accuracy")}
-    text = ROUND_LINE.format(round=record.round, rounds=study.rounds_in_all, **shown)
+    shown = (f"{NAMES.get(k, k)} {_number(v)}" for k, v in _headline(study, scores).items())
+    text = "  ".join((f"{record.round:>3}/{study.rounds_in_all}", *shown))
     if record.left_out:
         text += f"  without {record.left_out}"
     if epsilon:
@@ -94,6 +111,18 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
     for site, reason in record.refused.items():
         text += f"\n        {site} refused: {reason}"
     return document, text
+
+
+def _headline(study: Study, scores: Summary | None) -> dict[str, float | None]:
+    """Means over sites of what this kind of outcome is followed by; None what is not known."""
+    return {name: _mean(scores, name) for name in FOLLOWED[study.task.kind]}
+
+
+def _mean(scores: Summary | None, name: str) -> float | None:
+    if scores is None:
+        return None
+    found = scores.headline.get(name) or getattr(scores, name, None)  # rounds of older versions
+    return found.unweighted if isinstance(found, Mean) else None
 
 
 def _number(value: object) -> str:
