@@ -17,6 +17,7 @@ from cohortium.common.messages import Consent, Spent, Vector
 from cohortium.common.metrics.summary import Summary as Scores
 from cohortium.common.models.building import build_seeded
 from cohortium.common.preprocessing.encode import feature_names
+from cohortium.common.preprocessing.recipe import recipe
 from cohortium.common.study import Study
 from cohortium.server.aggregation.optimizer import final_model
 from cohortium.server.checkpoints import Checkpoints
@@ -60,7 +61,9 @@ def publish(
     shared_by: SigningKey | None = None,
     release: ReleaseReport | None = None,
 ) -> Path:
-    """Write the model (of a completed study) and the report into `out`; returns report.html.
+    """Write the report into `out`; returns report.html.
+
+    It names the model of a completed study by its hash: the file itself leaves by `study export`.
 
     Args:
         shared_by: the coordinator's key, for a report that others read: where the study says
@@ -68,7 +71,7 @@ def publish(
         release: whether the model was released, as far as it is known.
     """
     out.mkdir(parents=True, exist_ok=True)
-    model = _write_model(row, store, out) if row.state == "completed" else None
+    model = model_file(row, store)[1] if row.state == "completed" else None
     data = _report(row, store, log, evidence, model, release)
     if not row.study.evaluation.blinded:
         return write_report(data, out)
@@ -90,15 +93,18 @@ def final_vector(row: StudyRow, store: Store) -> Vector:
     return final_model(Checkpoints(store.database, row.digest).load(row.study.training.rounds))
 
 
-def _write_model(row: StudyRow, store: Store, out: Path) -> ModelReport:
+def model_file(row: StudyRow, store: Store) -> tuple[bytes, ModelReport]:
+    """The final model of a completed study as a safetensors file, and what there is to say of it.
+
+    The same bytes whenever it is asked for.
+    """
     study, vector = row.study, final_vector(row, store)
     names = feature_names(study)
     module = build_seeded(study.model, len(names), 1, study.training.seed)
     arrays.load_into(module, vector)
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    content = save(tensors, metadata=_metadata(study, row.digest, names))
-    (out / MODEL_FILE).write_bytes(content)
-    return ModelReport(
+    content = save(tensors, metadata=_metadata(study, row.digest, names, store))
+    return content, ModelReport(
         file=MODEL_FILE,
         sha256=hashlib.sha256(content).hexdigest(),
         parameters=vector.size,
@@ -106,14 +112,19 @@ def _write_model(row: StudyRow, store: Store, out: Path) -> ModelReport:
     )
 
 
-def _metadata(study: Study, digest: str, names: tuple[str, ...]) -> dict[str, str]:
-    """Under one key: safetensors writes several in an order that changes with the process."""
+def _metadata(study: Study, digest: str, names: tuple[str, ...], store: Store) -> dict[str, str]:
+    """All that it takes to use the model.
+
+    Under one key: safetensors writes several in an order that changes with the process.
+    """
     facts = {
         "study": study.name,
         "study_digest": digest,
         "model": study.model.model_dump(mode="json"),
         "inputs": names,
         "preprocessing": study.preprocessing.model_dump(mode="json"),
+        "recipe": [one.model_dump() for one in recipe(study, store.statistics(digest))],
+        "task": study.task.model_dump(mode="json"),
         "privacy": study.privacy.model_dump(mode="json"),
     }
     return {"cohortium": json.dumps(facts, sort_keys=True)}
@@ -140,7 +151,7 @@ def _report(
         legal_basis=study.purpose.legal_basis,
         outcome=study.task.outcome,
         kind=study.task.kind,
-        state=row.state + (f" ({row.cause})" if row.cause else ""),
+        state=_state(row, release),
         promise=_promise(study, sites),
         sites=sites,
         summary=_summary(scores),
@@ -167,6 +178,12 @@ def _report(
             hosts=(evidence.config.host,),
         ),
     )
+
+
+def _state(row: StudyRow, release: ReleaseReport | None) -> str:
+    if release is not None and release.state != "not released":
+        return release.state
+    return row.state + (f" ({row.cause})" if row.cause else "")
 
 
 def _promise(study: Study, sites: tuple[SiteReport, ...]) -> Promise:
