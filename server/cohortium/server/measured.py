@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from cohortium.common.evaluating import Evaluation
+from cohortium.common.fairness.attributes import declared
 from cohortium.common.fairness.audit import audit
 from cohortium.common.fairness.verdicts import FairnessAudit
-from cohortium.common.metrics.performance import Performance, performance
+from cohortium.common.metrics.performance import Performance, by_group, of_study
 from cohortium.common.metrics.tallies import SiteEvaluation, Tally
+from cohortium.common.metrics.tally import UNKNOWN
 from cohortium.common.study import Study
 from cohortium.common.task import SurvivalTask
 from cohortium.server.reports import curves
@@ -36,24 +37,14 @@ class Measured:
         self._tallies: dict[str, Tally] = {s: e.overall for s, e in self.evaluations.items()}
 
     def performance(self) -> tuple[Performance, ...]:
-        return _performance(self._tallies, self.study.evaluation)
+        return of_study(self.evaluations, self.study) if self.evaluations else ()
 
     def by_group(self) -> tuple[GroupPerformance, ...]:
         """Declared attributes, then intersections, each in its order; `unknown` levels last."""
+        found = by_group(self.evaluations, self.study)
         return tuple(
-            GroupPerformance(
-                attribute=attribute,
-                level=level,
-                performance=_performance(
-                    {
-                        site: one.groups[attribute][level]
-                        for site, one in self.evaluations.items()
-                        if level in one.groups.get(attribute, {})
-                    },
-                    self.study.evaluation,
-                ),
-            )
-            for attribute, level in self._groups()
+            GroupPerformance(attribute=attribute, level=level, performance=found[attribute, level])
+            for attribute, level in self._ordered(list(found))
         )
 
     def audit(self) -> FairnessAudit | None:
@@ -75,21 +66,11 @@ class Measured:
         times = task.horizons if isinstance(task, SurvivalTask) else ()
         return curves.horizons(self._tallies, times)
 
-    def _groups(self) -> list[tuple[str, str]]:
-        found = dict.fromkeys(
-            (attribute, level)
-            for one in self.evaluations.values()
-            for attribute, levels in one.groups.items()
-            for level in levels
-        )
-        names = [*self.study.fairness.attributes, *dict.fromkeys(a for a, _ in found)]
-        declared = {
-            (name, level): place
-            for name in self.study.fairness.attributes
-            for place, level in enumerate(self.study.attribute_levels(name))
-        }
-        last = len(found) + len(declared)
-        return sorted(found, key=lambda key: (names.index(key[0]), declared.get(key, last)))
+    def _ordered(self, groups: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        known = [
+            (one.name, level) for one in declared(self.study) for level in (*one.levels, UNKNOWN)
+        ]
+        return sorted(groups, key=lambda g: known.index(g) if g in known else len(known))
 
 
 def worth(study: Study, rounds: Sequence[RoundRecord]) -> Worth:
@@ -117,7 +98,3 @@ def _crossed(model: str, measured: Measured) -> list[Crossed]:
             values = {site: shown.value for site, shown in one.sites.items()}
             found[one.measure] = Crossed(model=model, measure=one.measure, sites=values)
     return list(found.values())
-
-
-def _performance(tallies: Mapping[str, Tally], evaluation: Evaluation) -> tuple[Performance, ...]:
-    return performance(tallies, evaluation.thresholds) if tallies else ()

@@ -14,6 +14,7 @@ from cohortium.common import arrays
 from cohortium.common.audit.log import EventLog
 from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Consent, Spent, Vector
+from cohortium.common.metrics.summary import Mean, SiteScores
 from cohortium.common.metrics.summary import Summary as Scores
 from cohortium.common.models.building import build_seeded
 from cohortium.common.preprocessing.encode import feature_names
@@ -222,10 +223,8 @@ def _site(
         sampler=spent.sampler if spent else None,
         noise_multiplier=spent.noise_multiplier if spent else None,
         steps=spent.steps if spent else None,
-        accuracy=found.accuracy if found else None,
+        headline=_site_headline(found) if found else {},
         majority=found.majority if found else None,
-        auroc=found.auroc if found else None,
-        log_loss=found.log_loss if found else None,
         n=found.n if found else None,
         external=name in study.sites.evaluate_only,
         messages=_traffic(name, rounds),
@@ -248,14 +247,23 @@ def _traffic(name: str, rounds: list[RoundRecord]) -> tuple[Traffic, ...]:
     )
 
 
+def _site_headline(found: SiteScores) -> dict[str, float | None]:
+    """Rounds of older versions have no headline of their own."""
+    older = {"log_loss": found.log_loss, "auroc": found.auroc, "accuracy": found.accuracy}
+    return dict(found.headline) or older
+
+
+def _headline(scores: Scores) -> dict[str, Mean]:
+    older = {"log_loss": scores.log_loss, "auroc": scores.auroc, "accuracy": scores.accuracy}
+    return dict(scores.headline) or older
+
+
 def _round(record: RoundRecord) -> RoundReport:
-    scores = record.summary
+    means = _headline(record.summary) if record.summary else {}
     return RoundReport(
         round=record.round,
         seconds=record.seconds,
-        accuracy=scores.accuracy.unweighted if scores else None,
-        auroc=scores.auroc.unweighted if scores else None,
-        log_loss=scores.log_loss.unweighted if scores else None,
+        headline={key: mean.unweighted for key, mean in means.items()},
         replied=record.replied,
         missing=record.missing,
     )
@@ -264,13 +272,12 @@ def _round(record: RoundRecord) -> RoundReport:
 def _summary(scores: Scores | None) -> Summary:
     if scores is None:
         return Summary()
+    means = _headline(scores)
     return Summary(
-        accuracy_mean=scores.accuracy.unweighted,
-        accuracy_weighted=scores.accuracy.weighted,
-        auroc_mean=scores.auroc.unweighted,
-        log_loss_mean=scores.log_loss.unweighted,
+        headline={key: mean.unweighted for key, mean in means.items()},
+        weighted={key: mean.weighted for key, mean in means.items()},
         majority_accuracy=scores.majority.weighted,
-        sites_measured=scores.accuracy.sites,
+        sites_measured=max(mean.sites for mean in means.values()),
     )
 
 

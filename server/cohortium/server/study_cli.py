@@ -208,9 +208,7 @@ def report(
     )
     key = SigningKey.load(opened.directory.signing_key)
     release = release_report(row, opened.store, opened.log, opened.signatures)
-    page = publish(
-        row, opened.store, opened.log, evidence, out, shared_by=key, release=release
-    )
+    page = publish(row, opened.store, opened.log, evidence, out, shared_by=key, release=release)
     emit({"study": row.study.name, "report": str(page)}, f"report: {page}", as_json)
 
 

@@ -41,7 +41,9 @@ from cohortium.server.reports.report_data import (
 FEWEST = 3
 FEW = "blinded: fewer than three sites show it"
 WITHHELD = "blinded"
-ABOUT_THE_HOSPITAL = frozenset(("prevalence",))  # measures of whom a site sees, not of the model
+ABOUT_THE_HOSPITAL = frozenset(
+    ("prevalence", "observed_risk")
+)  # measures of whom a site sees, not of the model
 OURS = frozenset(("measure", "gate", "file", "load", "sha256", "version", "gap"))  # never names
 
 D = TypeVar("D", bound=Document)
@@ -158,10 +160,8 @@ def _without_cause(state: str, known: Mapping[str, str]) -> str:
 
 
 def _site(site: SiteReport, sites: Sequence[SiteReport]) -> SiteReport:
-    def shown(key: str) -> float | None:
-        values = [getattr(one, key) for one in sites]
-        found: float | None = getattr(site, key)
-        return found if sum(value is not None for value in values) >= FEWEST else None
+    def shown(key: str) -> bool:
+        return sum(one.headline.get(key) is not None for one in sites) >= FEWEST
 
     return SiteReport(
         name=site.name,
@@ -169,9 +169,7 @@ def _site(site: SiteReport, sites: Sequence[SiteReport]) -> SiteReport:
         delta=site.delta,
         sampler=site.sampler,
         noise_multiplier=site.noise_multiplier,
-        accuracy=shown("accuracy"),
-        auroc=shown("auroc"),
-        log_loss=shown("log_loss"),
+        headline={k: value if shown(k) else None for k, value in site.headline.items()},
     )
 
 
@@ -349,5 +347,5 @@ def _flag(flag: FlagState) -> FlagState:
 
 def _round(one: RoundReport, enough: bool) -> RoundReport:
     away: dict[str, None] = {"replied": None, "missing": None}
-    hidden = {} if enough else dict.fromkeys(("accuracy", "auroc", "log_loss"))
-    return one.model_copy(update={**away, **hidden})
+    values = one.headline if enough else dict.fromkeys(one.headline)
+    return one.model_copy(update={**away, "headline": values})

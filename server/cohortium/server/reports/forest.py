@@ -14,7 +14,17 @@ from cohortium.server.reports.strip import Axis, Mark, Row, strip
 from cohortium.server.reports.svg import Figure
 
 MOST_SITES = 30
-REFERENCE = {"auroc": 0.5, "concordance": 0.5, "observed_to_expected": 1.0, "mcc": 0.0, "r2": 0.0}
+REFERENCE = {
+    "auroc": 0.5,
+    "concordance": 0.5,
+    "observed_to_expected": 1.0,
+    "mcc": 0.0,
+    "r2": 0.0,
+    "calibration_slope": 1.0,
+    "calibration_intercept": 0.0,
+    "bias": 0.0,
+    "net_benefit": 0.0,
+}
 
 
 def by_site(found: Performance) -> Figure | None:
@@ -27,14 +37,20 @@ def by_site(found: Performance) -> Figure | None:
     return _figure(found.measure, measures.title(found), rows, "performance", "by site")
 
 
-def by_group(
-    measure: str, threshold: float | None, groups: Sequence[GroupPerformance]
-) -> Figure | None:
+Key = tuple[str, float | None, float | None, str]
+
+
+def key(found: Performance) -> Key:
+    """What tells a measure of a list from the others of it."""
+    return found.measure, found.threshold, found.horizon, found.part
+
+
+def by_group(wanted: Key, groups: Sequence[GroupPerformance]) -> Figure | None:
     """One measure of every level of every attribute: pooled, and over sites that may differ."""
     rows: list[Row] = []
     attribute, title = None, ""
     for group in groups:
-        found = _one(group, measure, threshold)
+        found = next((f for f in group.performance if key(f) == wanted), None)
         if found is None:
             continue
         title = measures.title(found)
@@ -42,13 +58,7 @@ def by_group(
             attribute = group.attribute
             rows.append(Row(heading=group.attribute))
         rows += _group(group.level, found)
-    return _figure(measure, title, rows, "groups", "by group")
-
-
-def _one(group: GroupPerformance, measure: str, threshold: float | None) -> Performance | None:
-    return next(
-        (f for f in group.performance if (f.measure, f.threshold) == (measure, threshold)), None
-    )
+    return _figure(wanted[0], title, rows, "groups", "by group")
 
 
 def _sites(found: Performance) -> Iterator[Row]:

@@ -14,7 +14,6 @@ LISTED = 5  # names in a sentence; then "and 3 more"
 PLAIN = {  # by kind of outcome: measure, what knowing nothing gives, and how to say it
     "survival": ("concordance", 0.5, "guessing gives 0.500"),
     "regression": ("r2", 0.0, "always giving the mean gives 0"),
-    "multilabel": ("macro_auroc", 0.5, "guessing gives 0.500"),
 }
 
 
@@ -48,6 +47,8 @@ def verdict(data: ReportData) -> str:
     if shown.value is None:
         return "No site could show a result, so nothing is known about this model."
     right = f"The model is right for {numbers.percent(shown.value)} of the test patients"
+    if data.kind == "multilabel":
+        right = f"All labels are right for {numbers.percent(shown.value)} of the test patients"
     if shown.low is not None and shown.high is not None:
         right += f" (95% interval {numbers.interval(shown.low, shown.high)})"
     majority = data.summary.majority_accuracy
@@ -67,11 +68,12 @@ def verdict(data: ReportData) -> str:
 def accuracy(data: ReportData) -> Estimate:
     """Over all patients of the sites that show it, else the mean of the sites."""
     for found in data.performance:
-        if found.measure == "accuracy" and found.pooled.value is not None:
+        called = found.measure in ("accuracy", "all_right") and not found.part
+        if called and found.pooled.value is not None:
             return found.pooled
-    summary = data.summary
-    weighted = summary.accuracy_weighted
-    return Estimate(value=summary.accuracy_mean if weighted is None else weighted)
+    weighted = data.summary.weighted.get("accuracy")
+    mean = data.summary.headline.get("accuracy")
+    return Estimate(value=mean if weighted is None else weighted)
 
 
 def impossibility(data: ReportData) -> str:

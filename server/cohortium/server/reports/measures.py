@@ -21,6 +21,20 @@ NAMES = {
     "f1": "F1 score",
     "mcc": "Matthews correlation",
     "net_benefit": "Net benefit",
+    "log_loss": "Log loss",
+    "balanced_accuracy": "Balanced accuracy",
+    "all_right": "All labels right",
+    "calibration_intercept": "Calibration intercept",
+    "calibration_slope": "Calibration slope",
+    "observed_risk": "Observed risk",
+    "predicted_risk": "Predicted risk",
+    "macro_sensitivity": "Sensitivity, mean of the classes",
+    "macro_ppv": "Positive predictive value, mean of the classes",
+    "macro_f1": "F1 score, mean of the classes",
+    "micro_sensitivity": "Sensitivity, all labels",
+    "micro_ppv": "Positive predictive value, all labels",
+    "micro_f1": "F1 score, all labels",
+    "bias": "Mean error",
     "mse": "Mean squared error",
     "rmse": "Root mean squared error",
     "mae": "Mean absolute error",
@@ -28,8 +42,25 @@ NAMES = {
     "concordance": "Concordance (Harrell's C)",
 }
 SHARES = frozenset(
-    ("prevalence", "accuracy", "sensitivity", "specificity", "selection_rate", "ppv", "npv")
+    (
+        "prevalence",
+        "accuracy",
+        "balanced_accuracy",
+        "all_right",
+        "sensitivity",
+        "specificity",
+        "selection_rate",
+        "ppv",
+        "npv",
+        "macro_sensitivity",
+        "macro_ppv",
+        "micro_sensitivity",
+        "micro_ppv",
+        "observed_risk",
+        "predicted_risk",
+    )
 )
+IN_UNITS = frozenset(("bias", "mse", "rmse", "mae"))  # of the outcome
 CRITERIA = {
     "demographic_parity": "Predicted positive (demographic parity)",
     "equal_opportunity": "Sensitivity (equal opportunity)",
@@ -48,8 +79,12 @@ def name(measure: str) -> str:
 
 
 def title(found: Performance) -> str:
-    """`Sensitivity (score above 0.5)`."""
+    """`Sensitivity (score above 0.5)`, `Brier score (within 365)`, `late: AUROC`."""
     called = name(found.measure)
+    if found.part:
+        called = f"{found.part}: {called}"
+    if found.horizon is not None:
+        return f"{called} (within {found.horizon:g})"
     return called if found.threshold is None else f"{called} (score above {found.threshold:g})"
 
 
@@ -57,7 +92,8 @@ def writer(measure: str) -> Callable[[float], str]:
     """Shares in percent, scores with three digits, anything else with three that count."""
     if measure in SHARES:
         return numbers.percent
-    return numbers.three_digits if measure in NAMES else numbers.plain
+    known = measure in NAMES and measure not in IN_UNITS
+    return numbers.three_digits if known else numbers.plain
 
 
 def interval(measure: str, low: float, high: float) -> str:

@@ -18,7 +18,7 @@ def interval(low: float, high: float) -> str:
 
 def three_digits(value: float) -> str:
     """AUROC, log loss, noise multiplier."""
-    return f"{value:.3f}"
+    return minus(f"{value:.3f}")
 
 
 def epsilon(value: float) -> str:
@@ -62,7 +62,7 @@ def plain(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else "unbounded"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(digits, 9)}f}"
+    return minus(f"{value:,.{min(digits, 9)}f}")
 
 
 def points(difference: float) -> str:

@@ -18,17 +18,43 @@ from cohortium.server.reports.tables import tables
 from cohortium.server.reports.worth import worth_figures
 
 BAR_WIDTH = 160
-BY_GROUP = (  # drawn by group where the study has them; every measure is in the table
-    "prevalence",
-    "accuracy",
-    "sensitivity",
-    "specificity",
-    "ppv",
-    "auroc",
-    "observed_to_expected",
-    "concordance",
-    "r2",
-    "mae",
+DRAWN = frozenset(  # by site, at once; the others on request
+    [
+        "prevalence",
+        "auroc",
+        "brier",
+        "observed_to_expected",
+        "calibration_slope",
+        "accuracy",
+        "sensitivity",
+        "specificity",
+        "ppv",
+        "npv",
+        "macro_sensitivity",
+        "macro_ppv",
+        "all_right",
+        "mae",
+        "rmse",
+        "r2",
+        "bias",
+        "concordance",
+    ]
+)
+BY_GROUP = frozenset(  # by group; every measure is in the table
+    [
+        "prevalence",
+        "accuracy",
+        "sensitivity",
+        "specificity",
+        "ppv",
+        "auroc",
+        "observed_to_expected",
+        "concordance",
+        "r2",
+        "mae",
+        "all_right",
+        "macro_sensitivity",
+    ]
 )
 
 
@@ -97,11 +123,20 @@ def _template(name: str) -> str:
 
 
 def _by_site(data: ReportData) -> tuple[list[Figure], list[Figure]]:
-    """Of the measures without a threshold or at the study's first, and at its further ones."""
-    first = next((f.threshold for f in data.performance if f.threshold is not None), None)
-    near = [f for f in data.performance if f.threshold in (None, first)]
-    far = [f for f in data.performance if f.threshold not in (None, first)]
+    """Measures of all patients at the first threshold or last horizon; then all that is left."""
+    near = [f for f in data.performance if f.measure in DRAWN and _foremost(data, f)]
+    far = [f for f in data.performance if f not in near]
     return _drawn(near), _drawn(far)
+
+
+def _foremost(data: ReportData, found: Performance) -> bool:
+    thresholds = [f.threshold for f in data.performance if f.threshold is not None]
+    horizons = [f.horizon for f in data.performance if f.horizon is not None]
+    return (
+        found.threshold in (None, *thresholds[:1])
+        and found.horizon in (None, *horizons[-1:])
+        and not found.part
+    )
 
 
 def _drawn(found: list[Performance]) -> list[Figure]:
@@ -110,15 +145,11 @@ def _drawn(found: list[Performance]) -> list[Figure]:
 
 def _by_group(data: ReportData) -> list[Figure]:
     keys = dict.fromkeys(
-        (found.measure, found.threshold)
-        for group in data.by_group
-        for found in group.performance
-        if found.measure in BY_GROUP
+        forest.key(found)
+        for found in data.performance
+        if found.measure in BY_GROUP and _foremost(data, found)
     )
-    first: dict[str, float | None] = {}
-    for measure, threshold in keys:
-        first.setdefault(measure, threshold)
-    figures = (forest.by_group(m, t, data.by_group) for m, t in first.items())
+    figures = (forest.by_group(wanted, data.by_group) for wanted in keys)
     return [figure for figure in figures if figure]
 
 
@@ -136,16 +167,20 @@ def _bar(site: SiteReport) -> Bar | None:
 
 
 def _progress(data: ReportData) -> list[Figure]:
-    accuracy = [(item.round, item.accuracy) for item in data.rounds if item.accuracy is not None]
-    loss = [(item.round, item.log_loss) for item in data.rounds if item.log_loss is not None]
-    figures = (
-        rounds_chart(
-            "Accuracy",
-            accuracy,
-            lambda level: f"{100 * level:.0f}%",
-            data.summary.majority_accuracy,
-            "dashed: the more frequent outcome",
-        ),
-        rounds_chart("Log loss", loss, lambda level: f"{level:.3g}", None),
-    )
+    """What this kind of outcome is followed by from round to round."""
+    keys = dict.fromkeys(key for item in data.rounds for key in item.headline)
+    figures = (_followed(data, key) for key in keys)
     return [figure for figure in figures if figure]
+
+
+def _followed(data: ReportData, key: str) -> Figure | None:
+    values = [(item.round, item.headline.get(key)) for item in data.rounds]
+    seen = [(number, value) for number, value in values if value is not None]
+    against = data.summary.majority_accuracy if key == "accuracy" else None
+    note = "dashed: the more frequent outcome" if against is not None else ""
+    share = key in measures.SHARES
+
+    def write(level: float) -> str:
+        return f"{100 * level:.0f}%" if share else f"{level:.3g}"
+
+    return rounds_chart(measures.name(key), seen, write, against, note)

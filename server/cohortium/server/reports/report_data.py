@@ -3,6 +3,7 @@
 A number that is not known, not measured or suppressed is None, never 0. Shares lie in 0 to 1.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -37,7 +38,8 @@ class SiteReport(Document):
     """One hospital: consent, privacy, what left it, and how the model does on its test patients.
 
     `epsilon_spent` is this study's, `epsilon_lifetime` that of all studies on the data set,
-    composed (never added); `n` counts test patients; `majority` is the accuracy of always giving
+    composed (never added); `n` counts test patients; `headline` is what this kind of outcome is
+    followed by, such as accuracy; `majority` is the accuracy of always giving
     the site's more frequent outcome. `sampler` is None without privacy.
     `external`: the site trains on none of its patients.
     """
@@ -54,9 +56,7 @@ class SiteReport(Document):
     noise_multiplier: NotNegative | None = None
     steps: Count | None = None
     unit: str = "patient"
-    accuracy: Share | None = None
-    auroc: Share | None = None
-    log_loss: NotNegative | None = None
+    headline: Mapping[str, float | None] = {}
     majority: Share | None = None
     n: Count | None = None
     external: bool = False
@@ -74,9 +74,7 @@ class RoundReport(Document):
 
     round: Count
     seconds: NotNegative | None = None
-    accuracy: Share | None = None
-    auroc: Share | None = None
-    log_loss: NotNegative | None = None
+    headline: Mapping[str, float | None] = {}
     replied: tuple[str, ...] | None = ()
     missing: tuple[str, ...] | None = ()
 
@@ -84,14 +82,12 @@ class RoundReport(Document):
 class Summary(Document):
     """The final model over the sites that measured it.
 
-    `majority_accuracy` is what a model must beat: the mean of the sites' `majority`, weighted as
-    `accuracy_weighted`.
+    `headline`: means of the sites, `weighted` by their patients. `majority_accuracy` is what a
+    model must beat: the mean of the sites' `majority`, weighted as accuracy is.
     """
 
-    accuracy_mean: Share | None = None
-    accuracy_weighted: Share | None = None
-    auroc_mean: Share | None = None
-    log_loss_mean: NotNegative | None = None
+    headline: Mapping[str, float | None] = {}
+    weighted: Mapping[str, float | None] = {}
     majority_accuracy: Share | None = None
     sites_measured: Count = 0
 

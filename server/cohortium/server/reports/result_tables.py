@@ -1,10 +1,11 @@
 """Tables of what was measured: by site, by group, and behind each curve."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from cohortium.common.metrics.performance import Estimate, Performance
 from cohortium.server.reports import measures, numbers
 from cohortium.server.reports.findings import CalibrationLine, GroupPerformance
+from cohortium.server.reports.forest import key
 from cohortium.server.reports.report_data import ReportData
 from cohortium.server.reports.table import Cell, Column, Table, blank, cell, ranged, text
 
@@ -18,36 +19,32 @@ OVER = (
 
 
 def results(data: ReportData) -> Table:
-    """Per site, then the means; beside each accuracy the one that a model must beat."""
-    summary = data.summary
+    """Per site, then the means; beside an accuracy the one that a model must beat."""
+    keys = followed(data)
+    compared = any(site.majority is not None for site in data.sites)
+    majority = (Column("Majority class", ("majority",), number=True),) if compared else ()
     rows: list[tuple[Cell, ...]] = [
         (
             text(site.name),
             cell(site.n, numbers.count, "not shown"),
-            cell(site.accuracy, numbers.percent, "not shown"),
-            cell(site.majority, numbers.percent, "not shown"),
-            cell(site.auroc, numbers.three_digits, "not shown"),
-            cell(site.log_loss, numbers.three_digits, "not shown"),
+            *(_value(site.headline, key, "not shown") for key in keys),
+            *(cell(site.majority, numbers.percent, "not shown") for _ in majority),
         )
         for site in data.sites
     ]
+    summary = data.summary
+    means = (
+        ("mean of the sites", summary.headline, None, ""),
+        ("weighted by patients", summary.weighted, summary.majority_accuracy, "not measured"),
+    )
     rows += [
         (
-            text("mean of the sites"),
+            text(name),
             blank(),
-            cell(summary.accuracy_mean, numbers.percent, "not measured"),
-            blank(),
-            cell(summary.auroc_mean, numbers.three_digits, "not measured"),
-            cell(summary.log_loss_mean, numbers.three_digits, "not measured"),
-        ),
-        (
-            text("weighted by patients"),
-            blank(),
-            cell(summary.accuracy_weighted, numbers.percent, "not measured"),
-            cell(summary.majority_accuracy, numbers.percent, "not measured"),
-            blank(),
-            blank(),
-        ),
+            *(_value(values, key, "not measured") for key in keys),
+            *(cell(base, numbers.percent, absent) for _ in majority),
+        )
+        for name, values, base, absent in means
     ]
     return Table(
         "results",
@@ -55,13 +52,18 @@ def results(data: ReportData) -> Table:
         (
             Column("Site", ("site",)),
             Column("Test patients", ("test_patients",), number=True),
-            Column("Accuracy", ("accuracy",), number=True),
-            Column("Majority class", ("majority",), number=True),
-            Column("AUROC", ("auroc",), number=True),
-            Column("Log loss", ("log_loss",), number=True),
+            *(Column(measures.name(key), (key,), number=True) for key in keys),
+            *majority,
         ),
         tuple(rows),
     )
+
+
+def followed(data: ReportData) -> list[str]:
+    """What this kind of outcome is followed by, accuracy first where it is."""
+    keys = dict.fromkeys(key for site in data.sites for key in site.headline)
+    keys |= dict.fromkeys(data.summary.headline)
+    return sorted(keys, key=lambda key: key != "accuracy")
 
 
 def performance(data: ReportData) -> Table:
@@ -70,7 +72,7 @@ def performance(data: ReportData) -> Table:
         "performance",
         "Every measure with its 95% interval",
         (
-            Column("Measure", ("measure", "threshold")),
+            Column("Measure", ("measure", "threshold", "horizon", "part")),
             Column("Where", ("where",)),
             Column("Patients", ("patients",), number=True),
             Column("Estimate", ("value", "low", "high"), number=True),
@@ -86,7 +88,7 @@ def groups(data: ReportData) -> Table:
         "groups",
         "Every measure by group of patients, with its 95% interval",
         (
-            Column("Measure", ("measure", "threshold")),
+            Column("Measure", ("measure", "threshold", "horizon", "part")),
             Column("Attribute", ("attribute",)),
             Column("Group", ("level",)),
             Column("Where", ("where",)),
@@ -108,7 +110,7 @@ def groups_by_site(data: ReportData) -> Table:
         "groups_by_site",
         "Every measure by group of patients at each site",
         (
-            Column("Measure", ("measure", "threshold")),
+            Column("Measure", ("measure", "threshold", "horizon", "part")),
             Column("Attribute", ("attribute",)),
             Column("Group", ("level",)),
             Column("Site", ("site",)),
@@ -260,18 +262,22 @@ def estimate(measure: str, shown: Estimate) -> Cell:
     return Cell(values, measures.estimate(measure, shown), absent=shown.value is None)
 
 
+def _value(values: Mapping[str, float | None], key: str, absent: str) -> Cell:
+    return cell(values.get(key), measures.writer(key), absent)
+
+
 def _by_measure(data: ReportData) -> Iterator[tuple[GroupPerformance, Performance]]:
     """All groups of the first measure, then of the second: what is compared stands together."""
-    keys = dict.fromkeys((f.measure, f.threshold) for g in data.by_group for f in g.performance)
-    for key in keys:
+    keys = dict.fromkeys(key(found) for group in data.by_group for found in group.performance)
+    for wanted in keys:
         for group in data.by_group:
             for found in group.performance:
-                if (found.measure, found.threshold) == key:
+                if key(found) == wanted:
                     yield group, found
 
 
 def _name(found: Performance) -> Cell:
-    return Cell((found.measure, found.threshold), measures.title(found))
+    return Cell(key(found), measures.title(found))
 
 
 def _measured(found: Performance, who: tuple[Cell, ...]) -> Iterator[tuple[Cell, ...]]:

@@ -1,6 +1,6 @@
 """Tables about who took part: approvals, privacy, rounds, messages, logs."""
 
-from cohortium.server.reports import numbers
+from cohortium.server.reports import measures, numbers
 from cohortium.server.reports.report_data import ReportData, SiteReport
 from cohortium.server.reports.table import Cell, Column, Table, cell, text
 
@@ -91,14 +91,13 @@ def traffic(data: ReportData) -> Table:
 
 def rounds(data: ReportData) -> Table:
     """The rounds in order."""
+    keys = dict.fromkeys(key for item in data.rounds for key in item.headline)
     return Table(
         "rounds",
         "Round by round (means of the sites)",
         (
             Column("Round", ("round",), number=True),
-            Column("Accuracy", ("accuracy",), number=True),
-            Column("AUROC", ("auroc",), number=True),
-            Column("Log loss", ("log_loss",), number=True),
+            *(Column(measures.name(key), (key,), number=True) for key in keys),
             Column("Time", ("seconds",), number=True),
             Column("Replied", ("replied",)),
             Column("Missing", ("missing",)),
@@ -106,9 +105,10 @@ def rounds(data: ReportData) -> Table:
         tuple(
             (
                 cell(item.round, numbers.count, ""),
-                cell(item.accuracy, numbers.percent, "not measured"),
-                cell(item.auroc, numbers.three_digits, "not measured"),
-                cell(item.log_loss, numbers.three_digits, "not measured"),
+                *(
+                    cell(item.headline.get(key), measures.writer(key), "not measured")
+                    for key in keys
+                ),
                 cell(item.seconds, numbers.seconds, "not measured"),
                 _who(item.replied, len(data.sites)),
                 Cell((None,), "blinded", absent=True)
