@@ -30,10 +30,14 @@ def decision_figure(points: Sequence[NetBenefit]) -> Figure | None:
     parts = list(plane.frame())
     zero = plane.y.at(0)
     parts.append(svg.line(plane.x.start, zero, plane.x.stop, zero, "nobody"))
-    inside = [one for one in points if one.treat_all >= marks[0]]
-    if len(inside) > 1:
-        parts.append(svg.path([plane.point(o.threshold, o.treat_all) for o in inside], "everybody"))
-    parts += [svg.element("path", d=_cross(plane, o), class_="everybody solid") for o in inside]
+    everybody = _cut([(one.threshold, one.treat_all) for one in points], marks[0])
+    if len(everybody) > 1:
+        parts.append(svg.path([plane.point(*place) for place in everybody], "everybody"))
+    parts += [
+        svg.element("path", d=_cross(plane, one), class_="everybody solid")
+        for one in points
+        if one.treat_all >= marks[0]
+    ]
     parts.append(svg.path([plane.point(one.threshold, one.value) for one in points], "curve"))
     for one in points:
         parts.append(plane.whisker(one.threshold, one.low, one.high))
@@ -41,6 +45,15 @@ def decision_figure(points: Sequence[NetBenefit]) -> Figure | None:
         parts.append(svg.rectangle(x - 4, y - 4, 8, 8, "square"))
     label = "Net benefit by threshold; the numbers are in the table below"
     return Figure("Net benefit, all patients", svg.drawing(parts, WIDTH, HEIGHT, label), "decision")
+
+
+def _cut(places: Sequence[tuple[float, float]], floor: float) -> list[tuple[float, float]]:
+    """The line down to where it leaves the figure."""
+    kept = [place for place in places if place[1] >= floor]
+    if kept and len(kept) < len(places):
+        (x, y), (next_x, next_y) = kept[-1], places[len(kept)]
+        kept.append((x + (next_x - x) * (y - floor) / (y - next_y), floor))
+    return kept
 
 
 def _cross(plane: Plane, one: NetBenefit) -> str:

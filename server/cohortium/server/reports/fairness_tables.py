@@ -1,8 +1,8 @@
 """Tables of the fairness audit, of the worth of joining, and of the release."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from cohortium.common.fairness.verdicts import Contrast, Extreme
+from cohortium.common.fairness.verdicts import Contrast, Extreme, Invisible
 from cohortium.server.reports import margins, measures, numbers, worth
 from cohortium.server.reports.findings import Compared, FlagState
 from cohortium.server.reports.report_data import ReportData
@@ -12,11 +12,29 @@ ALL = "all sites"
 
 
 def gaps(data: ReportData) -> Table:
-    """Every contrast with its verdict, base rates beside."""
+    """Every contrast over all sites with its verdict, base rates beside."""
     contrasts = data.audit.contrasts if data.audit else ()
-    return Table(
+    return _gaps(
         "gaps",
         "Groups against the reference group: gap, margin and verdict",
+        [contrast for contrast in contrasts if contrast.site is None],
+    )
+
+
+def gaps_by_site(data: ReportData) -> Table:
+    """The same at each site."""
+    contrasts = data.audit.contrasts if data.audit else ()
+    return _gaps(
+        "gaps_by_site",
+        "Groups against the reference group at each site",
+        [contrast for contrast in contrasts if contrast.site is not None],
+    )
+
+
+def _gaps(name: str, caption: str, contrasts: Sequence[Contrast]) -> Table:
+    return Table(
+        name,
+        caption,
         (
             Column("Criterion", ("criterion", "outcome")),
             Column("Attribute", ("attribute",)),
@@ -49,7 +67,7 @@ def extremes(data: ReportData) -> Table:
             Column("Groups", ("levels",), number=True),
             Column("Worst group", ("worst_level",)),
             Column("Its value", ("worst", "worst_low", "worst_high"), number=True),
-            Column("Largest gap", ("gap", "gap_low", "gap_high"), number=True),
+            Column("Largest gap, points", ("gap", "gap_low", "gap_high"), number=True),
         ),
         tuple(_extreme(one) for one in found),
     )
@@ -87,27 +105,38 @@ def equalised_odds(data: ReportData) -> Table:
 
 
 def invisible(data: ReportData) -> Table:
-    """Groups about which nothing can be said, and why."""
+    """Groups about which nothing can be said, where and why; one row a group."""
     found = data.audit.invisible if data.audit else ()
+    groups: dict[tuple[str, str], list[Invisible]] = {}
+    for one in found:
+        groups.setdefault((one.attribute, one.level), []).append(one)
     return Table(
         "invisible",
         "Groups that the audit could not see",
         (
             Column("Attribute", ("attribute",)),
             Column("Group", ("level",)),
-            Column("Where", ("site",)),
+            Column("Where", ("sites",)),
             Column("Why", ("reason",)),
         ),
         tuple(
-            (
-                text(one.attribute),
-                text(one.level),
-                Cell((one.site,), one.site or "at every site"),
-                text(one.reason),
-            )
-            for one in found
+            (text(attribute), text(level), _hidden_at(unseen), text(_why(unseen)))
+            for (attribute, level), unseen in groups.items()
         ),
     )
+
+
+def _hidden_at(unseen: list[Invisible]) -> Cell:
+    sites = [one.site for one in unseen if one.site is not None]
+    nowhere = any(one.site is None for one in unseen)
+    return Cell((" ".join(sites),), "at every site" if nowhere else ", ".join(sites))
+
+
+def _why(unseen: list[Invisible]) -> str:
+    reasons = [one.reason for one in unseen if one.site is not None] or [
+        one.reason for one in unseen
+    ]
+    return "; ".join(dict.fromkeys(reasons))
 
 
 def worth_table(data: ReportData) -> Table:
@@ -222,7 +251,7 @@ def _extreme(one: Extreme) -> tuple[Cell, ...]:
         cell(one.levels, numbers.count, ""),
         text(one.worst_level),
         ranged(one.worst, one.worst_low, one.worst_high, write),
-        ranged(one.gap, one.gap_low, one.gap_high, write),
+        ranged(one.gap, one.gap_low, one.gap_high, _points),
     )
 
 
@@ -265,6 +294,10 @@ def _flag(one: FlagState) -> tuple[Cell, ...]:
         cell(one.by, str, "nobody" if one.open else "not shown"),
         cell(one.at, str, ""),
     )  # fmt: skip
+
+
+def _points(gap: float) -> str:
+    return f"{100 * gap:.1f}"
 
 
 def _writer(criterion: str) -> Callable[[float], str]:

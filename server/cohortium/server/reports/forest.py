@@ -72,9 +72,14 @@ def _sites(found: Performance) -> Iterator[Row]:
 
 
 def _group(level: str, found: Performance) -> Iterator[Row]:
-    over = list(_over(found, f"{level}, mean over sites"))
-    if found.pooled.value is not None or not over:
+    over = list(_over(found, f"{level}, over sites"))
+    if found.pooled.value is not None:
         yield _row(found.measure, level, "square", found.pooled)
+    elif not over:
+        shown = sum(one.value is not None for one in found.sites.values())
+        yield Row(
+            left=level, right=f"no mean: {shown} site{'s' * (shown > 1)}" if shown else "not shown"
+        )
     yield from over
 
 

@@ -10,6 +10,7 @@ from cohortium.common.metrics.performance import Estimate
 from cohortium.server.reports import margins, measures, numbers
 from cohortium.server.reports.report_data import ReportData
 
+VAGUE = 0.6  # the width of an interval of a share that says next to nothing
 LISTED = 5  # names in a sentence; then "and 3 more"
 PLAIN = {  # by kind of outcome: measure, what knowing nothing gives, and how to say it
     "survival": ("concordance", 0.5, "guessing gives 0.500"),
@@ -113,7 +114,7 @@ def _contrasts(data: ReportData) -> list[Contrast]:
 
 
 def _what(data: ReportData) -> str:
-    outcome = f"{data.outcome}, by " if data.outcome else "By "
+    outcome = f"“{data.outcome}”, by " if data.outcome else "By "
     names = [site.name for site in data.sites]
     external = [site.name for site in data.sites if site.external]
     text = f"{outcome}{len(names)} sites ({_listed(names)})." if names else ""
@@ -131,10 +132,12 @@ def _elsewhere(data: ReportData) -> Iterator[str]:
         if data.kind in PLAIN and found.measure == PLAIN[data.kind][0]:
             continue
         ends = measures.interval(found.measure, over.low, over.high)
-        new = measures.interval(found.measure, over.new_low, over.new_high)
+        new = f"at a further site expect {measures.interval(found.measure, over.new_low, over.new_high)}"
+        if over.new_low < 0.5 and over.new_high - over.new_low > VAGUE:
+            new = f"from {over.sites} sites nothing can be said of a further one"
         yield (
             f"{measures.name(found.measure)} {numbers.three_digits(over.mean)} as a mean over "
-            f"sites (95% interval {ends}; 0.5 is guessing); at a further site expect {new}."
+            f"sites (95% interval {ends}; 0.5 is guessing); {new}."
         )
         return
 
@@ -199,7 +202,10 @@ def described(contrast: Contrast) -> str:
 def _counted(found: dict[str, list[Contrast]]) -> str:
     total = sum(map(len, found.values()))
     open_, unmeasured = len(found["inconclusive"]), len(found["not measured"])
-    text = f"Of {total} comparisons, {len(found['within margin'])} lie within their margin"
+    text = (
+        f"Of {total} comparisons, {len(found['GAP'])} show a gap, "
+        f"{len(found['within margin'])} lie within their margin"
+    )
     if open_ or unmeasured:
         text += (
             f", {open_} are inconclusive and {unmeasured} could not be measured. For those, "
@@ -257,7 +263,8 @@ def _release(data: ReportData) -> Iterator[str]:
         yield f"Released{who} with open flags. Reason given: {found.reason or 'none'}"
     if open_:
         gates = dict.fromkeys(flag.gate for flag in open_)
-        yield f"{len(open_)} flags are open (gates: {', '.join(gates)})."
+        many = "flags are" if len(open_) > 1 else "flag is"
+        yield f"{len(open_)} {many} open (gates: {', '.join(gates)})."
 
 
 def _rates_differ(contrast: Contrast) -> bool:

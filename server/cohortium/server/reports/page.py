@@ -19,7 +19,7 @@ from cohortium.server.reports.worth import worth_figures
 
 BAR_WIDTH = 160
 DRAWN = frozenset(  # by site, at once; the others on request
-    [
+    (
         "prevalence",
         "auroc",
         "brier",
@@ -38,10 +38,10 @@ DRAWN = frozenset(  # by site, at once; the others on request
         "r2",
         "bias",
         "concordance",
-    ]
+    )
 )
 BY_GROUP = frozenset(  # by group; every measure is in the table
-    [
+    (
         "prevalence",
         "accuracy",
         "sensitivity",
@@ -54,7 +54,7 @@ BY_GROUP = frozenset(  # by group; every measure is in the table
         "mae",
         "all_right",
         "macro_sensitivity",
-    ]
+    )
 )
 
 

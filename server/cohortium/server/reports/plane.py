@@ -8,7 +8,7 @@ from markupsafe import Markup
 from cohortium.server.reports import svg
 from cohortium.server.reports.scale import Scale
 
-TOP, RIGHT_ROOM, BOTTOM = 10.0, 12.0, 36.0
+TOP, RIGHT_ROOM, BOTTOM = 10.0, 14.0, 36.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,8 @@ class Plane:
         for mark in self.x_marks:
             x = self.x.at(mark)
             yield svg.line(x, bottom, x, bottom + 4, "axis")
-            yield svg.words(x, bottom + 17, self.x_text(mark), "middle")
+            anchor = "end" if x > stop - 4 and len(self.x_text(mark)) > 3 else "middle"
+            yield svg.words(min(x, self.width), bottom + 17, self.x_text(mark), anchor)
         yield svg.words((start + stop) / 2, self.height - 3, self.x_name, "middle")
 
     def whisker(self, x: float, low: float, high: float, class_: str = "span") -> Markup:

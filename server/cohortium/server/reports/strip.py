@@ -16,7 +16,7 @@ WIDTH = 360.0
 LEFT, RIGHT = 8.0, 352.0
 TEXT, NOTE, BAR, GAP, HEADING = 15.0, 14.0, 12.0, 7.0, 22.0
 AXIS = 22.0
-MOST_LETTERS = 52  # of a line of text; the numbers at its right are never cut
+MOST_LETTERS = 47  # of a line of text; the numbers at its right are never cut
 
 Mark = Literal["dot", "square", "diamond", "triangle", "hollow", "none"]
 Span = tuple[float, float]
@@ -42,7 +42,7 @@ class Row:
     def height(self) -> float:
         if self.heading:
             return HEADING
-        return TEXT + (NOTE if self.note else 0) + BAR + GAP
+        return TEXT + (NOTE if self.note else 0) + (GAP if self.at is None else BAR + GAP)
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,24 @@ def strip(rows: Sequence[Row], axis: Axis, label: str) -> Markup:
     """Draw the rows; what lies beyond the axis is cut there, with an arrow."""
     scale = Scale(axis.marks[0], axis.marks[-1], LEFT, RIGHT, axis.log)
     bottom = sum(row.height for row in rows)
-    parts = [*_behind(axis, scale, bottom), *_ticks(axis, scale, bottom)]
-    top = 0.0
+    parts, top = list(_ticks(axis, scale, bottom)), 0.0
     for row in rows:
-        parts += _row(row, scale, top)
+        parts += _row(row, axis, scale, top)
         top += row.height
     return svg.drawing(parts, WIDTH, bottom + AXIS, label)
 
 
-def _behind(axis: Axis, scale: Scale, bottom: float) -> Iterator[Markup]:
+def _behind(axis: Axis, scale: Scale, y: float) -> Iterator[Markup]:
+    """The band and the line, behind a bar only: text stays on plain ground."""
+    top, height = y - BAR / 2 - 1, BAR + 2
     if axis.band:
         low, high = (scale.at(end) for end in axis.band)
-        yield svg.rectangle(low, 0, high - low, bottom, "band")
-        yield svg.line(low, 0, low, bottom, "margin")
-        yield svg.line(high, 0, high, bottom, "margin")
+        yield svg.rectangle(low, top, high - low, height, "band")
+        yield svg.line(low, top, low, top + height, "margin")
+        yield svg.line(high, top, high, top + height, "margin")
     if axis.line is not None:
-        yield svg.line(scale.at(axis.line), 0, scale.at(axis.line), bottom, "reference")
+        x = scale.at(axis.line)
+        yield svg.line(x, top, x, top + height, "zero")
 
 
 def _ticks(axis: Axis, scale: Scale, bottom: float) -> Iterator[Markup]:
@@ -87,7 +89,7 @@ def _ticks(axis: Axis, scale: Scale, bottom: float) -> Iterator[Markup]:
         yield svg.words(max(0, min(WIDTH, x)), bottom + 17, axis.write(mark), anchor)
 
 
-def _row(row: Row, scale: Scale, top: float) -> Iterator[Markup]:
+def _row(row: Row, axis: Axis, scale: Scale, top: float) -> Iterator[Markup]:
     if row.heading:
         yield svg.words(0, top + 15, row.heading, class_="heading")
         return
@@ -96,14 +98,16 @@ def _row(row: Row, scale: Scale, top: float) -> Iterator[Markup]:
     yield svg.words(RIGHT, top + 12, row.right, "end", "value")
     middle = top + TEXT + BAR / 2
     if row.note:
-        yield svg.words(LEFT, top + TEXT + 10, row.note, class_="note")
+        yield svg.words(LEFT, top + TEXT + 10, row.note, class_="detail")
         middle += NOTE
+    if row.at is None:
+        return
+    yield from _behind(axis, scale, middle)
     if row.far:
         yield from _interval(row.far, scale, middle, "far")
     if row.span:
         yield from _interval(row.span, scale, middle, "span")
-    if row.at is not None:
-        yield mark(row.mark, scale.at(row.at), middle)
+    yield mark(row.mark, scale.at(row.at), middle)
 
 
 def _interval(span: Span, scale: Scale, y: float, class_: str) -> Iterator[Markup]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 Scalar = str | int | float | None
+_TO = "\u00a0to\u00a0"
 V = TypeVar("V", str, int, float)
 
 
@@ -68,12 +69,15 @@ def ranged(
     write: Callable[[float], str],
     absent: str = "not known",
 ) -> Cell:
-    """A value with its interval; without one where there is none."""
+    """A value with its interval, a unit said once; without one where there is none."""
     if value is None:
         return Cell((None, None, None), absent, absent=True)
     if low is None or high is None:
         return Cell((value, low, high), write(value))
-    return Cell((value, low, high), f"{write(value)} ({write(low)} to {write(high)})")
+    start, end = write(low), write(high)
+    if start.endswith("\u00a0%"):
+        start = start.removesuffix("\u00a0%")
+    return Cell((value, low, high), f"{write(value)} ({start} to {end})".replace(" to ", _TO))
 
 
 def _spreadsheet_safe(value: Scalar) -> Scalar:

@@ -14,6 +14,7 @@ MADE = (
     result_tables.groups,
     result_tables.groups_by_site,
     fairness_tables.gaps,
+    fairness_tables.gaps_by_site,
     fairness_tables.equalised_odds,
     fairness_tables.extremes,
     fairness_tables.invisible,
