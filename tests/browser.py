@@ -36,8 +36,9 @@ class Tab:
         self._number += 1
         number = self._number
         message = {"id": number, "method": method, "params": parameters}
-        self.socket.send(json.dumps({**message, **({"sessionId": self.session} if self.session
-                                                   else {})}))  # fmt: skip
+        self.socket.send(
+            json.dumps(message | ({"sessionId": self.session} if self.session else {}))
+        )
         while True:
             said = json.loads(self.socket.recv(timeout=UP_S))
             self._note(said)
@@ -93,8 +94,16 @@ def tab(profile: Path) -> Iterator[Tab]:
     """Start a Chromium with a profile of its own, and end it."""
     program = installed()
     assert program is not None
-    command = (program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-               "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank")  # fmt: skip
+    command = (
+        program,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={profile}",
+        "about:blank",
+    )
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             with connect(_address(profile, process), max_size=None) as socket:

@@ -36,10 +36,8 @@ def _gaps(name: str, caption: str, contrasts: Sequence[Contrast]) -> Table:
         name,
         caption,
         (
-            Column("Criterion", ("criterion", "outcome")),
-            Column("Attribute", ("attribute",)),
-            Column("Group", ("level",)),
-            Column("Against", ("reference",)),
+            Column("Criterion", ("criterion", "outcome", "primary")),
+            Column("Group", ("attribute", "level", "reference")),
             Column("Where", ("site", "sites")),
             Column("Patients", ("n", "reference_n"), number=True),
             Column("Base rates", ("base_rate", "reference_base_rate"), number=True),
@@ -48,7 +46,6 @@ def _gaps(name: str, caption: str, contrasts: Sequence[Contrast]) -> Table:
             Column("Margin", ("margin",), number=True),
             Column("p, adjusted", ("p", "adjusted_p"), number=True),
             Column("Verdict", ("verdict", "detectable")),
-            Column("Kind", ("primary",)),
             Column("Remarks", ("reason",)),
         ),
         tuple(_gap(contrast) for contrast in contrasts),
@@ -161,25 +158,27 @@ def worth_table(data: ReportData) -> Table:
 
 
 def crossed(data: ReportData) -> Table:
-    """Models that were trained without a site, at each site."""
+    """Models by sites: one row a model, one column a site."""
+    found = data.worth.crossed
+    names = list(dict.fromkeys(site for one in found for site in one.sites))
     return Table(
         "crossed",
         "Models trained without a site, measured at each",
         (
             Column("Model", ("model",)),
-            Column("Measured at", ("site",)),
             Column("Measure", ("measure",)),
-            Column("Value", ("value",), number=True),
+            *(Column(f"At {name}", (name,), number=True) for name in names),
         ),
         tuple(
             (
                 text(one.model),
-                text(site),
                 Cell((one.measure,), measures.name(one.measure)),
-                cell(value, measures.writer(one.measure), "not shown"),
+                *(
+                    cell(one.sites.get(name), measures.writer(one.measure), "not shown")
+                    for name in names
+                ),
             )
-            for one in data.worth.crossed
-            for site, value in one.sites.items()
+            for one in found
         ),
     )
 
@@ -207,10 +206,11 @@ def flags(data: ReportData) -> Table:
 def _gap(contrast: Contrast) -> tuple[Cell, ...]:
     write = _writer(contrast.criterion)
     return (
-        _criterion(contrast.criterion, contrast.outcome),
-        text(contrast.attribute),
-        text(contrast.level),
-        text(contrast.reference),
+        _kind(contrast),
+        Cell(
+            (contrast.attribute, contrast.level, contrast.reference),
+            f"{contrast.attribute}: {contrast.level} against {contrast.reference}",
+        ),
         Cell((contrast.site, " ".join(contrast.sites)), contrast.site or ALL),
         _pair(contrast.n, contrast.reference_n, lambda n: numbers.count(int(n))),
         _pair(contrast.base_rate, contrast.reference_base_rate, numbers.percent),
@@ -223,9 +223,15 @@ def _gap(contrast: Contrast) -> tuple[Cell, ...]:
         cell(contrast.margin, lambda margin: margins.size(contrast, margin), ""),
         _p(contrast),
         Cell((contrast.verdict, contrast.detectable), margins.verdict(contrast)),
-        Cell((str(contrast.primary).lower(),), "primary" if contrast.primary else "exploratory"),
         cell(contrast.reason or None, str, ""),
     )
+
+
+def _kind(contrast: Contrast) -> Cell:
+    """The criterion, and whether it was declared beforehand as the one that is tested."""
+    named = _criterion(contrast.criterion, contrast.outcome)
+    values = (*named.values, str(contrast.primary).lower())
+    return Cell(values, named.text + (", primary" if contrast.primary else ""))
 
 
 def _criterion(criterion: str, outcome: str) -> Cell:
@@ -238,7 +244,7 @@ def _p(contrast: Contrast) -> Cell:
     values = (contrast.p, contrast.adjusted_p)
     if contrast.adjusted_p is None:
         return Cell(values, "not known", absent=True)
-    by = "Holm" if contrast.primary else "Benjamini and Hochberg"
+    by = "Holm" if contrast.primary else "BH"
     small = contrast.adjusted_p < 0.001
     return Cell(values, ("< 0.001" if small else f"{contrast.adjusted_p:.3f}") + f" ({by})")
 
@@ -308,4 +314,4 @@ def _pair(one: float | None, other: float | None, write: Callable[[float], str])
     if one is None and other is None:
         return Cell((one, other), "not shown", absent=True)
     shown = ["not shown" if value is None else write(value) for value in (one, other)]
-    return Cell((one, other), " against ".join(shown))
+    return Cell((one, other), " / ".join(shown))

@@ -132,8 +132,9 @@ def _elsewhere(data: ReportData) -> Iterator[str]:
         if data.kind in PLAIN and found.measure == PLAIN[data.kind][0]:
             continue
         ends = measures.interval(found.measure, over.low, over.high)
-        new = f"at a further site expect {measures.interval(found.measure, over.new_low, over.new_high)}"
-        if over.new_low < 0.5 and over.new_high - over.new_low > VAGUE:
+        far = measures.interval(found.measure, over.new_low, over.new_high)
+        new = f"at a further site expect {far}"
+        if over.new_high - over.new_low > VAGUE:
             new = f"from {over.sites} sites nothing can be said of a further one"
         yield (
             f"{measures.name(found.measure)} {numbers.three_digits(over.mean)} as a mean over "

@@ -30,7 +30,7 @@ def margin_figures(contrasts: Sequence[Contrast]) -> list[Figure]:
 def gap(contrast: Contrast) -> str:
     """`−3.0 points (−7.5 to 1.5)`, or for a ratio `0.91 times (0.80 to 1.04)`."""
     if contrast.gap is None:
-        return "not measured"
+        return "not measured" if contrast.verdict == "not measured" else "numbers not shown"
     if contrast.criterion == "calibration":
         text, ends = f"{contrast.gap:.2f} times", (contrast.low, contrast.high)
         written = [f"{end:.2f}" for end in ends if end is not None]
