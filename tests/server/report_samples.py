@@ -1,4 +1,4 @@
-"""Studies with what their sites would send, made by hand: what the report is tested and looked at on.
+"""Studies with what their sites would send, made by hand, on which the report is tested.
 
 Four hospitals as those of the UCI heart disease data: two large ones, one with nearly only ill
 patients, one of veterans with hardly a woman.
@@ -150,17 +150,35 @@ def binary_tally(score: Array, ill: NDArray[np.bool_], *, overall: bool = False)
     n, positives = len(score), int(ill.sum())
     if not n:
         return BinaryTally(
-            n=0, positives=0, correct=0, tp=0, fp=0, tn=0, fn=0, log_loss=None, auroc=None,
+            n=0,
+            positives=0,
+            correct=0,
+            tp=0,
+            fp=0,
+            tn=0,
+            fn=0,
+            log_loss=None,
+            auroc=None,
             reason="no patients",
-        )  # fmt: skip
+        )
     if small(n) or small(positives) or small(n - positives):
         hidden = n if not small(n) else None
         return BinaryTally(
-            n=hidden, positives=None, correct=None, tp=None, fp=None, tn=None, fn=None,
-            log_loss=None, auroc=None, reason=FEW,
-        )  # fmt: skip
-    at = [Called(tp=int((ill & (score > t)).sum()), fp=int((~ill & (score > t)).sum()))
-          for t in THRESHOLDS]  # fmt: skip
+            n=hidden,
+            positives=None,
+            correct=None,
+            tp=None,
+            fp=None,
+            tn=None,
+            fn=None,
+            log_loss=None,
+            auroc=None,
+            reason=FEW,
+        )
+    at = [
+        Called(tp=int((ill & (score > t)).sum()), fp=int((~ill & (score > t)).sum()))
+        for t in THRESHOLDS
+    ]
     first = at[0]
     shown = not any(map(small, (first.tp, first.fp, positives - first.tp)))
     wrong = (score - ill) ** 2
@@ -205,9 +223,14 @@ def _clinic(rng: np.random.Generator, site: str) -> SiteEvaluation:
     def tally(n: int) -> SurvivalTally:
         if n < 40:
             return SurvivalTally(
-                n=None, events=None, pairs=None, concordant=None, c_variance=None, horizons=(),
+                n=None,
+                events=None,
+                pairs=None,
+                concordant=None,
+                c_variance=None,
+                horizons=(),
                 reason=FEW,
-            )  # fmt: skip
+            )
         risks = np.array([0.12, 0.26, 0.51]) * rng.uniform(0.85, 1.15)
         seen = np.clip(risks * rng.uniform(0.8, 1.3, 3), 0, 0.95)
         seen.sort()
@@ -311,25 +334,49 @@ def _worth() -> Worth:
         known = count is not None
         each.append(
             Compared(
-                other="own", measure="accuracy", site=site, n=count,
-                federated=0.8 if known else None, other_value=0.77 if known else None,
+                other="own",
+                measure="accuracy",
+                site=site,
+                n=count,
+                federated=0.8 if known else None,
+                other_value=0.77 if known else None,
                 difference=0.05 - place / 50 if known else None,
                 low=-0.01 - place / 40 if known else None,
                 high=0.11 - place / 60 if known else None,
                 reason="" if known else FEW,
-            )  # fmt: skip
+            )
         )
-    each.append(Compared(other="own", measure="accuracy", site=None, n=694, federated=0.79,
-                         other_value=0.765, difference=0.025, low=0.004, high=0.046))  # fmt: skip
+    each.append(
+        Compared(
+            other="own",
+            measure="accuracy",
+            site=None,
+            n=694,
+            federated=0.79,
+            other_value=0.765,
+            difference=0.025,
+            low=0.004,
+            high=0.046,
+        )
+    )
     for level, gain in (("female", -0.03), ("male", 0.04)):
         each.append(
             Compared(
-                other="own", measure="accuracy", site=None, attribute="sex", level=level, n=300,
-                federated=0.75, other_value=0.75 - gain, difference=gain, low=gain - 0.04,
-                high=gain + 0.04, extra=-0.07 if level == "female" else None,
+                other="own",
+                measure="accuracy",
+                site=None,
+                attribute="sex",
+                level=level,
+                n=300,
+                federated=0.75,
+                other_value=0.75 - gain,
+                difference=gain,
+                low=gain - 0.04,
+                high=gain + 0.04,
+                extra=-0.07 if level == "female" else None,
                 extra_low=-0.13 if level == "female" else None,
                 extra_high=-0.01 if level == "female" else None,
-            )  # fmt: skip
+            )
         )
     models = ("all sites", *(f"without {site}" for site in SITES))
     crossed = tuple(
@@ -348,23 +395,38 @@ def _release() -> ReleaseReport:
         state="not released",
         flags=(
             FlagState(
-                id="1f0c2d3e", gate="fairness", site=None,
-                subject="equal_opportunity of sex female against male", numbers="-0.26", open=True,
+                id="1f0c2d3e",
+                gate="fairness",
+                site=None,
+                subject="equal_opportunity of sex female against male",
+                numbers="-0.26",
+                open=True,
             ),
             FlagState(
-                id="9a8b7c6d", gate="quarantine", site="switzerland",
-                subject="replies were left out as implausible", numbers="in round 3", open=False,
-                decision="accept", reason="switzerland has corrected its table", by="Dr. E. Haddad",
+                id="9a8b7c6d",
+                gate="quarantine",
+                site="switzerland",
+                subject="replies were left out as implausible",
+                numbers="in round 3",
+                open=False,
+                decision="accept",
+                reason="switzerland has corrected its table",
+                by="Dr. E. Haddad",
                 at="2026-11-23T09:00:00Z",
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 def _pooled_calibration() -> tuple[CalibrationLine, ...]:
     whole = CalibrationLine(
-        site=None, intercept=-0.31, intercept_low=-0.52, intercept_high=-0.1, slope=0.84,
-        slope_low=0.69, slope_high=0.99,
-    )  # fmt: skip
+        site=None,
+        intercept=-0.31,
+        intercept_low=-0.52,
+        intercept_high=-0.1,
+        slope=0.84,
+        slope_low=0.69,
+        slope_high=0.99,
+    )
     female = whole.model_copy(update={"attribute": "sex", "level": "female", "slope": 0.6})
     return whole, female

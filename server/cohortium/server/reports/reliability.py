@@ -29,7 +29,7 @@ def _panel(curve: Curve) -> Figure:
         x_text=lambda share: f"{share:g}",
         y_text=lambda share: f"{100 * share:.0f}%",
         x_name="mean score",
-        left=40.0,
+        left=48.0,
     )
     parts = list(plane.frame())
     parts.append(svg.path([plane.point(0, 0), plane.point(1, 1)], "reference"))

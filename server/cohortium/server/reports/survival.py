@@ -33,7 +33,7 @@ def _panel(site: str | None, found: Sequence[Horizon], highest: float) -> Figure
         x_text=lambda time: f"{time:g}",
         y_text=lambda risk: f"{100 * risk:.0f}%",
         x_name="horizon",
-        left=40.0,
+        left=48.0,
     )
     parts = list(plane.frame())
     predicted = [plane.point(o.horizon, o.predicted) for o in own if o.predicted is not None]
