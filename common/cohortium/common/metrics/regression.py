@@ -3,7 +3,7 @@
 One facet, `n`. Sums are shown of at least `minimum_cell` patients whose outcome takes at least as
 many values (fewer could be counted from the sums), and where no patient alone makes up most of the
 error or of the spread of outcome or prediction. Sums are rounded about their means, so that what
-is shown is worth three digits of the spread, whatever the unit.
+is shown is worth four digits of the spread, whatever the unit.
 """
 
 from collections.abc import Mapping, Set
