@@ -12,6 +12,7 @@ from typing import Literal
 
 from cohortium.common.document import Document, one_line
 from cohortium.common.evaluating import Gate
+from cohortium.common.fairness.attributes import OTHERS, SITE
 from cohortium.common.fairness.verdicts import Contrast, FairnessAudit
 from cohortium.common.messages import Spent
 from cohortium.common.metrics.tallies import SiteEvaluation
@@ -22,6 +23,7 @@ Kind = Gate | Literal["withdrawal"]
 
 ID_DIGITS = 8
 MAX_TEXT = 300
+OVERALL = ", over all sites"
 ROUNDING = 1e-9  # what epsilon may exceed its promise by, relative to it
 IMPLAUSIBLE, UNSIGNED, WITHDRAWN = "reply.protocol", "reply.signature", "data.withdrawn"
 
@@ -119,15 +121,32 @@ def _gaps(study: Study, found: Findings) -> Iterator[Flag]:
     """Each GAP, over all sites and at each site: an average may hide a group that is harmed."""
     for contrast in found.audit.contrasts:
         if contrast.verdict == "GAP":
-            yield _flag(study, "fairness", contrast.site, subject_of(contrast), _numbers(contrast))
+            site = about_site(contrast)
+            yield _flag(study, "fairness", site, subject_of(contrast), _numbers(contrast))
+
+
+def about_site(contrast: Contrast) -> str | None:
+    """The one site whose results a contrast shows: measured there, or there against all others."""
+    return contrast.level if _of_sites(contrast) else contrast.site
+
+
+def _of_sites(contrast: Contrast) -> bool:
+    return (contrast.attribute, contrast.reference) == (SITE, OTHERS)
 
 
 def subject_of(contrast: Contrast) -> str:
-    """Who is compared with whom by what: `sex: female against male, equal opportunity`."""
-    where = "" if contrast.site else ", over all sites"
+    """Who is compared with whom by what: `sex: female against male, equal opportunity`.
+
+    Without the site, where it is about one.
+    """
+    criterion = contrast.criterion.replace("_", " ")
+    outcome = f" of {contrast.outcome}" if contrast.outcome else ""
+    if _of_sites(contrast):
+        return f"this site against {contrast.reference}, {criterion}{outcome}"
+    where = "" if contrast.site else OVERALL
     return (
         f"{contrast.attribute}: {contrast.level} against {contrast.reference}, "
-        f"{contrast.criterion.replace('_', ' ')}{where}"
+        f"{criterion}{outcome}{where}"
     )
 
 
@@ -135,8 +154,8 @@ def _numbers(contrast: Contrast) -> str:
     word = "ratio" if contrast.criterion == "calibration" else "gap"
     return (
         f"{word} {number(contrast.gap)} (95% {number(contrast.low)} to {number(contrast.high)}), "
-        f"margin {contrast.margin:g}; {number(contrast.value)} of {contrast.n} patients against "
-        f"{number(contrast.reference_value)} of {contrast.reference_n}"
+        f"margin {contrast.margin:g}; {number(contrast.value)} of {contrast.of} against "
+        f"{number(contrast.reference_value)} of {contrast.reference_of}"
     )
 
 
@@ -214,7 +233,7 @@ def _quarantined(study: Study, found: Findings) -> Iterator[Flag]:
             yield _flag(study, "quarantine", site, "replies were left out as implausible", numbers)
         late, times = _refusals(site, UNSIGNED, found.rounds), found.forged.get(site, 0)
         if late or times:
-            numbers = f"{times} times" if times else ""
+            numbers = f"{times} in all" if times else ""
             if late:
                 numbers += f"{', ' if times else ''}none verified in round {ranges(list(late))}"
             subject = "replies in its name were not signed by its key"

@@ -7,6 +7,7 @@ are escaped. Of a blinded study no site is named, and no number shown that is on
 
 import json
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -16,7 +17,15 @@ from cohortium.common.fairness.verdicts import Contrast
 from cohortium.common.messages import Consent
 from cohortium.common.metrics.performance import Estimate, Performance
 from cohortium.common.study import Study
-from cohortium.server.gates import Flag, contributors, number, spent, subject_of
+from cohortium.server.gates import (
+    OVERALL,
+    Flag,
+    about_site,
+    contributors,
+    number,
+    spent,
+    subject_of,
+)
 from cohortium.server.release import Dossier, Judged
 from cohortium.server.signed import Kept, Released
 from cohortium.server.store import RoundRecord
@@ -86,7 +95,7 @@ def card(facts: Facts) -> str:
 
 def plain(text: str) -> str:
     """A text that somebody wrote, without any meaning in Markdown or HTML."""
-    return re.sub(r"([\\`*_{}\[\]<>()#|!~$&])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(text.split()))
 
 
 def _front_matter(study: Study) -> str:
@@ -233,30 +242,36 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _fairness(facts: Facts) -> str:
-    shown = [c for c in facts.dossier.audit.contrasts if c.site is None or not facts.blinded]
-    if not shown:
+    contrasts = facts.dossier.audit.contrasts
+    by_site = defaultdict[tuple[str, ...], Counter[str]](Counter)
+    for one in contrasts:
+        if about_site(one) is not None:
+            by_site[_question(one)][one.verdict] += 1
+    rows = [_contrast(one, by_site[_question(one)]) for one in contrasts if about_site(one) is None]
+    if not rows:
         words = "Not looked at: the study names no attribute, or nothing could be shown."
         return _section("Between groups of patients", words)
     return _section(
         "Between groups of patients",
-        "Verdicts by margins that the study set before training. What was inconclusive would have "
-        "been found from the gap under `detectable` on."
-        + (" By site not shown: the study is blinded." if facts.blinded else ""),
-        _table(
-            ("groups", "site", "gap", "margin", "detectable", "verdict"),
-            [_contrast(one) for one in shown],
-        ),
+        "Over the sites that show both groups, then how often each verdict was given at single "
+        "sites. Margins were fixed in the study. What was inconclusive would likely have been "
+        "found from the gap under `detectable` on.",
+        _table(("groups", "gap", "margin", "detectable", "verdict", "at single sites"), rows),
     )
 
 
-def _contrast(one: Contrast) -> tuple[str, ...]:
+def _question(one: Contrast) -> tuple[str, ...]:
+    return (one.attribute, one.level, one.criterion, one.outcome)
+
+
+def _contrast(one: Contrast, by_site: Counter[str]) -> tuple[str, ...]:
     return (
-        plain(subject_of(one)) + (", primary" if one.primary else ""),
-        plain(one.site or "all"),
+        plain(subject_of(one).removesuffix(OVERALL)) + (", primary" if one.primary else ""),
         number(one.gap) + _interval(one.low, one.high),
         f"{one.margin:g}",
         number(one.detectable),
         f"**{one.verdict}**" if one.verdict == "GAP" else one.verdict,
+        ", ".join(f"{count} {verdict}" for verdict, count in sorted(by_site.items())),
     )
 
 
