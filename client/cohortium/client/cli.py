@@ -162,7 +162,7 @@ def approve(
     known = opened.studies.by_name(study)
     if known.over:
         raise UsageError(f'study "{study}" is over ({known.note}): there is nothing to approve')
-    policy.check(known.study, opened.policy, opened.directory.config)
+    policy.check(known.study, opened.policy, opened.directory.config, opened.name)
     if opened.directory.is_withdrawn(known.study.data.dataset):
         raise halt.withdrawn(known.study.data.dataset)
     opened.check_approver(person)
@@ -351,4 +351,4 @@ def _sheet(opened: "Site", known: "KnownStudy") -> str:
         balance = Ledger(opened.database, dataset).balance()
     except CohortiumError:
         balance = None
-    return sheet(known.study, balance, opened.studies.approved_before(known))
+    return sheet(known.study, balance, opened.studies.approved_before(known), opened.name)

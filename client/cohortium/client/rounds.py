@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cohortium.client import consent, egress, halt, policy
+from cohortium.client import consent, egress, halt, policy, staying
 from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
@@ -61,7 +61,10 @@ class Request:
 
 @dataclass(eq=False)
 class Answer:
-    """What a handler made: the message, its vector, and what that cost the dataset."""
+    """What a handler made: the message, its vector, and what that cost the dataset.
+
+    `keep` stores, in the reply's transaction, what stays at the site.
+    """
 
     message: Document
     study: Study | None
@@ -69,6 +72,7 @@ class Answer:
     parameters: int = 0
     spent: Mechanism | None = None
     stored: bool = True
+    keep: staying.Keep = staying.nothing
 
     def take(self) -> Vector:
         """The vector, which is then no longer held here."""
@@ -148,6 +152,7 @@ def _pay(request: Request, made: Answer) -> Reply:
         if made.spent is not None and made.study is not None:
             _spend(request, made.study, made.spent, made.message)
         Replies(site.database).store(header, request.sha256, reply)
+        made.keep()
         _record(request, reply)
         site.latest.advance(site.now_ms())
     return reply
@@ -236,7 +241,7 @@ def _allowed(request: Request) -> Study:
     if known.state != "approved":
         why = known.note or "nobody at this site has approved it"
         raise RefusedError(f"study.{known.state}", why)
-    policy.check(known.study, site.policy, site.directory.config)
+    policy.check(known.study, site.policy, site.directory.config, site.name)
     return known.study
 
 
@@ -246,6 +251,7 @@ def _measure(request: Request) -> Answer:
     study = _approved(request)
     if study.preprocessing.scaling != "federated-standard":
         raise RefusedError("study.scaling", "the study's scaling needs no statistics")
+    _trains(site, study)
     statistics = site.workshop.measure(study)
     policy.check_cohort(statistics.count, site.policy, site.directory.config)
     return Answer(Measured(statistics=statistics), study)
@@ -256,13 +262,15 @@ def _train(request: Request) -> Answer:
     message, start = unpack(request.body, Train)
     study = _approved(request)
     at = _place(header, study)
+    _trains(site, study)
     if at.left_out == site.name:
-        raise RefusedError("round.left_out", f"round {header.round} leaves this site out")
+        raise RefusedError("round.left_out", "this round trains a model without this site")
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     _check_budget(site, study)
     update = site.workshop.train(study, message.statistics, start, at.round)
+    keep = staying.train_personal(site, study, message.statistics, start, at)
     parameters = len(start)
     del start
     request.body = memoryview(b"")
@@ -272,6 +280,7 @@ def _train(request: Request) -> Answer:
         update.delta,
         parameters,
         update.mechanism,
+        keep=keep,
     )
 
 
@@ -279,6 +288,12 @@ def _place(header: Header, study: Study) -> Track:
     if header.round < 1:
         raise ProtocolError("rounds count from 1")
     return study.track(header.round)
+
+
+def _trains(site: Site, study: Study) -> None:
+    """Whoever asks: a site that was approved to evaluate trains on nobody."""
+    if site.name in study.sites.evaluate_only:
+        raise RefusedError("study.evaluate_only", "by the study this site only evaluates")
 
 
 def _check_budget(site: Site, study: Study) -> None:
@@ -301,9 +316,17 @@ def _evaluate(request: Request) -> Answer:
         raise RefusedError("round.left_out", "such a model is measured once, when it is finished")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    minimum = site.policy.minimum_cell
-    evaluation = site.workshop.evaluate(study, message.statistics, model, minimum)
-    return Answer(Evaluated(evaluation=evaluation), study)
+    found = site.workshop.evaluate(
+        study,
+        message.statistics,
+        model,
+        site.policy.minimum_cell,
+        at.final,
+        staying.personal(site, study, at),
+    )
+    return Answer(
+        Evaluated(evaluation=found.leaves), study, keep=staying.results(site, study, found)
+    )
 
 
 def _close(request: Request) -> Answer:

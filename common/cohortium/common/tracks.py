@@ -61,8 +61,10 @@ def track(round: int, rounds: int, left_out: Sequence[str]) -> Track:
     return Track(number, left_out[number - 1] if number else "", before + 1, rounds)
 
 
-def refuse_impossible(study: "Study") -> None:
-    """Raise ValueError for a study whose sites cannot be left out one after the other."""
+def check_left_out(study: "Study") -> None:
+    """Raise ValueError where sites shall, and cannot, be left out one after the other."""
+    if not study.evaluation.leave_one_site_out:
+        return
     why = ""
     if len(study.left_out) < 2:
         why = "needs two sites or more that train"

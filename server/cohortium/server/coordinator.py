@@ -59,7 +59,7 @@ def run_study(study: Study, desk: Desk) -> Vector:
 def initial_model(study: Study) -> Vector:
     """The model that round 1 starts from: PyTorch's initialisation under the study's seed."""
     inputs = len(feature_names(study))
-    return arrays.flatten(build_seeded(study.model, inputs, 1, study.training.seed))
+    return arrays.flatten(build_seeded(study.model, inputs, study.outputs, study.training.seed))
 
 
 def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
@@ -83,17 +83,17 @@ def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
 def _measure(plan: Plan, desk: Desk) -> Plan:
     study, seen = plan.study, Exchange()
     measured: dict[str, Statistics] = {}
+    training = replace(plan, sites=plan.trainers)
     for said in gather(
-        plan, desk, Measure(), Measured, round=0, seen=seen, doing="measuring for scaling"
+        training, desk, Measure(), Measured, round=0, seen=seen, doing="measuring for scaling"
     ):
         message = seen.note(said, lambda m: check_statistics(study, m.statistics))
         if message is not None:
             measured[said.site] = message.statistics
             seen.count_in(said.site)
-    present = tuple(name for name in plan.sites if name in measured)
-    total = measured[present[0]]
-    for name in present[1:]:
-        total = total + measured[name]
+    first, *others = (measured[name] for name in plan.trainers if name in measured)
+    total = sum(others, start=first)
+    present = tuple(n for n in plan.sites if n in measured or n not in plan.trainers)
     desk.store.keep_statistics(study.digest, total)
     return Plan(study, present, total, plan.patients, {**seen.refused})
 

@@ -101,7 +101,7 @@ def model_file(row: StudyRow, store: Store) -> tuple[bytes, ModelReport]:
     """
     study, vector = row.study, final_vector(row, store)
     names = feature_names(study)
-    module = build_seeded(study.model, len(names), 1, study.training.seed)
+    module = build_seeded(study.model, len(names), study.outputs, study.training.seed)
     arrays.load_into(module, vector)
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
     content = save(tensors, metadata=_metadata(study, row.digest, names, store))

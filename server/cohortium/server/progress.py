@@ -1,5 +1,6 @@
 """Studies and rounds in words: what `validate`, `watch` and the demo print."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from cohortium.common.metrics.summary import Mean, Summary
@@ -34,8 +35,12 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         "study": study.name,
         "digest": study.digest,
         "sites": list(study.sites.names),
+        "evaluate_only": list(study.sites.evaluate_only),
         "dataset": study.data.dataset,
         "columns": list(study.columns_read),
+        "outcome": study.task.outcome,
+        "asks_beside": list(_beside(study)),
+        "noise_epsilon": study.evaluation.noise_epsilon,
         "model": study.model.name,
         "rounds": study.training.rounds,
         "rounds_in_all": study.rounds_in_all,
@@ -47,12 +52,19 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         f'asks {", ".join(study.sites.names)} for dataset "{study.data.dataset}"',
         f"reads {', '.join(study.columns_read)}",
         f"trains {study.model.name} in {study.training.rounds} rounds",
+        f"predicts {study.task.outcome} ({study.task.kind})",
     ]
     if study.left_out:
         lines.append(
             f"leaves one of {len(study.left_out)} sites out after the other: "
             f"{study.rounds_in_all} rounds in all, {study.rounds_at_a_site} of them at each site"
         )
+    if only := study.sites.evaluate_only:
+        lines.append(
+            f"trains nothing at {', '.join(only)}: all patients there are held out, and no "
+            "privacy is spent on training"
+        )
+    lines += [f"asks sites that train for {what}" for what in _beside(study)]
     if mechanism is None:
         lines.append("privacy: NONE; only sites whose policy says allow_unprotected take part")
         return document, "\n".join(lines)
@@ -76,7 +88,21 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
     if price is not None:
         lines.append(in_words(price))
     lines.append(f"a fresh dataset needs a lifetime cap of about epsilon {cap:.2f} to approve it")
+    if (noise := study.evaluation.noise_epsilon) is not None:
+        lines.append(
+            f"noise in the results by group costs epsilon {noise:g} more, once and at every site"
+        )
     return document, "\n".join(lines)
+
+
+def _beside(study: Study) -> Iterator[str]:
+    """What sites do with their training patients besides, none of which leaves them."""
+    if study.evaluation.own_model:
+        yield "a model of their own, trained without noise, which stays there (own_model)"
+    if study.mitigation.recalibrate:
+        yield "a recalibration of the final model, which stays there (recalibrate)"
+    if study.mitigation.ditto is not None:
+        yield "a personal model, trained without noise, which stays there (ditto)"
 
 
 def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:

@@ -56,8 +56,9 @@ class Plan:
 
     @property
     def trainers(self) -> tuple[str, ...]:
-        """Who is asked to train."""
-        return tuple(name for name in self.sites if name != self.left_out)
+        """Who is asked to train; the others only evaluate."""
+        idle = (*self.study.sites.evaluate_only, self.left_out)
+        return tuple(name for name in self.sites if name not in idle)
 
     @property
     def quorum(self) -> tuple[int, int]:

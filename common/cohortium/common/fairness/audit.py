@@ -39,6 +39,7 @@ from cohortium.common.task import BinaryTask, MulticlassTask, MultilabelTask
 Evaluations = Mapping[str, SiteEvaluation]
 Asked = tuple[str, Criterion]  # outcome and criterion
 
+NO_OTHER = Group(reason="no other site shows it")
 CRITERIA: tuple[Criterion, ...] = tuple(MARGINS)
 NO_CALLS = "a gap is measured where the outcome is yes or no, or one of several classes"
 
@@ -140,9 +141,11 @@ def _site_contrasts(study: Study, shown: Evaluations, asked: Sequence[Asked]) ->
         for asking in asked:
             own = groups[asking[0]]
             question = _question(study, attribute, site, asking, None)
-            others = [g for s, g in own.items() if s != site and shows(g, asking[1])]
-            reference = mean_area(others) if others else Group(reason="no other site shows it")
-            yield contrast(question, [Pair(site, own[site], reference)])
+            others = {s: g for s, g in own.items() if s != site and shows(g, asking[1])}
+            reference = mean_area(tuple(others.values())) if others else NO_OTHER
+            found = contrast(question, [Pair(site, own[site], reference)])
+            counted = tuple(s for s in shown if s == site or s in others) if found.sites else ()
+            yield found.model_copy(update={"sites": counted})
 
 
 def _overall(shown: Evaluations, asked: Sequence[Asked]) -> dict[str, dict[str, Group]]:

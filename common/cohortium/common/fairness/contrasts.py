@@ -12,6 +12,7 @@ from cohortium.common.fairness.gaps import (
     area_gap,
     calibration_gap,
     share_gap,
+    varies,
 )
 from cohortium.common.fairness.verdicts import Contrast, EqualisedOdds, Verdict
 from cohortium.common.metrics.intervals import Interval
@@ -60,9 +61,12 @@ def margin(fairness: Fairness, criterion: Criterion) -> float:
 def contrast(question: Question, pairs: Sequence[Pair]) -> Contrast:
     """Compare over the sites that show both groups for this criterion.
 
-    A site that shows one of them only would bring its own patients' risks into one side.
+    A site that shows one of them only would bring its own patients' risks into one side. An AUROC
+    without an error counts only where no site has one with.
     """
     shown = [pair for pair in pairs if _both(pair, question.criterion)]
+    if question.criterion == "auroc":
+        shown = [pair for pair in shown if varies(pair.level) and varies(pair.reference)] or shown
     if not shown:
         return not_measured(question, _why_hidden(question, pairs))
     level = together(pair.level for pair in shown)

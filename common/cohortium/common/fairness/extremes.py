@@ -10,12 +10,12 @@ from cohortium.common.evaluating import Criterion
 from cohortium.common.fairness.counts import Group, Share, share, together
 from cohortium.common.fairness.shrinkage import shrunken
 from cohortium.common.fairness.verdicts import Extreme
+from cohortium.common.metrics.intervals import Interval
 
 DRAWS = 2000
 HIGHEST_IS_WORST = ("false_positive_rate",)
 
 Floats = NDArray[np.float64]
-Ranged = tuple[float, float, float]  # value, low, high
 Sites = Mapping[str, Group]
 
 
@@ -30,10 +30,11 @@ def extreme(
     Args:
         levels: by level and site, what is shown.
     """
-    sites = _common(levels, criterion)
-    found = {level: _pooled(levels[level], own, criterion) for level, own in sites.items()}
-    shares = {level: one for level, one in found.items() if one is not None and one.whole > 0}
-    return _of_shares(name, criterion, outcome, shares, _counted(sites), seed)
+    kept, sites = _common(levels, criterion)
+    found = {
+        level: share(together(levels[level][site] for site in sites), criterion) for level in kept
+    }
+    return _of_shares(name, criterion, outcome, found, sites, seed)
 
 
 def extreme_site(
@@ -41,60 +42,56 @@ def extreme_site(
 ) -> Extreme | None:
     """The same where each level is a site."""
     found = {site: share(own, criterion) for site, own in sites.items()}
-    shares = {site: one for site, one in found.items() if one is not None and one.whole > 0}
-    return _of_shares(name, criterion, outcome, shares, tuple(shares), seed)
+    shown = tuple(site for site, one in found.items() if one is not None and one.whole > 0)
+    return _of_shares(name, criterion, outcome, found, shown, seed)
 
 
-def _common(levels: Mapping[str, Sites], criterion: Criterion) -> dict[str, tuple[str, ...]]:
-    """By level that is kept, the sites that show all levels that are kept."""
+def _common(
+    levels: Mapping[str, Sites], criterion: Criterion
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Levels that are kept, and the sites that show all of them."""
     shown = {
         level: [site for site, own in sites.items() if share(own, criterion) is not None]
         for level, sites in levels.items()
     }
     kept = [level for level, sites in shown.items() if sites]
     while kept:
-        common = tuple(s for s in shown[kept[0]] if all(s in shown[level] for level in kept))
-        if common:
-            return dict.fromkeys(kept, common)
+        sites = tuple(s for s in shown[kept[0]] if all(s in shown[level] for level in kept))
+        if sites:
+            return tuple(kept), sites
         kept.remove(min(reversed(kept), key=lambda level: len(shown[level])))
-    return {}
-
-
-def _counted(sites: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    return next(iter(sites.values()), ())
-
-
-def _pooled(sites: Sites, counted: tuple[str, ...], criterion: Criterion) -> Share | None:
-    return share(together(sites[site] for site in counted), criterion)
+    return (), ()
 
 
 def _of_shares(
     name: str,
     criterion: Criterion,
     outcome: str,
-    shares: Mapping[str, Share],
+    found: Mapping[str, Share | None],
     sites: tuple[str, ...],
     seed: str,
 ) -> Extreme | None:
+    shares = {level: one for level, one in found.items() if one is not None and one.whole > 0}
     if len(shares) < 2:
         return None
     rng = np.random.default_rng(_number(f"{seed} {name} {criterion} {outcome}"))
     names, counts = tuple(shares), tuple(shares.values())
     sign = -1.0 if criterion in HIGHEST_IS_WORST else 1.0
     pulled = shrunken([one.part for one in counts], [one.whole for one in counts])
-    worst, gap = ranges(counts, pulled, sign, rng)
+    place = _worst(counts, pulled, sign)
+    (worst_low, worst_high), (gap_low, gap_high) = ranges(counts, sign, rng)
     return Extreme(
         attribute=name,
         criterion=criterion,
         outcome=outcome,
         sites=sites,
-        worst_level=names[_worst(counts, pulled, sign)],
-        worst=worst[0],
-        worst_low=worst[1],
-        worst_high=worst[2],
-        gap=gap[0],
-        gap_low=gap[1],
-        gap_high=gap[2],
+        worst_level=names[place],
+        worst=float(np.clip(pulled[place], worst_low, worst_high)),
+        worst_low=worst_low,
+        worst_high=worst_high,
+        gap=float(np.clip(np.ptp(pulled), gap_low, gap_high)),
+        gap_low=gap_low,
+        gap_high=gap_high,
         levels=len(names),
         shrunken=dict(zip(names, pulled.tolist(), strict=True)),
     )
@@ -110,61 +107,63 @@ def _worst(counts: tuple[Share, ...], pulled: Floats, sign: float) -> int:
 
 
 def ranges(
-    counts: tuple[Share, ...], pulled: Floats, sign: float, rng: np.random.Generator
-) -> tuple[Ranged, Ranged]:
-    """The worst share and the largest gap, each with its 95% interval.
+    counts: tuple[Share, ...], sign: float, rng: np.random.Generator
+) -> tuple[Interval, Interval]:
+    """95% intervals of the worst share and of the largest gap; two shares or more.
 
-    Values: as seen, minus what the same statistic gains by luck where the truth is `pulled`.
-    Intervals: from those of every share, and of every difference of two, that hold all at once
-    (studentised bootstrap), so that it does not matter which is the largest. They hold the truth in
-    95 to 99%.
+    Those of every share, and of every difference of two, that hold all at once (studentised
+    bootstrap of the counts), so that it does not matter which turned out largest. Shares are drawn
+    as if one more success and one more failure had been seen. Simulated coverage is 0.94 to 1.00.
 
     Args:
         sign: 1.0 if the lowest share is the worst, -1.0 if the highest is.
     """
-    seen = np.array([one.value for one in counts])
-    luck = _draw(counts, pulled, rng)[0]
-    smooth = np.array([(one.part + 1) / (one.whole + 2) for one in counts])
-    drawn, errors = _draw(counts, smooth, rng)
-    off, error = drawn - smooth, _errors(counts, smooth, np.array([one.whole for one in counts]))
-    worst = _least(sign * seen, sign * luck, sign * pulled, error, np.abs(off) / errors)
+    seen, wholes = np.array([one.value for one in counts]), _wholes(counts)
+    truth = np.array([(max(one.part, 0) + 1) / (one.whole + 2) for one in counts])
+    drawn, errors = _draw(counts, truth, rng)
+    off, error = drawn - truth, _errors(counts, truth, wholes)
+    reach = _all_at_once(np.abs(off) / errors) * error
+    lows, highs = sign * seen - reach, sign * seen + reach
+    ends = sorted(float(np.clip(sign * end.min(), 0, 1)) for end in (lows, highs))
     i, j = np.triu_indices(len(counts), 1)
-    away = np.abs(off[:, i] - off[:, j]) / np.hypot(errors[:, i], errors[:, j])
-    apart = np.abs(seen[i] - seen[j])
-    reach = float(np.quantile(away.max(axis=1), 0.95)) * np.hypot(error[i], error[j])
-    gained = float(np.ptp(luck, axis=1).mean() - np.ptp(pulled))
-    low, high = max(0.0, float((apart - reach).max())), min(1.0, float((apart + reach).max()))
-    gap = min(high, max(low, float(apart.max()) - gained))
-    value, *ends = (min(1.0, max(0.0, sign * end)) for end in worst)
-    return (value, min(ends), max(ends)), (gap, low, high)
+    apart = np.abs(off[:, i] - off[:, j]) / np.hypot(errors[:, i], errors[:, j])
+    reach, gaps = _all_at_once(apart) * np.hypot(error[i], error[j]), np.abs(seen[i] - seen[j])
+    gap = float(max(0, (gaps - reach).max())), float(min(1, (gaps + reach).max()))
+    return (ends[0], ends[1]), gap
 
 
-def _least(seen: Floats, luck: Floats, truth: Floats, error: Floats, away: Floats) -> Ranged:
-    reach = float(np.quantile(away.max(axis=1), 0.95)) * error
-    low, high = float((seen - reach).min()), float((seen + reach).min())
-    gained = float(luck.min(axis=1).mean() - truth.min())
-    return min(high, max(low, float(seen.min()) - gained)), low, high
+def _all_at_once(away: Floats) -> float:
+    """How many standard errors hold all columns at once in 95% of the draws."""
+    return float(np.quantile(away.max(axis=1), 0.95))
 
 
 def _draw(
     counts: tuple[Share, ...], truth: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Shares seen by chance and noise, and their standard errors: each (draws, levels)."""
-    wholes = np.array([one.whole for one in counts])
-    noise = [np.sqrt([(one.part_noise, one.rest_noise) for one in counts])[:, k] for k in (0, 1)]
-    size = (DRAWS, len(counts))
+    wholes, size = _wholes(counts), (DRAWS, len(counts))
+    in_part, in_rest = (np.sqrt(variance) for variance in _noise(counts))
     drawn = rng.binomial(wholes, truth, size)
-    parts = np.maximum(0, drawn + noise[0] * rng.standard_normal(size))
-    rests = np.maximum(0, wholes - drawn + noise[1] * rng.standard_normal(size))
+    parts = np.maximum(0, drawn + in_part * rng.standard_normal(size))
+    rests = np.maximum(0, wholes - drawn + in_rest * rng.standard_normal(size))
     total = np.maximum(1, parts + rests)
     return parts / total, _errors(counts, (parts + 1) / (total + 2), total)
 
 
+def _wholes(counts: tuple[Share, ...]) -> NDArray[np.int64]:
+    return np.array([one.whole for one in counts], np.int64)
+
+
+def _noise(counts: tuple[Share, ...]) -> tuple[Floats, Floats]:
+    """Variance in the patients counted, and in the rest, each (levels,)."""
+    return np.array([one.part_noise for one in counts]), np.array(
+        [one.rest_noise for one in counts]
+    )
+
+
 def _errors(counts: tuple[Share, ...], p: Floats, wholes: Floats | NDArray[np.int64]) -> Floats:
     """Standard errors of shares p of so many patients, with the variance of the noise."""
-    part, rest = (
-        np.array([getattr(one, n) for one in counts]) for n in ("part_noise", "rest_noise")
-    )
+    part, rest = _noise(counts)
     noise = part * (1 - p) ** 2 + rest * p**2
     found: Floats = np.sqrt(p * (1 - p) / wholes + noise / wholes**2)
     return found

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scipy.special import stdtrit
 from scipy.stats import fisher_exact
 from scipy.stats import t as student
 
@@ -76,15 +77,20 @@ def area_gap(pairs: Sequence[Pair], margin: float) -> Gap:
 
     One site: from the logit intervals of DeLong's variances, put together as Newcombe does for
     proportions (Zou & Donner 2008, Statistics in Medicine 27:1693). Two: the mean of both
-    differences. Three or more: random effects of the differences. A site where one group is ranked
-    without a mistake gives no variance, and counts only where every site does.
+    differences. Three or more: random effects of the differences. No interval unless every group
+    `varies`.
     """
-    sure = [pair for pair in pairs if all(_spread(one) for one in pair)]
-    if not sure:
+    if not all(varies(one) for pair in pairs for one in pair):
         return _areas(pairs, [1.0] * len(pairs))
-    if len(sure) == 1:
-        return _one_site(*sure[0], margin)
-    return _few_sites(sure, margin) if len(sure) < FEWEST else _many_sites(sure, margin)
+    if len(pairs) == 1:
+        return _one_site(*pairs[0], margin)
+    return _few_sites(pairs, margin) if len(pairs) < FEWEST else _many_sites(pairs, margin)
+
+
+def varies(group: Group) -> bool:
+    """Whether an AUROC has an error to speak of: not where patients are ranked without mistake."""
+    area, variance = _area(group)
+    return 0 < area < 1 and variance > 0
 
 
 def calibration_gap(level: Group, reference: Group, margin: float) -> Gap:
@@ -130,11 +136,6 @@ def _area(group: Group) -> tuple[float, float]:
     return group.auroc, group.auroc_variance
 
 
-def _spread(group: Group) -> bool:
-    area, variance = _area(group)
-    return 0 < area < 1 and variance > 0
-
-
 def _one_site(level: Group, reference: Group, margin: float) -> Gap:
     (area, variance), (other, other_variance) = _area(level), _area(reference)
     (low, high), (other_low, other_high) = _area_interval(level), _area_interval(reference)
@@ -159,22 +160,28 @@ def _area_interval(group: Group) -> Interval:
 
 
 def _few_sites(pairs: Sequence[Pair], margin: float) -> Gap:
-    variances = [_area(level)[1] + _area(reference)[1] for level, reference in pairs]
-    error = math.sqrt(math.fsum(variances)) / len(pairs)
-    return _from_error(_areas(pairs, [1.0] * len(pairs)), error, margin, None)
+    error = math.sqrt(math.fsum(_variances(pairs))) / len(pairs)
+    return _from_errors(_areas(pairs, [1.0] * len(pairs)), [(error, math.inf)], margin)
 
 
 def _many_sites(pairs: Sequence[Pair], margin: float) -> Gap:
-    """Never surer than the variances within the sites allow (Röver, Knapp & Friede 2015)."""
+    """The wider of Hartung and Knapp's interval and the normal one with the same weights.
+
+    Sites that agree better than chance would narrow the first by luck (Wiksten, Rücker & Schwarzer
+    2016, Statistics in Medicine 35:2503).
+    """
     differences = [_area(level)[0] - _area(reference)[0] for level, reference in pairs]
-    variances = [_area(level)[1] + _area(reference)[1] for level, reference in pairs]
-    found = random_effects(differences, variances)
+    found = random_effects(differences, _variances(pairs))
     assert found is not None
-    weights = [1 / (variance + found.tau2) for variance in variances]
+    weights = [1 / (variance + found.tau2) for variance in _variances(pairs)]
     free = found.sites - 1
-    scattered = (found.high - found.low) / 2 / float(student.ppf(0.975, free))
-    error = max(scattered, 1 / math.sqrt(math.fsum(weights)))
-    return _from_error(_areas(pairs, weights), error, margin, free)
+    scattered = (found.high - found.low) / 2 / float(stdtrit(free, 0.975))
+    errors = [(scattered, free), (1 / math.sqrt(math.fsum(weights)), math.inf)]
+    return _from_errors(_areas(pairs, weights), errors, margin)
+
+
+def _variances(pairs: Sequence[Pair]) -> list[float]:
+    return [_area(level)[1] + _area(reference)[1] for level, reference in pairs]
 
 
 def _areas(pairs: Sequence[Pair], weights: Sequence[float]) -> Gap:
@@ -187,17 +194,20 @@ def _areas(pairs: Sequence[Pair], weights: Sequence[float]) -> Gap:
     return Gap(value=level, reference_value=reference, gap=level - reference)
 
 
-def _from_error(gap: Gap, error: float, margin: float, free: int | None) -> Gap:
-    """With interval and p from a standard error; `free`: degrees of freedom, None infinitely."""
-    law = student(free if free else math.inf)
-    sure, likely = float(law.ppf(0.975)), float(law.ppf(0.8))
+def _from_errors(gap: Gap, errors: Sequence[tuple[float, float]], margin: float) -> Gap:
+    """The least sure of several standard errors with their degrees of freedom."""
+    laws = [(error, student(free)) for error, free in errors if error > 0]
+    reach = max(float(law.ppf(0.975)) * error for error, law in laws)
     return Gap(
         value=gap.value,
         reference_value=gap.reference_value,
         gap=gap.gap,
-        interval=(gap.gap - sure * error, gap.gap + sure * error),
-        p=2 * float(law.sf(abs(gap.gap) / error)),
-        detectable=detectable_shift(error, margin, sure + likely),
+        interval=(gap.gap - reach, gap.gap + reach),
+        p=max(2 * float(law.sf(abs(gap.gap) / error)) for error, law in laws),
+        detectable=max(
+            detectable_shift(error, margin, float(law.ppf(0.975) + law.ppf(0.8)))
+            for error, law in laws
+        ),
     )
 
 

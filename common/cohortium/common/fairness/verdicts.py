@@ -67,10 +67,11 @@ class EqualisedOdds(Document):
 class Extreme(Document):
     """Over all levels of an attribute: the worst value and the largest gap, with 95% intervals.
 
-    From a bootstrap of the counts, corrected for what luck alone adds: the largest of several gaps
-    is biased upwards. worst_level: by `shrunken`, every level's value pulled towards that of all
-    together, the more the fewer patients it has. Of `levels` at the same `sites`. The worst value
-    is the highest for false_positive_rate, the lowest for every other criterion.
+    The largest of several gaps is biased upwards by luck: worst_level, worst and gap are those of
+    `shrunken`, every level's value pulled towards that of all together, the more the fewer patients
+    it has. The intervals, from a bootstrap of the counts, hold whichever level is the worst. All of
+    `levels` at the same `sites`. The worst value is the highest for false_positive_rate, the lowest
+    for every other criterion.
     """
 
     attribute: str

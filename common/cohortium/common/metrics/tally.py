@@ -19,7 +19,7 @@ Flags = NDArray[np.bool_]
 
 def measure(
     scores: NDArray[np.float32] | NDArray[np.float64],
-    labels: NDArray[np.float32],
+    labels: NDArray[np.float32] | NDArray[np.float64],
     attributes: Mapping[str, NDArray[np.int16]],
     study: Study,
 ) -> SiteEvaluation:
