@@ -15,8 +15,9 @@ from cohortium.server.ending import Ending, resume_it, say_farewell
 from cohortium.server.flower_sites import FlowerSites
 from cohortium.server.outcome import publish
 from cohortium.server.release import examine, raise_flags
+from cohortium.server.release_report import release_report
 from cohortium.server.running import Coordinator
-from cohortium.server.signed import Signatures, known_as
+from cohortium.server.signed import Signatures
 from cohortium.server.store import StudyRow
 
 logger = logging.getLogger("cohortium.coordinator")
@@ -175,9 +176,10 @@ def _stopped(here: Coordinator, digest: str) -> str:
 def _publish(here: Coordinator, row: StudyRow) -> None:
     """Write the report, then raise the flags that keep the model from leaving."""
     out = here.directory.study(row.study.name, row.digest)
-    state = known_as(row, here.store, Signatures(here.database, lambda: here.key))
     try:
-        publish(row, here.store, here.log, here.evidence, out, state)
+        signatures = Signatures(here.database, lambda: here.key)
+        release = release_report(row, here.store, here.log, signatures)
+        publish(row, here.store, here.log, here.evidence, out, release=release)
         if row.state == "completed":
             raise_flags(examine(row, here.store, here.log), here.store, here.log, here.actor)
     except (CohortiumError, OSError) as error:

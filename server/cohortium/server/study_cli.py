@@ -187,11 +187,15 @@ def report(
 ) -> None:
     """Write the report (HTML, JSON, CSV); the model leaves by `study release` and `study export`.
 
+    It is for others to read: of a study with `[evaluation] blinded = true` it names no site. The
+    coordinator's own copy, with names, stays in its directory.
+
     Example: cohortium study report heart-study --out report --dir DIR
     """
-    from cohortium.common.identity import certificate_fingerprint
+    from cohortium.common.identity import SigningKey, certificate_fingerprint
     from cohortium.server.opened import open_coordinator
     from cohortium.server.outcome import Evidence, publish
+    from cohortium.server.release_report import release_report
 
     opened = open_coordinator(directory)
     row = opened.store.study(study)
@@ -202,7 +206,9 @@ def report(
         tls=str(daemon.said(opened.directory.status).get("tls", "")),
         ca_fingerprint=certificate_fingerprint(opened.directory.ca.read_bytes()),
     )
-    page = publish(row, opened.store, opened.log, evidence, out, _state(opened, row))
+    key = SigningKey.load(opened.directory.signing_key)
+    release = release_report(row, opened.store, opened.log, opened.signatures)
+    page = publish(row, opened.store, opened.log, evidence, out, shared_by=key, release=release)
     emit({"study": row.study.name, "report": str(page)}, f"report: {page}", as_json)
 
 
