@@ -9,9 +9,10 @@ from typing import IO, ClassVar, Literal
 
 import numpy as np
 
+from cohortium.client.calibration import Inquiry
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
-from cohortium.common.messages import EMPTY, Vector, pack
+from cohortium.common.messages import EMPTY, Calibrated, Vector, pack
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.privacy.accounting import Mechanism
@@ -38,10 +39,11 @@ class Job(Document):
     """One piece of work; a model comes as the frame's vector."""
 
     kind: ClassVar[str] = "job"
-    task: Literal["prepare", "measure", "train", "evaluate"]
+    task: Literal["prepare", "measure", "train", "evaluate", "calibrate"]
     statistics: Statistics | None = None
     round: int = 0
     minimum_cell: int = 0
+    inquiry: Inquiry | None = None
 
 
 class Done(Document):
@@ -55,6 +57,7 @@ class Done(Document):
     statistics: Statistics | None = None
     mechanism: Mechanism | None = None
     evaluation: SiteEvaluation | None = None
+    calibrated: Calibrated | None = None
     error: Literal["", "data", "refused", "failed"] = ""
     rule: str = ""
     text: str = ""

@@ -9,11 +9,15 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from cohortium.client.calibration import Inquiry, groups_of
 from cohortium.client.cohort import Cohort
 from cohortium.client.training import batch_order, full_batch, plain, private
 from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common import arrays
+from cohortium.common.messages import Calibrated
+from cohortium.common.metrics.calibration import EVERYBODY, by_level, flat, logits
+from cohortium.common.metrics.calibration_disclosure import Patients, answer
 from cohortium.common.metrics.disclosure import suppress
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.metrics.tally import measure
@@ -72,15 +76,26 @@ def train(
 
 def evaluate(study: Study, cohort: Cohort, model: Vector, minimum_cell: int) -> SiteEvaluation:
     """Metrics of a model on held-out patients, after disclosure control."""
-    module = _module(study, cohort)
-    arrays.load_into(module, model)
-    module.eval()
-    with torch.no_grad():
-        parts = torch.split(torch.from_numpy(cohort.test_features), EVALUATION_ROWS)
-        logits = torch.cat([module(part)[:, 0] for part in parts])
-        scores = torch.sigmoid(logits.double()).numpy()
-    found = measure(scores, cohort.test_labels, cohort.test_attributes, study)
+    found = measure(
+        _scores(study, cohort, model), cohort.test_labels, cohort.test_attributes, study
+    )
     return suppress(found, minimum_cell)
+
+
+def calibrate(
+    study: Study, cohort: Cohort, model: Vector, inquiry: Inquiry, minimum_cell: int
+) -> Calibrated:
+    """Sums for the calibration of a model on held-out patients, after disclosure control."""
+    everybody = {EVERYBODY: np.ones(len(cohort.test_labels), bool)}
+    members = everybody | groups_of(study, cohort.test_attributes)
+    patients = Patients(
+        x=logits(_scores(study, cohort, model)),
+        positive=cohort.test_labels > 0.5,
+        groups={group: members[group] for group in inquiry.shown},
+    )
+    points = flat(inquiry.points.overall, inquiry.points.groups)
+    found = answer(patients, points, minimum_cell)
+    return Calibrated(overall=found.get(EVERYBODY), groups=by_level(found))
 
 
 Job = tuple[nn.Module, Vector, npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -131,6 +146,18 @@ def _sgd(study: Study) -> Sgd:
         momentum=study.training.momentum,
         weight_decay=study.training.weight_decay,
     )
+
+
+def _scores(study: Study, cohort: Cohort, model: Vector) -> npt.NDArray[np.float64]:
+    """The model's probabilities (held-out patients,)."""
+    module = _module(study, cohort)
+    arrays.load_into(module, model)
+    module.eval()
+    with torch.no_grad():
+        parts = torch.split(torch.from_numpy(cohort.test_features), EVALUATION_ROWS)
+        outputs = torch.cat([module(part)[:, 0] for part in parts])
+        scores: npt.NDArray[np.float64] = torch.sigmoid(outputs.double()).numpy()
+    return scores
 
 
 def _module(study: Study, cohort: Cohort) -> nn.Module:

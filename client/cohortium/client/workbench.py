@@ -60,6 +60,10 @@ def _do(workshop: Inline, setup: Setup, job: Job, vector: Vector) -> tuple[Done,
     if job.task == "train":
         update = workshop.train(study, job.statistics, vector, job.round)
         return Done(mechanism=update.mechanism), update.delta
+    if job.task == "calibrate":
+        assert job.inquiry is not None
+        found = workshop.calibrate(study, job.statistics, vector, job.inquiry, job.minimum_cell)
+        return Done(calibrated=found), EMPTY
     evaluation = workshop.evaluate(study, job.statistics, vector, job.minimum_cell)
     return Done(evaluation=evaluation), EMPTY
 

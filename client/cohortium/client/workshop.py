@@ -8,10 +8,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cohortium.client.calibration import Inquiry
 from cohortium.client.cohort import Cohort, load_table, measure, prepare
 from cohortium.client.config import Dataset
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.document import Document, canonical
+from cohortium.common.messages import Calibrated
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
@@ -52,6 +54,16 @@ class Workshop(Protocol):
     ) -> SiteEvaluation:
         """Metrics on held-out patients, after disclosure control."""
 
+    def calibrate(
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        model: Vector,
+        inquiry: Inquiry,
+        minimum_cell: int,
+    ) -> Calibrated:
+        """Sums for the calibration of a model on held-out patients, after disclosure control."""
+
     def close(self, study: str) -> None:
         """Forget the patients of a study (by digest)."""
 
@@ -89,6 +101,19 @@ class Inline:
         from cohortium.client import local_round
 
         return local_round.evaluate(study, self._cohort(study, statistics), model, minimum_cell)
+
+    def calibrate(
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        model: Vector,
+        inquiry: Inquiry,
+        minimum_cell: int,
+    ) -> Calibrated:
+        from cohortium.client import local_round
+
+        cohort = self._cohort(study, statistics)
+        return local_round.calibrate(study, cohort, model, inquiry, minimum_cell)
 
     def close(self, study: str) -> None:
         self.tables.pop(study, None)

@@ -15,6 +15,7 @@ from cohortium.common.preprocessing.encode import feature_names
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.server.aggregation.optimizer import ServerState, final_model
+from cohortium.server.calibration import calibrated
 from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.consent import invite
 from cohortium.server.conversation import StudyStopped
@@ -114,6 +115,8 @@ def _rounds(plan: Plan, desk: Desk) -> Vector:
         sites = tuple(name for name in plan.sites if name not in gone)
         now = replace(plan, sites=sites, gone=gone, steps=steps)
         record = run_round(now, desk, progress, number)
+        if number == study.training.rounds:
+            record = calibrated(now, desk, progress, record)
         with desk.store.database.transaction():
             desk.store.record(study.digest, record)
             checkpoints.keep(number, progress.state)

@@ -8,6 +8,7 @@ from cohortium.common.database import Database
 from cohortium.common.document import Document, canonical, parse_json
 from cohortium.common.errors import UsageError
 from cohortium.common.messages import Consent, Spent
+from cohortium.common.metrics.calibration import PooledCalibration
 from cohortium.common.metrics.summary import Summary
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
@@ -20,6 +21,7 @@ class RoundRecord(Document):
     """What happened in a round, as far as the coordinator may know it.
 
     `received`: bytes by site and kind of message; `refused`: "rule: explanation" by site.
+    `calibration` is of the final model: in the last round's record alone.
     """
 
     round: int
@@ -31,6 +33,7 @@ class RoundRecord(Document):
     spent: Mapping[str, Spent]
     evaluations: Mapping[str, SiteEvaluation]
     summary: Summary | None
+    calibration: PooledCalibration | None = None
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
-"""Calibration: the logistic regression of the outcome on logit(score) (Cox 1958, Biometrika 45:562).
+"""Calibration: the logistic regression of the outcome on logit(score).
 
-A slope of 1 and an intercept of 0 are a calibrated model; below 1 its scores are too extreme. The
-fit over all sites is that of their rows put together: gradient and information at a point are sums
-over patients, so that Newton's method needs only their totals. One iteration serves a site's own
-rows, and sites that are asked in turn: `newton` says where to look next and is told the sums there.
+A slope of 1 and an intercept of 0 are a calibrated model; below 1 its scores are too extreme (Cox
+1958, Biometrika 45:562). The fit over all sites is that of their rows put together: gradient and
+information at a point are sums over patients, so that Newton's method needs only their totals. One
+iteration serves a site's own rows, and sites that are asked in turn: `newton` says where to look
+next and is told the sums there.
 """
 
 import math
 from collections.abc import Callable, Generator, Mapping
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +23,14 @@ CLOSEST = 1e-6  # to 0 or 1 that a score counts; logits then lie within +-FURTHE
 FURTHEST = math.log((1 - CLOSEST) / CLOSEST)  # 13.8
 LEAST_OF_A_CLASS = 2
 OWN_STEPS = 100  # a site's own rows cost nothing to look at again
-EXACT, ROUGH = 1e-6, 0.1  # Newton steps, in standard errors, after which there is no further one
+EXACT, ROUGH = 1e-5, 0.1  # Newton steps, in standard errors, after which there is no further one
 LONGEST = (5.0, 2.0)  # step in intercept and slope
 FLAT = 1e-9  # share of the information that is left of the slope's beside the intercept's
 DECIMALS, DIGITS = 3, 3  # of a site's own fit, and of its variances, that are shown
 
 TOO_EVEN = "the scores vary too little for a slope"
 TOO_FAR = "the best slope or intercept lies beyond what sites answer, as where scores separate"
-NO_END = "the fit does not converge"
+NO_END = "the fit does not converge, as where scores separate"
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -63,6 +64,13 @@ class Sums(Document):
         )
 
 
+class Points(Document):
+    """Where sums are asked for: overall, and of `groups[attribute][level]`, as far as wanted."""
+
+    overall: Point | None
+    groups: Mapping[str, Mapping[str, Point]]
+
+
 class PooledFit(Document):
     """The fit over `sites`, with 95% Wald intervals; None is unknown, `reason` says why."""
 
@@ -85,11 +93,31 @@ class PooledCalibration(Document):
     refused: Mapping[str, str]
 
 
+T = TypeVar("T")
+Group = tuple[str, str]  # attribute and level
+EVERYBODY: Group = ("", "")
 Box = tuple[tuple[float, float], tuple[float, float]]  # lowest and highest intercept, and slope
 Found = Calibration | str  # or why there is none
 
+MAX_STEPS = 8  # that a site answers
+BOX: Box = ((-10.0, 10.0), (0.0, 10.0))  # where it answers; 10 is a score far too timid
 START = Point(intercept=0.0, slope=1.0)
 ANYWHERE: Box = ((-math.inf, math.inf), (-math.inf, math.inf))
+
+
+def flat(overall: T | None, groups: Mapping[str, Mapping[str, T]]) -> dict[Group, T]:
+    """What is said overall (as EVERYBODY) and by attribute and level, in one mapping."""
+    first = {} if overall is None else {EVERYBODY: overall}
+    return first | {(a, level): v for a, found in groups.items() for level, v in found.items()}
+
+
+def by_level(found: Mapping[Group, T]) -> dict[str, dict[str, T]]:
+    """`groups[attribute][level]` of what `flat` makes; EVERYBODY is left out."""
+    groups: dict[str, dict[str, T]] = {}
+    for (attribute, level), value in found.items():
+        if (attribute, level) != EVERYBODY:
+            groups.setdefault(attribute, {})[level] = value
+    return groups
 
 
 def logits(scores: NDArray[np.float32] | Floats) -> Floats:
@@ -111,24 +139,23 @@ def sums_at(x: Floats, positive: Flags, point: Point) -> Sums:
 def newton(steps: int, box: Box) -> Generator[Point, Sums, Found]:
     """Where the sums are wanted next, until the fit is found; at most so many times.
 
-    The likelihood is concave. A step is shortened to `LONGEST`, and halved where the gradient along
-    it has turned round and grown: it went too far. The last step is taken without another look:
+    The likelihood is concave. A step is shortened to `LONGEST`, and halved where it went too far:
+    the gradient along it has turned round and grown, or nothing is left to curve. The last step is taken without another look:
     what it leaves is of the order of its square, in standard errors.
     """
     at, move, before = np.array([START.intercept, START.slope]), np.zeros(2), 0.0
     for _ in range(steps):
         sums = yield Point(intercept=float(at[0]), slope=float(at[1]))
-        gradient, information = np.array(sums.gradient), _matrix(sums)
-        along = float(gradient @ move)
-        if -along > before:
+        gradient, covariance = np.array(sums.gradient), _inverse(sums)
+        if covariance is None and not move.any():
+            return TOO_EVEN
+        small = 0.0 if covariance is None else _small(sums, covariance)
+        if covariance is None or -float(gradient @ move) > before + small:
             move, before = move / 2, before / 2
             at = at - move
             continue
-        covariance = _inverse(information)
-        if covariance is None:
-            return TOO_EVEN
         full = covariance @ gradient
-        if math.sqrt(max(float(gradient @ full), 0.0)) <= (ROUGH if sums.rounding else EXACT):
+        if float(gradient @ full) <= small:
             return TOO_FAR if _reach(at, full, box) < 1 else _found(at + full, covariance, sums)
         reach = min(1.0, *(np.array(LONGEST) / np.maximum(np.abs(full), 1e-300)))
         move = full * min(reach, _reach(at, full, box))
@@ -206,17 +233,13 @@ def _separate(x: Floats, positive: Flags) -> bool:
     return bool(ill.min() >= well.max() or ill.max() <= well.min())
 
 
-def _matrix(sums: Sums) -> Floats:
+def _inverse(sums: Sums) -> Floats | None:
+    """The covariance of intercept and slope, or None where the sums do not tell them apart."""
     a, b, c = sums.information
-    return np.array([[a, b], [b, c]])
-
-
-def _inverse(information: Floats) -> Floats | None:
-    (a, b), (_, c) = information
     left = a * c - b * b
     if a <= 0 or c <= 0 or left <= FLAT * a * c:
         return None
-    return np.array([[c, -b], [-b, a]]) / left
+    return np.array([[c / left, -b / left], [-b / left, a / left]])
 
 
 def _reach(at: Floats, step: Floats, box: Box) -> float:
@@ -227,6 +250,17 @@ def _reach(at: Floats, step: Floats, box: Box) -> float:
         if by and abs(room) < abs(by):
             most = min(most, float(room / by))
     return max(most, 0.0)
+
+
+def _small(sums: Sums, covariance: Floats) -> float:
+    """The squared length in standard errors of a step that need not be looked at again.
+
+    Rounding alone makes steps with a variance of `rounding` times the variances: what is below four
+    of its standard deviations may be nothing else.
+    """
+    if not sums.rounding:
+        return EXACT**2
+    return float(ROUGH**2 + 16 * sums.rounding * covariance.trace())
 
 
 def _found(at: Floats, covariance: Floats, sums: Sums) -> Calibration:
