@@ -126,9 +126,14 @@ def logits(scores: NDArray[np.float32] | Floats) -> Floats:
     return np.log(inside) - np.log1p(-inside)
 
 
+def probabilities(x: Floats, point: Point) -> Floats:
+    """expit(intercept + slope x)."""
+    return np.asarray(0.5 * (1 + np.tanh((point.intercept + point.slope * x) / 2)))
+
+
 def sums_at(x: Floats, positive: Flags, point: Point) -> Sums:
     """The sums over patients with logits `x` (n,), of whom `positive` (n,) have the outcome."""
-    p = 0.5 * (1 + np.tanh((point.intercept + point.slope * x) / 2))
+    p = probabilities(x, point)
     wrong, undecided = positive - p, p * (1 - p)
     return Sums(
         gradient=(float(wrong.sum()), float(wrong @ x)),

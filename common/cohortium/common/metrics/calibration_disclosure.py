@@ -36,6 +36,7 @@ from cohortium.common.metrics.calibration import (
     Group,
     Point,
     Sums,
+    probabilities,
     sums_at,
 )
 
@@ -80,7 +81,8 @@ class _Cells:
         self._x, self._least = patients.x, minimum_cell * UNDECIDED
         self._names = tuple(patients.groups)
         self._row = {group: row for row, group in enumerate(self._names)}
-        self._members = np.array([patients.groups[name] for name in self._names], np.float32)
+        members = np.array([patients.groups[name] for name in self._names], np.float32)
+        self._members = members.reshape(len(self._names), len(patients.x))
         self._shared = self._members @ self._members.T  # whole numbers, exact below 2**24
         self._known: dict[Point, frozenset[Group]] = {}
 
@@ -93,7 +95,7 @@ class _Cells:
         return self._known[point]
 
     def _judge(self, among: frozenset[Group], point: Point) -> frozenset[Group]:
-        undecided = self._members @ _weight(self._x, point)
+        undecided = self._members @ _undecided(self._x, point)
         answered = {group for group in among if undecided[self._row[group]] >= self._least}
         for whole in sorted(answered):
             for attribute in sorted({name for name, _ in answered} - {whole[0], EVERYBODY[0]}):
@@ -121,8 +123,9 @@ class _Cells:
         return bool(self._shared[self._row[part], self._row[whole]] == self._size(part))
 
 
-def _weight(x: Floats, point: Point) -> Floats:
-    return np.asarray(0.25 / np.cosh((point.intercept + point.slope * x) / 2) ** 2)
+def _undecided(x: Floats, point: Point) -> Floats:
+    p = probabilities(x, point)
+    return p * (1 - p)
 
 
 def _rounded(sums: Sums, minimum_cell: int) -> Sums:
