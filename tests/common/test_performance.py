@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
+from cohortium.common.metrics.disclosure import suppress
 from numpy.typing import NDArray
 from sklearn import metrics
 
 from cohortium.common.document import parse
-from cohortium.common.metrics.disclosure import suppress
 from cohortium.common.metrics.performance import Performance, by_group, performance
 from cohortium.common.metrics.tallies import BinaryTally, Calibration, Called, SiteEvaluation
 from cohortium.common.metrics.tally import measure

@@ -9,6 +9,7 @@ from cohortium.common import timeouts
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
 from cohortium.common.messages import (
+    Calibrate,
     Evaluate,
     Evaluated,
     Question,
@@ -116,7 +117,7 @@ class Progress:
 
     state: ServerState
 
-    def packed(self, question: Train | Evaluate, model: Vector) -> bytes:
+    def packed(self, question: Train | Evaluate | Calibrate, model: Vector) -> bytes:
         """A question with a model, which is from now on the state's own if it was before."""
         body = pack(question, model)
         if model is self.state.model:

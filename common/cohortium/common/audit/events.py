@@ -55,7 +55,11 @@ PrivacyAction = Literal[
     "privacy.reserved", "privacy.spent", "privacy.released", "privacy.cap.hit", "privacy.selftest"
 ]
 EvaluationAction = Literal[
-    "evaluation.completed", "fairness.audit.completed", "flag.raised", "flag.dispositioned"
+    "evaluation.completed",
+    "evaluation.calibrated",
+    "fairness.audit.completed",
+    "flag.raised",
+    "flag.dispositioned",
 ]
 ModelAction = Literal[
     "model.released", "model.downloaded", "model.withdrawn", "pccp.modification.executed"
