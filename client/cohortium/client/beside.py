@@ -47,7 +47,7 @@ def make(
         return Others({})
     scored, own, recalibration = dict[str, Scores](), None, None
     if study.evaluation.own_model:
-        model, own = train_own(study, cohort, device)
+        model, own = train_own(study, cohort.features, cohort.labels, device)
         scored["own"] = scores(study, model, cohort.test_features)
     if study.mitigation.recalibrate:
         recalibration = recalibrate(scores(study, federated, cohort.features), cohort.labels)

@@ -8,6 +8,7 @@ import typer
 
 from cohortium.client.config import SiteDir
 from cohortium.client.data_cli import data
+from cohortium.client.results_cli import crossvalidate, results
 from cohortium.common import daemon
 from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
@@ -23,6 +24,8 @@ site = typer.Typer(
     rich_markup_mode=None,
 )
 site.add_typer(data, name="data")
+site.command()(results)
+site.command()(crossvalidate)
 
 Person = Annotated[str, typer.Option("--as", help="Who decides, by name: it is signed and kept.")]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]

@@ -55,8 +55,11 @@ class Cohort:
         return len(self.labels) or len(self.test_labels)
 
 
-def load_table(study: Study, dataset: Dataset, site: str) -> Table:
+def load_table(study: Study, dataset: Dataset, site: str, also: tuple[str, ...] = ()) -> Table:
     """Read the columns that the study may read; no split where every patient is held out.
+
+    Args:
+        also: further columns, for the site's own use.
 
     Raises:
         RefusedError: the dataset was registered with another schema than the study's.
@@ -71,7 +74,8 @@ def load_table(study: Study, dataset: Dataset, site: str) -> Table:
     split = None if site in study.sites.evaluate_only else study.split.column
     extra = (split,) if split else ()
     agreeing = study.task.columns
-    return read_table(dataset.path, dataset.data_model, study.columns_read, extra, agreeing)
+    columns = tuple(dict.fromkeys((*study.columns_read, *also)))
+    return read_table(dataset.path, dataset.data_model, columns, extra, agreeing)
 
 
 def prepare(table: Table, study: Study, site: str, statistics: Statistics | None = None) -> Cohort:

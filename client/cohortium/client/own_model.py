@@ -88,8 +88,10 @@ def recipe(study: Study, device: str) -> Recipe:
     return Recipe(study, sgd, training.batch_size or BATCH_SIZE, torch.device(device))
 
 
-def train_own(study: Study, cohort: Cohort, device: str) -> tuple[Vector, Fit]:
-    """A model of the study's kind from its initial parameters, on this site's training patients.
+def train_own(
+    study: Study, features: Floats, labels: Floats, device: str = "cpu"
+) -> tuple[Vector, Fit]:
+    """A model of the study's kind from its initial parameters, on patients of this site alone.
 
     A fifth of them, drawn by the study's seed, is held back to find after how many passes the loss
     no longer falls, and whether a quarter of the rate does better; then all train so. The same
@@ -98,7 +100,7 @@ def train_own(study: Study, cohort: Cohort, device: str) -> tuple[Vector, Fit]:
     Raises:
         DataError: it diverges however slowly it learns.
     """
-    patients = Patients(cohort.features, cohort.labels)
+    patients = Patients(features, labels)
     how, module = recipe(study, device), _module(study, patients)
     start, parts = arrays.flatten(module), _held_back(patients, study.training.seed)
     loss, fit = _fit(how, module, start, *parts)
