@@ -1,6 +1,7 @@
 """A slope that is not that of the pooled rows, or given where there is none, misleads a clinic."""
 
 import math
+from collections.abc import Callable
 from functools import reduce
 from operator import add
 
@@ -14,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from cohortium.common.metrics.calibration import (
     ANYWHERE,
     BOX,
+    EVERYBODY,
     FURTHEST,
     MAX_STEPS,
     NO_END,
@@ -29,7 +31,7 @@ from cohortium.common.metrics.calibration import (
     site_fit,
     sums_at,
 )
-from cohortium.common.metrics.calibration_disclosure import EVERYBODY, Patients, answer
+from cohortium.common.metrics.calibration_disclosure import Patients, answer
 from cohortium.common.metrics.tallies import Calibration
 
 Floats = NDArray[np.float64]
@@ -117,8 +119,8 @@ def test_sums_by_hand() -> None:
 @pytest.mark.parametrize("slope", [0.5, 1.0, 2.5])
 def test_the_fit_over_sites_is_that_of_all_their_rows(slope: float) -> None:
     wards = [ward(seed, 40 * (1 + seed), slope) for seed in range(4)]
-    together = site_fit(*(np.concatenate(part) for part in zip(*wards, strict=True)))  # type: ignore[arg-type]
-    found = drive(newton(MAX_STEPS, BOX), lambda p: reduce(add, (at(w, p) for w in wards)))
+    together = site_fit(*(np.concatenate(part) for part in zip(*wards, strict=True)))
+    found = over(wards, 0)
     assert isinstance(found, Calibration)
     assert together is not None
     assert numbers(found) == pytest.approx(numbers(together), abs=1e-8, rel=1e-6)
@@ -172,7 +174,11 @@ def test_sums_that_no_data_give_end_in_a_reason_and_not_in_an_error() -> None:
     for _ in range(200):
         a, b, c, d, e = rng.normal(0, 10.0 ** rng.integers(-3, 12), 5).tolist()
         lie = Sums(gradient=(a, b), information=(abs(c), d, abs(e)))
-        assert isinstance(drive(newton(MAX_STEPS, BOX), lambda _, lie=lie: lie), str | Calibration)
+        assert isinstance(drive(newton(MAX_STEPS, BOX), always(lie)), str | Calibration)
+
+
+def always(sums: Sums) -> Callable[[Point], Sums]:
+    return lambda _: sums
 
 
 # ------------------------------------------------------------------ what is shown
@@ -203,10 +209,7 @@ def test_rounding_moves_a_pooled_fit_no_more_than_is_said() -> None:
     cell, misses = 10, 0
     for seed in range(40):
         wards = [ward(100 * seed + k, 120, slope=0.5 + seed / 30) for k in range(4)]
-        exact = drive(newton(MAX_STEPS, BOX), lambda p, w=wards: reduce(add, (at(x, p) for x in w)))
-        rough = drive(
-            newton(MAX_STEPS, BOX), lambda p, w=wards: reduce(add, (told(x, p, cell) for x in w))
-        )
+        exact, rough = over(wards, 0), over(wards, cell)
         assert isinstance(exact, Calibration)
         assert isinstance(rough, Calibration)
         reach = 4 * cell / 10 / 2 * (exact.slope_variance + abs(exact.covariance))
@@ -214,6 +217,15 @@ def test_rounding_moves_a_pooled_fit_no_more_than_is_said() -> None:
         assert rough.slope_variance > 0.9 * exact.slope_variance
         misses += abs(rough.slope - exact.slope) > 0.15 * math.sqrt(exact.slope_variance)
     assert misses <= 2
+
+
+def over(wards: list[tuple[Floats, Flags]], minimum_cell: int) -> Calibration | str:
+    """The fit over sites with such a policy."""
+
+    def look(point: Point) -> Sums:
+        return reduce(add, (told(table, point, minimum_cell) for table in wards))
+
+    return drive(newton(MAX_STEPS, BOX), look)
 
 
 def told(table: tuple[Floats, Flags], point: Point, minimum_cell: int) -> Sums:

@@ -6,6 +6,7 @@ A site that stays silent or refuses is left out of the fit from then on, which e
 of the others; what it said before has only led there.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,6 +38,7 @@ from cohortium.server.store import RoundRecord
 
 NOT_SHOWN = "no site shows it"
 LOST = "no site answered every step"
+SLACK = 1e-6
 COARSEST = 100.0  # variance of the rounding that a site may say it has done
 
 Tallies = Mapping[Group, BinaryTally]  # one site's, of groups whose means it shows
@@ -132,7 +134,8 @@ def _ask(
         deadline_s=plan.study.sites.round_deadline,
         body=progress.packed(question, final_model(progress.state)),
     ):
-        message = seen.note(said, partial(_check, step, step.shown[said.site]))
+        asked = {g: t for g, t in step.shown[said.site].items() if g in step.points}
+        message = seen.note(said, partial(check_sums, asked))
         if message is not None:
             found[said.site] = flat(message.overall, message.groups)
     for silent in step.shown.keys() - found.keys():
@@ -155,16 +158,27 @@ def _shown(record: RoundRecord, site: str) -> Tallies:
     }
 
 
-def _check(step: _Step, tallies: Tallies, message: Calibrated) -> None:
-    """Raise ProtocolError for sums that no patients as many as the site counted can give."""
+def check_sums(tallies: Tallies, message: Calibrated) -> None:
+    """Raise ProtocolError for sums that no patients give, as many as the site has counted.
+
+    Args:
+        tallies: of the groups that were asked and whose means the site has shown.
+    """
     for group, sums in flat(message.overall, message.groups).items():
-        if group not in step.points or group not in tallies:
+        if group not in tallies:
             raise ProtocolError("sums of a group that was not asked, or has no means")
-        n, slack = tallies[group].n or 0, 1e-6 + (12 * sums.rounding) ** 0.5
-        (first, second), (a, b, c) = sums.gradient, sums.information
-        most = (n, n * FURTHEST, n / 4, n / 4 * FURTHEST, n / 4 * FURTHEST**2)
-        if sums.rounding > COARSEST or min(a, c) < -slack or b * b > (a + slack) * (c + slack):
+        if not _possible(sums, tallies[group].n or 0):
             raise ProtocolError("sums for calibration that no patients give")
-        values = (first, second, a, b, c)
-        if any(abs(value) > high + slack for value, high in zip(values, most, strict=True)):
-            raise ProtocolError("sums for calibration that no patients give")
+
+
+def _possible(sums: Sums, n: int) -> bool:
+    slack = SLACK + math.sqrt(12 * sums.rounding)
+    a, b, c = sums.information
+    values = (*sums.gradient, *sums.information)
+    most = (n, n * FURTHEST, n / 4, n / 4 * FURTHEST, n / 4 * FURTHEST**2)
+    return (
+        sums.rounding <= COARSEST
+        and min(a, c) >= -slack
+        and b * b <= (a + slack) * (c + slack)
+        and all(abs(value) <= high + slack for value, high in zip(values, most, strict=True))
+    )
