@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cohortium.common.errors import ProtocolError
 from cohortium.common.metrics import (
+    comparison,
     cube,
     multiclass,
     multilabel,
@@ -16,7 +17,13 @@ from cohortium.common.metrics import (
     tally,
 )
 from cohortium.common.metrics.cube import OVERALL, Flags, Group, Levels, families
-from cohortium.common.metrics.tallies import Beside, BinaryTally, SiteEvaluation, Tally
+from cohortium.common.metrics.tallies import (
+    Beside,
+    BinaryTally,
+    Comparison,
+    SiteEvaluation,
+    Tally,
+)
 from cohortium.common.metrics.tally import UNKNOWN
 from cohortium.common.study import Study
 

@@ -34,7 +34,7 @@ from cohortium.common.metrics.showing import (
     first,
     hidden_reason,
 )
-from cohortium.common.metrics.tallies import BinaryTally, Bins, Called
+from cohortium.common.metrics.tallies import BinaryTally, Bins, Calibration, Called
 from cohortium.common.study import Study
 from cohortium.common.task import BinaryTask
 
@@ -218,8 +218,6 @@ def _bins(
     )
 
 
-def _calibration(
-    predicted: Floats, positive: Flags, minimum_cell: int
-) -> calibration.Calibration | None:
+def _calibration(predicted: Floats, positive: Flags, minimum_cell: int) -> Calibration | None:
     fit = calibration.site_fit(predicted, positive)
     return None if fit is None else calibration.shown(fit, minimum_cell)
