@@ -32,7 +32,8 @@ from cohortium.server.aggregation.optimizer import ServerState, final_model
 from cohortium.server.conversation import Said
 from cohortium.server.desk import Desk, StudyFailed, for_good
 from cohortium.server.ending import resume_it
-from cohortium.server.plausibility import check_evaluation, check_update
+from cohortium.server.plausibility import check_update
+from cohortium.server.plausible_evaluation import check_evaluation
 from cohortium.server.store import RoundRecord
 
 M = TypeVar("M", bound=Document)
@@ -240,8 +241,8 @@ def _evaluate(
 ) -> dict[str, SiteEvaluation]:
     """What sites say of a model on their held-out patients; a silent site is left out."""
     found = {}
-    last = plan.study.track(number).last
-    model = final_model(progress.state) if last else progress.state.model
+    at = plan.study.track(number)
+    model, final = final_model(progress.state) if at.last else progress.state.model, at.final
     question = Evaluate(statistics=plan.statistics)
     body = progress.packed(question, model)
     del model
@@ -253,7 +254,7 @@ def _evaluate(
         deadline_s=plan.study.sites.round_deadline,
         body=body,
     ):
-        message = seen.note(said, lambda m: check_evaluation(plan.study, m.evaluation))
+        message = seen.note(said, lambda m: check_evaluation(plan.study, m.evaluation, final))
         if message is not None:
             found[said.site] = message.evaluation
     return {name: found[name] for name in plan.sites if name in found}

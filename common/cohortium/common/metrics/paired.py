@@ -75,7 +75,7 @@ def _correlation(pairs: Pairs) -> float:
     margins = (a + b) * (c + d) * (a + c) * (b + d)
     if not margins:
         return 0.0
-    tilt = a * d - b * c
+    tilt = float(a * d - b * c)
     if tilt > 0:
         tilt = max(tilt - pairs.n / 2, 0)
     return tilt / math.sqrt(margins)
