@@ -9,6 +9,7 @@ from cohortium.common.database import Database
 from cohortium.common.document import Document, canonical, parse_json
 from cohortium.common.errors import UsageError
 from cohortium.common.messages import Consent, Spent
+from cohortium.common.metrics.calibration import PooledCalibration
 from cohortium.common.metrics.summary import Summary
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
@@ -22,6 +23,7 @@ class RoundRecord(Document):
 
     `received`: bytes by site and kind of message; `refused`: "rule: explanation" by site.
     `left_out`: the site that the round's track trains without; empty for the main model.
+    `calibration` is of the final model: in the last round's record alone.
     """
 
     round: int
@@ -34,6 +36,7 @@ class RoundRecord(Document):
     evaluations: Mapping[str, SiteEvaluation]
     summary: Summary | None
     left_out: str = ""
+    calibration: PooledCalibration | None = None
 
 
 def of_main_model(records: Iterable[RoundRecord]) -> list[RoundRecord]:
