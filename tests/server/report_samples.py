@@ -21,15 +21,13 @@ from cohortium.common.metrics.tallies import (
     SiteEvaluation,
     SurvivalTally,
 )
+from cohortium.common.metrics.value import Compared, Crossed, Value
 from cohortium.common.study import Study
 from cohortium.server.measured import Measured
 from cohortium.server.reports.findings import (
     CalibrationLine,
-    Compared,
-    Crossed,
     FlagState,
     ReleaseReport,
-    Worth,
 )
 from cohortium.server.reports.report_data import (
     ModelReport,
@@ -282,7 +280,7 @@ def _report(study: Study, evaluations: Mapping[str, SiteEvaluation]) -> ReportDa
         net_benefit=found.net_benefit(),
         calibration=found.calibration(),
         horizons=found.horizons(),
-        worth=Worth(reason="the study trains no other model to compare with"),
+        worth=Value(reason="the study trains no other model to compare with"),
         rounds=tuple(
             RoundReport(
                 round=number,
@@ -328,7 +326,7 @@ def _site(name: str, study: Study, scores: Any) -> SiteReport:
     )
 
 
-def _worth() -> Worth:
+def _worth() -> Value:
     n, each = {"cleveland": 303, "hungarian": 261, "switzerland": None, "va-long-beach": 130}, []
     for place, (site, count) in enumerate(n.items()):
         known = count is not None
@@ -387,7 +385,7 @@ def _worth() -> Worth:
         )
         for i, model in enumerate(models)
     )
-    return Worth(compared=tuple(each), crossed=crossed)
+    return Value(compared=tuple(each), crossed=crossed)
 
 
 def _release() -> ReleaseReport:
@@ -421,6 +419,7 @@ def _release() -> ReleaseReport:
 def _pooled_calibration() -> tuple[CalibrationLine, ...]:
     whole = CalibrationLine(
         site=None,
+        sites=3,
         intercept=-0.31,
         intercept_low=-0.52,
         intercept_high=-0.1,

@@ -11,7 +11,6 @@ from cohortium.common.metrics.tallies import AtHorizon, BinaryTally, Bins, Survi
 from cohortium.server.reports.curves import (
     horizons,
     net_benefit,
-    pooled,
     reliability,
     site_calibration,
 )
@@ -80,9 +79,14 @@ def test_a_threshold_that_a_site_does_not_show_leaves_the_site_out_there_only() 
 def test_curves_are_pooled_in_the_bins_that_all_sites_have() -> None:
     fine = Bins(n=(10, 20, 0, 40), positives=(1, 5, 0, 35), mean_score=(0.1, 0.4, None, 0.9))
     coarse = Bins(n=(30, 10), positives=(6, 8), mean_score=(0.2, 0.8))
-    both = pooled([fine, coarse])
-    assert (both.n, both.positives) == ((60, 50), (12, 43))
-    assert both.mean_score == pytest.approx(((10 * 0.1 + 20 * 0.4 + 30 * 0.2) / 60, 0.88))
+    tallies = {
+        name: HIDDEN.model_copy(update={"bins": bins})
+        for name, bins in (("a", fine), ("b", coarse))
+    }
+    everybody = reliability(tallies)[-1]
+    assert [one.n for one in everybody.bins] == [60, 50]
+    assert [one.observed for one in everybody.bins] == [12 / 60, 43 / 50]
+    assert [one.mean_score for one in everybody.bins] == pytest.approx([15 / 60, 44 / 50])
 
 
 def test_an_empty_bin_has_no_observed_share_and_a_hidden_site_a_reason() -> None:

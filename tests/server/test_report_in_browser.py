@@ -1,7 +1,7 @@
 """The report in a real Chromium: on a screen, on a phone, in the dark and on paper."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from tests.server.report_samples import heart, survival
 
 from cohortium.server.reports.blinding import blinded
 from cohortium.server.reports.report import write_report
+from cohortium.server.reports.report_data import ReportData
 
 pytest.importorskip("websockets", reason="needs the websockets package to talk to a browser")
 
@@ -70,7 +71,11 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Tab]:
 
 @pytest.fixture(scope="module", params=["heart", "survival", "blinded"])
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = {"heart": heart, "survival": survival, "blinded": lambda: blinded(heart(), b"secret")}
+    made: dict[str, Callable[[], ReportData]] = {
+        "heart": heart,
+        "survival": survival,
+        "blinded": lambda: blinded(heart(), b"secret"),
+    }
     return write_report(made[request.param](), tmp_path_factory.mktemp("report"))
 
 

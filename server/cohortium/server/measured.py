@@ -1,10 +1,11 @@
 """What the sites' evaluations of a final model say, as a report shows it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from cohortium.common.fairness.attributes import declared
 from cohortium.common.fairness.audit import audit
 from cohortium.common.fairness.verdicts import FairnessAudit
+from cohortium.common.metrics.calibration import PooledCalibration
 from cohortium.common.metrics.performance import Performance, by_group, of_study
 from cohortium.common.metrics.tallies import SiteEvaluation, Tally
 from cohortium.common.metrics.tally import UNKNOWN
@@ -13,26 +14,22 @@ from cohortium.common.task import SurvivalTask
 from cohortium.server.reports import curves
 from cohortium.server.reports.findings import (
     CalibrationLine,
-    Crossed,
     Curve,
     GroupPerformance,
     Horizon,
     NetBenefit,
-    Worth,
 )
-from cohortium.server.store import RoundRecord
 
 Evaluations = Mapping[str, SiteEvaluation]
-
-CROSSED = ("accuracy", "auroc", "concordance", "r2")  # what models without a site are compared by
-MAIN = "all sites"
 
 
 class Measured:
     """Everything from the evaluations of one model, in the study's order of sites."""
 
-    def __init__(self, study: Study, evaluations: Evaluations) -> None:
-        self.study = study
+    def __init__(
+        self, study: Study, evaluations: Evaluations, calibration: PooledCalibration | None = None
+    ) -> None:
+        self.study, self._calibration = study, calibration
         self.evaluations = {s: evaluations[s] for s in study.sites.names if s in evaluations}
         self._tallies: dict[str, Tally] = {s: e.overall for s, e in self.evaluations.items()}
 
@@ -59,7 +56,11 @@ class Measured:
         return curves.net_benefit(self._tallies, self.study.evaluation.thresholds)
 
     def calibration(self) -> tuple[CalibrationLine, ...]:
-        return curves.site_calibration(self._tallies)
+        """Over all sites' rows, overall and by group; then as each site fits its own."""
+        return (
+            *curves.pooled_calibration(self._calibration),
+            *curves.site_calibration(self._tallies),
+        )
 
     def horizons(self) -> tuple[Horizon, ...]:
         task = self.study.task
@@ -71,30 +72,3 @@ class Measured:
             (one.name, level) for one in declared(self.study) for level in (*one.levels, UNKNOWN)
         ]
         return sorted(groups, key=lambda g: known.index(g) if g in known else len(known))
-
-
-def worth(study: Study, rounds: Sequence[RoundRecord]) -> Worth:
-    """What models without a site do at each, beside the one of all."""
-    reason = "the study trains no other model to compare with"
-    if not study.evaluation.leave_one_site_out:
-        return Worth(reason=reason)
-    last = {record.left_out: record for record in rounds if record.evaluations}
-    models = {MAIN: last.get("")} | {
-        f"without {site}": last[site] for site in study.left_out if site in last
-    }
-    found = [
-        crossed
-        for model, record in models.items()
-        if record is not None
-        for crossed in _crossed(model, Measured(study, record.evaluations))
-    ]
-    return Worth(crossed=tuple(found), reason="" if found else "no site shows such a comparison")
-
-
-def _crossed(model: str, measured: Measured) -> list[Crossed]:
-    found: dict[str, Crossed] = {}
-    for one in measured.performance():
-        if one.measure in CROSSED and one.measure not in found:
-            values = {site: shown.value for site, shown in one.sites.items()}
-            found[one.measure] = Crossed(model=model, measure=one.measure, sites=values)
-    return list(found.values())

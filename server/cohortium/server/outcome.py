@@ -23,7 +23,7 @@ from cohortium.common.study import Study
 from cohortium.server.aggregation.optimizer import final_model
 from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.config import CoordinatorConfig
-from cohortium.server.measured import Measured, worth
+from cohortium.server.measured import Measured
 from cohortium.server.reports.blinding import blinded
 from cohortium.server.reports.findings import ReleaseReport
 from cohortium.server.reports.report import write_report
@@ -38,6 +38,7 @@ from cohortium.server.reports.report_data import (
     Traffic,
 )
 from cohortium.server.store import RoundRecord, Store, StudyRow, of_main_model
+from cohortium.server.value import value_of
 
 MODEL_FILE = "model.safetensors"
 LOAD = "from safetensors.torch import load_file; parameters = load_file('model.safetensors')"
@@ -144,7 +145,8 @@ def _report(
     main = of_main_model(rounds)
     scores = next((r.summary for r in reversed(main) if r.summary is not None), None)
     sites = tuple(_site(name, study, consents, rounds, scores) for name in study.sites.names)
-    found = Measured(study, next((r.evaluations for r in reversed(main) if r.evaluations), {}))
+    last = next((record for record in reversed(main) if record.evaluations), None)
+    found = Measured(study, last.evaluations if last else {}, last.calibration if last else None)
     head = log.head()
     return ReportData(
         study=study.name,
@@ -163,7 +165,7 @@ def _report(
         net_benefit=found.net_benefit(),
         calibration=found.calibration(),
         horizons=found.horizons(),
-        worth=worth(study, rounds),
+        worth=value_of(study, rounds),
         release=release,
         rounds=tuple(_round(record) for record in main),
         model=model,

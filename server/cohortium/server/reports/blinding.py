@@ -19,16 +19,14 @@ from cohortium.common.document import Document
 from cohortium.common.fairness.attributes import SITE
 from cohortium.common.fairness.verdicts import Contrast, FairnessAudit, Invisible
 from cohortium.common.metrics.performance import Estimate, Performance
+from cohortium.common.metrics.value import Compared, Crossed, Value
 from cohortium.server.reports.findings import (
     CalibrationLine,
-    Compared,
-    Crossed,
     Curve,
     FlagState,
     GroupPerformance,
     Horizon,
     ReleaseReport,
-    Worth,
 )
 from cohortium.server.reports.report_data import (
     ReportData,
@@ -273,12 +271,15 @@ def _pooled(one: Curve | Horizon) -> bool:
 
 def _calibration(lines: Sequence[CalibrationLine]) -> tuple[CalibrationLine, ...]:
     enough = sum(line.site is not None and line.slope is not None for line in lines) >= FEWEST
-    pooled = tuple(line for line in lines if line.site is None)
+    pooled = tuple(
+        line
+        if line.sites >= FEWEST or line.slope is None
+        else CalibrationLine(site=None, attribute=line.attribute, level=line.level, reason=FEW)
+        for line in lines
+        if line.site is None
+    )
     if not enough:
-        return tuple(
-            CalibrationLine(site=None, attribute=one.attribute, level=one.level, reason=FEW)
-            for one in pooled
-        )
+        return pooled
     return pooled + tuple(
         CalibrationLine(
             site=line.site,
@@ -293,7 +294,7 @@ def _calibration(lines: Sequence[CalibrationLine]) -> tuple[CalibrationLine, ...
     )  # fmt: skip
 
 
-def _worth(worth: Worth) -> Worth:
+def _worth(worth: Value) -> Value:
     shown = Counter(
         (one.other, one.measure, one.attribute, one.level)
         for one in worth.compared

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from cohortium.common.metrics.intervals import Z_95, wilson
+from cohortium.common.metrics.calibration import PooledCalibration, PooledFit, flat
+from cohortium.common.metrics.intervals import Z_95
+from cohortium.common.metrics.reliability import reliability as binned
 from cohortium.common.metrics.tallies import (
     AtHorizon,
     BinaryTally,
@@ -13,7 +15,7 @@ from cohortium.common.metrics.tallies import (
     SurvivalTally,
     Tally,
 )
-from cohortium.server.reports.findings import Bin, CalibrationLine, Curve, Horizon, NetBenefit
+from cohortium.server.reports.findings import CalibrationLine, Curve, Horizon, NetBenefit
 
 HIDDEN = "not shown by the site"
 NOBODY_SHOWS = "no site shows it"
@@ -46,60 +48,10 @@ def _curves(subject: str, tallies: Mapping[str, BinaryTally]) -> Iterator[Curve]
     if not shown:
         return
     for site, tally in tallies.items():
-        bins = _bins(tally.bins) if tally.bins else ()
         reason = "" if tally.bins else tally.reason or HIDDEN
+        bins = binned([tally.bins])
         yield Curve(subject=subject, site=site, sites=1, bins=bins, reason=reason)
-    yield Curve(subject=subject, site=None, sites=len(shown), bins=_bins(pooled(shown)))
-
-
-def pooled(shown: Sequence[Bins]) -> Bins:
-    """All patients together, in the coarsest bins that any of the sites shows (they nest)."""
-    count = min(len(bins.n) for bins in shown)
-    coarse = [_coarser(bins, count) for bins in shown]
-    n = [sum(bins.n[place] for bins in coarse) for place in range(count)]
-    return Bins(
-        n=tuple(n),
-        positives=tuple(sum(bins.positives[place] for bins in coarse) for place in range(count)),
-        mean_score=tuple(_mean(coarse, place, n[place]) for place in range(count)),
-    )
-
-
-def _coarser(bins: Bins, count: int) -> Bins:
-    each = len(bins.n) // count
-    parts = [range(place * each, (place + 1) * each) for place in range(count)]
-    n = [sum(bins.n[i] for i in part) for part in parts]
-    scores = [math.fsum(bins.n[i] * (bins.mean_score[i] or 0.0) for i in part) for part in parts]
-    return Bins(
-        n=tuple(n),
-        positives=tuple(sum(bins.positives[i] for i in part) for part in parts),
-        mean_score=tuple(s / k if k else None for s, k in zip(scores, n, strict=True)),
-    )
-
-
-def _mean(coarse: Sequence[Bins], place: int, n: int) -> float | None:
-    total = math.fsum(bins.n[place] * (bins.mean_score[place] or 0.0) for bins in coarse)
-    return min(1.0, total / n) if n else None
-
-
-def _bins(bins: Bins) -> tuple[Bin, ...]:
-    count, found = len(bins.n), []
-    for place, (n, positives, score) in enumerate(
-        zip(bins.n, bins.positives, bins.mean_score, strict=True)
-    ):
-        low, high = wilson(positives, n) if n else (None, None)
-        found.append(
-            Bin(
-                low=place / count,
-                high=(place + 1) / count,
-                n=n,
-                positives=positives,
-                mean_score=score,
-                observed=positives / n if n else None,
-                observed_low=low,
-                observed_high=high,
-            )
-        )
-    return tuple(found)
+    yield Curve(subject=subject, site=None, sites=len(shown), bins=binned(shown))
 
 
 def net_benefit(
@@ -155,6 +107,37 @@ def _counts(
         tp = sum(tally.bins.positives[first:])
         called = tp, sum(tally.bins.n[first:]) - tp
     return (tally.n, tally.positives, *called) if called else None
+
+
+def pooled_calibration(found: PooledCalibration | None) -> tuple[CalibrationLine, ...]:
+    """The fit over all rows of the sites that took part, overall and by group."""
+    if found is None:
+        return ()
+    fits = flat(found.overall, found.groups)
+    return tuple(_fitted(attribute, level, fit) for (attribute, level), fit in fits.items())
+
+
+def _fitted(attribute: str, level: str, found: PooledFit) -> CalibrationLine:
+    line = CalibrationLine(
+        site=None,
+        sites=len(found.sites),
+        attribute=attribute,
+        level=level,
+        reason=found.reason,
+    )
+    if found.fit is None:
+        return line
+    intercept, slope = found.intercept or (None, None), found.slope or (None, None)
+    return line.model_copy(
+        update={
+            "intercept": found.fit.intercept,
+            "intercept_low": intercept[0],
+            "intercept_high": intercept[1],
+            "slope": found.fit.slope,
+            "slope_low": slope[0],
+            "slope_high": slope[1],
+        }
+    )
 
 
 def site_calibration(tallies: Mapping[str, Tally]) -> tuple[CalibrationLine, ...]:

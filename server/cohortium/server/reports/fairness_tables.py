@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from cohortium.common.fairness.verdicts import Contrast, Extreme, Invisible
+from cohortium.common.metrics.value import Compared
 from cohortium.server.reports import margins, measures, numbers, worth
-from cohortium.server.reports.findings import Compared, FlagState
+from cohortium.server.reports.findings import FlagState
 from cohortium.server.reports.report_data import ReportData
 from cohortium.server.reports.table import Cell, Column, Table, cell, ranged, text
 
@@ -149,7 +150,9 @@ def worth_table(data: ReportData) -> Table:
             Column("Federated", ("federated",), number=True),
             Column("Other", ("other_value",), number=True),
             Column("Federated minus other", ("difference", "low", "high"), number=True),
-            Column("More than the reference group", ("extra", "extra_low", "extra_high"),
+            Column("p", ("p",), number=True),
+            Column(
+                "More than the reference group", ("extra", "extra_low", "extra_high"),
                    number=True),
             Column("Remarks", ("reason",)),
         ),
@@ -275,6 +278,7 @@ def _compared(one: Compared) -> tuple[Cell, ...]:
             worth.difference(one) if one.difference is not None else "not shown",
             absent=one.difference is None,
         ),
+        cell(one.p, lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}", ""),
         ranged(
             one.extra,
             one.extra_low,

@@ -4,11 +4,11 @@ A number that is not known or not shown is None, and `reason` says why. `site` N
 of the sites that show it; of them there are `sites`.
 """
 
-from collections.abc import Mapping
 from typing import Literal
 
 from cohortium.common.document import Document
 from cohortium.common.metrics.performance import Performance
+from cohortium.common.metrics.reliability import ReliabilityBin
 
 
 class GroupPerformance(Document):
@@ -19,26 +19,13 @@ class GroupPerformance(Document):
     performance: tuple[Performance, ...]
 
 
-class Bin(Document):
-    """Patients with a score in `low` to `high`: mean score, and the share observed, by Wilson."""
-
-    low: float
-    high: float
-    n: int
-    positives: int
-    mean_score: float | None
-    observed: float | None
-    observed_low: float | None
-    observed_high: float | None
-
-
 class Curve(Document):
     """Reliability of a score: of a site or pooled, for one class or label where there are more."""
 
     subject: str
     site: str | None
     sites: int
-    bins: tuple[Bin, ...] = ()
+    bins: tuple[ReliabilityBin, ...] = ()
     reason: str = ""
 
 
@@ -61,10 +48,11 @@ class NetBenefit(Document):
 class CalibrationLine(Document):
     """Logistic fit of the outcome on logit(score): intercept 0 and slope 1 are right.
 
-    `attribute` and `level` are empty for all patients.
+    `attribute` and `level` are empty for all patients. `sites`: how many a pooled fit is over.
     """
 
     site: str | None
+    sites: int = 1
     attribute: str = ""
     level: str = ""
     intercept: float | None = None
@@ -87,46 +75,6 @@ class Horizon(Document):
     observed: float | None = None
     observed_low: float | None = None
     observed_high: float | None = None
-    reason: str = ""
-
-
-class Compared(Document):
-    """The federated model against another on the same patients.
-
-    difference: federated minus other, with its 95% interval for pairs. extra: how much more of a
-    difference this group has than the reference group of its attribute.
-    """
-
-    other: str
-    measure: str
-    site: str | None
-    attribute: str = ""
-    level: str = ""
-    n: int | None = None
-    federated: float | None = None
-    other_value: float | None = None
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    extra: float | None = None
-    extra_low: float | None = None
-    extra_high: float | None = None
-    reason: str = ""
-
-
-class Crossed(Document):
-    """How a model that was trained without a site does at each: `model` names it."""
-
-    model: str
-    measure: str
-    sites: Mapping[str, float | None]
-
-
-class Worth(Document):
-    """Whether joining was worth it, and whom privacy harmed."""
-
-    compared: tuple[Compared, ...] = ()
-    crossed: tuple[Crossed, ...] = ()
     reason: str = ""
 
 

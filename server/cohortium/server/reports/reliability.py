@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from cohortium.common.metrics.reliability import ReliabilityBin
 from cohortium.server.reports import svg
-from cohortium.server.reports.findings import Bin, Curve
+from cohortium.server.reports.findings import Curve
 from cohortium.server.reports.plane import Plane
 from cohortium.server.reports.svg import Figure
 
@@ -50,5 +51,5 @@ def _panel(curve: Curve) -> Figure:
     return Figure(title, svg.drawing(parts, WIDTH, HEIGHT, label), "reliability", of)
 
 
-def _place(plane: Plane, one: Bin) -> tuple[float, float]:
+def _place(plane: Plane, one: ReliabilityBin) -> tuple[float, float]:
     return plane.point(one.mean_score or 0.0, one.observed or 0.0)

@@ -11,6 +11,7 @@ from pydantic import Field
 from cohortium.common.document import Document
 from cohortium.common.fairness.verdicts import FairnessAudit
 from cohortium.common.metrics.performance import Performance
+from cohortium.common.metrics.value import Value
 from cohortium.server.reports.findings import (
     CalibrationLine,
     Curve,
@@ -18,7 +19,6 @@ from cohortium.server.reports.findings import (
     Horizon,
     NetBenefit,
     ReleaseReport,
-    Worth,
 )
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -155,7 +155,7 @@ class ReportData(Document):
     net_benefit: tuple[NetBenefit, ...] = ()
     calibration: tuple[CalibrationLine, ...] = ()
     horizons: tuple[Horizon, ...] = ()
-    worth: Worth = Worth()
+    worth: Value = Value()
     release: ReleaseReport | None = None
     rounds: tuple[RoundReport, ...] = ()
     traffic: tuple[Traffic, ...] = ()

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from cohortium.common.metrics.value import Compared
 from cohortium.server.reports import measures, numbers
-from cohortium.server.reports.findings import Compared
 from cohortium.server.reports.scale import levels
 from cohortium.server.reports.strip import Axis, Row, strip
 from cohortium.server.reports.svg import Figure
@@ -14,12 +14,13 @@ OTHERS = {
     "personal": "the site's personal model",
     "left out": "a model trained without the site",
 }
+DRAWN = ("accuracy", "auroc")  # more is better, and differences have intervals
 MOST_ROWS = 40
 
 
 def worth_figures(compared: Sequence[Compared]) -> list[Figure]:
     """A strip for each other model and measure: right of 0, the federated model is better."""
-    keys = dict.fromkeys((one.other, one.measure) for one in compared)
+    keys = dict.fromkeys((c.other, c.measure) for c in compared if c.measure in DRAWN)
     figures = (_figure([c for c in compared if (c.other, c.measure) == key]) for key in keys)
     return [figure for figure in figures if figure]
 
