@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
-from cohortium.common.metrics.disclosure import suppress
 from numpy.typing import NDArray
 from sklearn import metrics
 
 from cohortium.common.document import parse
+from cohortium.common.metrics.evaluation import FEDERATED, evaluate
 from cohortium.common.metrics.performance import Performance, by_group, performance
 from cohortium.common.metrics.tallies import BinaryTally, Calibration, Called, SiteEvaluation
-from cohortium.common.metrics.tally import measure
 from cohortium.common.study import Study
 
 THRESHOLDS = (0.5, 0.3, 0.75)
@@ -50,10 +49,14 @@ def ward(seed: int, patients: int) -> tuple[Labels, Scores]:
     return labels, 1 / (1 + np.exp(-rng.normal(2 * labels - 1, 1.5)))
 
 
+def measured(labels: Labels, scores: Scores, minimum: int = 0) -> BinaryTally:
+    found = evaluate({FEDERATED: scores}, labels, {}, STUDY, minimum).overall
+    assert isinstance(found, BinaryTally)
+    return found
+
+
 WARDS = {name: ward(seed, 60 * seed) for seed, name in enumerate(("a", "b", "c", "d"), start=1)}
-TALLIES = {
-    name: measure(scores, labels, {}, STUDY).overall for name, (labels, scores) in WARDS.items()
-}
+TALLIES = {name: measured(*rows) for name, rows in WARDS.items()}
 
 
 def at(found: Iterable[Performance], name: str, threshold: float | None = None) -> Performance:
@@ -134,7 +137,7 @@ def test_rounding_at_the_site_moves_a_pooled_mean_by_less_than_it_rounds() -> No
 
 def suppress_one(one: BinaryTally) -> BinaryTally:
     labels, scores = next(WARDS[site] for site, found in TALLIES.items() if found is one)
-    return suppress(measure(scores, labels, {}, STUDY), 5).overall
+    return measured(labels, scores, 5)
 
 
 def test_areas_are_averaged_over_sites_and_never_pooled() -> None:
@@ -237,10 +240,7 @@ def test_a_further_threshold_uses_its_own_counts() -> None:
 def test_how_patients_are_spread_over_sites_does_not_change_what_is_pooled() -> None:
     (labels, scores), half = WARDS["d"], len(WARDS["d"][0]) // 2
     halves = (slice(None, half), slice(half, None))
-    split = {
-        str(k): measure(scores[rows], labels[rows], {}, STUDY).overall
-        for k, rows in enumerate(halves)
-    }
+    split = {str(k): measured(labels[rows], scores[rows]) for k, rows in enumerate(halves)}
     others = {site: one for site, one in TALLIES.items() if site != "d"}
     whole = performance(TALLIES, THRESHOLDS)
     for found, other in zip(performance({**split, **others}, THRESHOLDS), whole, strict=True):
