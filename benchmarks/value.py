@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from tests.federation import Federation, write_study, write_ward
 
-from benchmarks.federations import Tables, finished
+from benchmarks.federations import Tables, assembled
 from benchmarks.heart_studies import POLICY_B, heart, split, tables
 from cohortium.client.cohort import Cohort, load_table, prepare
 from cohortium.client.own_model import train_own
@@ -36,6 +36,7 @@ from cohortium.common.errors import CohortiumError
 from cohortium.common.metrics.auroc import auroc
 from cohortium.common.metrics.tallies import BinaryTally
 from cohortium.common.study import Study
+from cohortium.server.coordinator import run_study
 from cohortium.server.store import RoundRecord, of_main_model
 
 Vector = NDArray[np.float32]
@@ -98,8 +99,9 @@ def run(epsilon: float | None, data: Path | None, seed: int) -> list[Row]:
     """
     with (
         _asked(epsilon, data, seed) as (study, files),
-        finished(study, files, POLICY) as (federation, _),
+        assembled(study, files, POLICY) as federation,
     ):
+        run_study(study, federation.desk(study))
         records = federation.store.rounds(study.digest)
         cohorts = _cohorts(study, federation)
         pooled = _pooled(study, cohorts)

@@ -27,6 +27,7 @@ FAIRNESS: dict[str, Any] = {
     "reference": {"sex": "male"},
 }
 BINARY: dict[str, Any] = {"kind": "binary", "label": "ill", "positive_codes": ["1"]}
+LOGISTIC = {"name": "logistic"}
 LEVELS = {"sex": ("female", "male"), "insurance": ("public", "private", "none")}
 
 Rows = Mapping[str, NDArray[Any]]  # ill, score, and each attribute's level ("" unknown), (n,) each
@@ -36,6 +37,7 @@ def study(
     sites: tuple[str, ...] = ("north", "south", "west"),
     fairness: Mapping[str, Any] = FAIRNESS,
     task: Mapping[str, Any] = BINARY,
+    model: Mapping[str, Any] = LOGISTIC,
 ) -> Study:
     """A study of made-up wards."""
     values = {
@@ -44,7 +46,7 @@ def study(
         "data": {"dataset": "ward", "features": ["marker"]},
         "data_model": {"name": "ward", "columns": COLUMNS},
         "task": task,
-        "model": {"name": "logistic"},
+        "model": model,
         "split": {"test_fraction": 0.5},
         "training": {"rounds": 1, "batches": "full"},
         "privacy": {"mechanism": "none"},

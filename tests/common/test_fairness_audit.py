@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.audited import counts, evaluation, hidden, of_sex, study, ward
 
 from cohortium.common.fairness.adjust import benjamini_hochberg, holm
@@ -302,12 +304,54 @@ def test_an_outcome_without_calls_is_not_measured_and_says_so() -> None:
         product=9.5,
     )
     there = SiteEvaluation(overall=tally, groups={"sex": {"female": tally, "male": tally}})
-    found = of({"a": there, "b": there}, task={"kind": "regression", "label": "other_number"})
+    outcome = {"kind": "regression", "label": "other_number"}
+    found = of({"a": there, "b": there}, task=outcome, model={"name": "linear"})
     (only,) = found.contrasts
     assert (only.attribute, only.level, only.verdict) == ("sex", "female", "not measured")
     assert only.reason.startswith("a gap is measured where the outcome is yes or no")
     assert not found.extremes
     assert not found.invisible
+
+
+CELLS = st.integers(0, 3) | st.integers(0, 400)
+TALLIES = st.builds(
+    counts,
+    CELLS,
+    CELLS,
+    CELLS,
+    CELLS,
+    mean_score=st.none() | st.floats(0, 1),
+    auroc=st.none() | st.floats(0, 1),
+    auroc_variance=st.none() | st.floats(0, 0.25),
+) | st.builds(hidden)
+
+
+@given(st.lists(st.tuples(TALLIES, TALLIES, TALLIES), min_size=1, max_size=4), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_whatever_sites_send_an_audit_comes_out_that_agrees_with_itself(
+    sites: list[tuple[BinaryTally, BinaryTally, BinaryTally]], noisy: bool
+) -> None:
+    found = of(
+        {
+            name: of_sex(female, male, overall, noise=7.0 if noisy else 0.0)
+            for name, (female, male, overall) in zip("abcd", sites, strict=False)
+        }
+    )
+    for contrast in found.contrasts:
+        low, gap, high = contrast.low, contrast.gap, contrast.high
+        assert (contrast.verdict == "not measured") == (gap is None)
+        assert bool(contrast.reason) == (low is None)
+        if low is None or high is None or gap is None:
+            continue
+        assert low - 1e-9 <= gap <= high + 1e-9
+        assert contrast.p is not None
+        assert contrast.adjusted_p is not None
+        assert 0 <= contrast.p <= contrast.adjusted_p <= 1
+        if contrast.verdict == "GAP" and contrast.criterion != "calibration":
+            assert abs(gap) > contrast.margin
+    for extreme in found.extremes:
+        assert 0 <= extreme.worst_low <= extreme.worst <= extreme.worst_high <= 1
+        assert 0 <= extreme.gap_low <= extreme.gap <= extreme.gap_high <= 1
 
 
 def test_no_verdict_calls_a_model_fair() -> None:

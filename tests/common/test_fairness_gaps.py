@@ -84,10 +84,22 @@ def test_a_ratio_of_calibrations_is_read_on_the_log_scale() -> None:
     found = calibration_gap(level, reference, 1.25)
     assert (found.value, found.reference_value) == pytest.approx((1.2, 0.75))
     assert found.gap == pytest.approx(1.6)
-    error = math.sqrt(0.7 / 60 + 0.7 / 30)
+    error = math.sqrt(0.7 / 60 + 0.7 / 30)  # by the delta method (Debray et al. 2017)
     low, high = 1.6 * math.exp(-1.959964 * error), 1.6 * math.exp(1.959964 * error)
-    assert found.interval == pytest.approx((low, high))
-    assert found.detectable == pytest.approx(1.25 * math.exp(2.8015852 * error))
+    assert found.interval == pytest.approx((low, high), rel=0.03)
+    assert found.detectable == pytest.approx(1.25 * math.exp(2.8015852 * error), rel=0.05)
+
+
+def test_three_patients_who_are_all_ill_are_no_proof_of_a_bad_calibration() -> None:
+    """0.9 of three were expected; among 43 others 42 were ill where 27 were expected.
+
+    If women's risk too is 42 / 27 times the expected one, all three are ill one time in ten.
+    """
+    three = Group(n=3, positives=3, expected=0.91)
+    found = calibration_gap(three, Group(n=43, positives=42, expected=26.7), 1.25)
+    assert found.p is not None
+    assert found.p > 0.05
+    assert verdict(found.interval, "calibration", 1.25) == "inconclusive"
 
 
 def area(value: float, variance: float) -> Group:
@@ -96,7 +108,9 @@ def area(value: float, variance: float) -> Group:
 
 def test_one_site_gives_the_difference_of_its_own_areas() -> None:
     found = area_gap([(area(0.9, 0.0009), area(0.7, 0.0016))], 0.03)
-    assert (found.gap, found.p) == pytest.approx((0.2, 2 * norm.sf(0.2 / 0.05)))
+    assert found.gap == pytest.approx(0.2)
+    assert found.p is not None
+    assert 1e-6 < found.p < 0.005
     assert found.interval is not None
     low, high = found.interval
     assert low < 0.2 - 1.8 * 0.05  # an area near 1 may be much lower, but not higher
@@ -235,4 +249,4 @@ def test_an_interval_of_a_calibration_ratio_misses_the_truth_more_often_than_it_
         interval = calibration_gap(drawn(n, ratio), drawn(n0, 1.0), 1.25).interval
         assert interval is not None
         held.append(interval[0] <= ratio <= interval[1])
-    assert 0.94 <= np.mean(held) <= 0.995
+    assert 0.95 <= np.mean(held) <= 0.985

@@ -18,8 +18,8 @@ from cohortium.client.own_model import train_own
 from cohortium.client.scoring import scores
 from cohortium.common.document import Document
 from cohortium.common.errors import DataError, UsageError
+from cohortium.common.metrics.evaluation import FEDERATED, evaluate
 from cohortium.common.metrics.tallies import BinaryTally
-from cohortium.common.metrics.tally import measure
 from cohortium.common.preprocessing.encode import Encoded, encode
 from cohortium.common.schema import NumberColumn
 from cohortium.common.study import Study
@@ -174,6 +174,6 @@ def _times(encoded: Encoded, table: Table, name: str) -> NDArray[np.float64]:
 
 
 def _tally(study: Study, encoded: Encoded, said: NDArray[np.float64], rows: Rows) -> BinaryTally:
-    found = measure(said[rows], encoded.outcomes[rows], {}, study).overall
+    found = evaluate({FEDERATED: said[rows]}, encoded.outcomes[rows], {}, study, 0).overall
     assert isinstance(found, BinaryTally)
     return found

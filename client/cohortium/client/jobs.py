@@ -9,10 +9,11 @@ from typing import IO, ClassVar, Literal
 
 import numpy as np
 
+from cohortium.client.calibration import Inquiry
 from cohortium.client.results import Results
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
-from cohortium.common.messages import EMPTY, Vector, pack
+from cohortium.common.messages import EMPTY, Calibrated, Vector, pack
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.privacy.accounting import Mechanism
@@ -42,12 +43,13 @@ class Job(Document):
     """
 
     kind: ClassVar[str] = "job"
-    task: Literal["prepare", "measure", "train", "personalise", "evaluate"]
+    task: Literal["prepare", "measure", "train", "personalise", "evaluate", "calibrate"]
     statistics: Statistics | None = None
     round: int = 0
     minimum_cell: int = 0
     last: bool = False
     personal: bool = False
+    inquiry: Inquiry | None = None
 
 
 class Done(Document):
@@ -66,6 +68,7 @@ class Done(Document):
     loss: float | None = None
     evaluation: SiteEvaluation | None = None
     stays: Results | None = None
+    calibrated: Calibrated | None = None
     error: Literal["", "data", "refused", "failed"] = ""
     rule: str = ""
     text: str = ""

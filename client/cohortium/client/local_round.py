@@ -12,16 +12,19 @@ import torch
 from torch import nn
 
 from cohortium.client import beside
+from cohortium.client.calibration import Inquiry, groups_of
 from cohortium.client.cohort import Cohort
 from cohortium.client.results import Evaluation, Results
 from cohortium.client.scoring import mean_loss, scores
 from cohortium.client.training import batch_order, full_batch, plain, private
 from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
-from cohortium.common.messages import EMPTY
-from cohortium.common.metrics.disclosure import suppress
+from cohortium.common.messages import EMPTY, Calibrated
+from cohortium.common.metrics.calibration import EVERYBODY, by_level, flat, logits
+from cohortium.common.metrics.calibration_disclosure import Patients, answer
+from cohortium.common.metrics.evaluation import FEDERATED
+from cohortium.common.metrics.evaluation import evaluate as count
 from cohortium.common.metrics.tallies import SiteEvaluation
-from cohortium.common.metrics.tally import measure
 from cohortium.common.models.building import build_seeded
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource
@@ -31,7 +34,6 @@ from cohortium.common.study import Study
 Vector = npt.NDArray[np.float32]
 
 NO_CLIPPING = 1e30  # without privacy a gradient keeps its length
-FEDERATED = "federated"
 
 
 def weight(study: Study, cohort: Cohort) -> float:
@@ -103,19 +105,38 @@ def evaluate(
     """
     federated = scores(study, model, cohort.test_features)
     if not last:
-        return Evaluation(_measured(study, cohort, {FEDERATED: federated}, minimum_cell))
+        return Evaluation(_counted(study, cohort, {FEDERATED: federated}, minimum_cell, last=False))
     others = beside.make(study, cohort, model, personal, device)
     scored = {FEDERATED: federated, **others.scored}
-    models = {name: _measured(study, cohort, {FEDERATED: said}, 0) for name, said in scored.items()}
+    models = {name: _counted(study, cohort, {FEDERATED: said}, 0) for name, said in scored.items()}
     stays = Results(models=models, recalibration=others.recalibration, own=others.own)
-    return Evaluation(_measured(study, cohort, scored, minimum_cell), stays)
+    return Evaluation(_counted(study, cohort, scored, minimum_cell), stays)
 
 
-def _measured(
-    study: Study, cohort: Cohort, scored: Mapping[str, beside.Scores], minimum_cell: int
+def _counted(
+    study: Study,
+    cohort: Cohort,
+    scored: Mapping[str, beside.Scores],
+    minimum_cell: int,
+    last: bool = True,
 ) -> SiteEvaluation:
-    found = measure(scored[FEDERATED], cohort.test_labels, cohort.test_attributes, study)
-    return suppress(found, minimum_cell)
+    return count(scored, cohort.test_labels, cohort.test_attributes, study, minimum_cell, last=last)
+
+
+def calibrate(
+    study: Study, cohort: Cohort, model: Vector, inquiry: Inquiry, minimum_cell: int
+) -> Calibrated:
+    """Sums for the calibration of a model on held-out patients, after disclosure control."""
+    everybody = {EVERYBODY: np.ones(len(cohort.test_labels), bool)}
+    members = everybody | groups_of(study, cohort.test_attributes)
+    patients = Patients(
+        x=logits(scores(study, model, cohort.test_features)),
+        positive=cohort.test_labels > 0.5,
+        groups={group: members[group] for group in inquiry.shown},
+    )
+    points = flat(inquiry.points.overall, inquiry.points.groups)
+    found = answer(patients, points, minimum_cell)
+    return Calibrated(overall=found.get(EVERYBODY), groups=by_level(found))
 
 
 Job = tuple[nn.Module, Vector, npt.NDArray[np.float32], npt.NDArray[np.float32]]

@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from cohortium.client.calibration import Inquiry
 from cohortium.client.config import Dataset, SiteDir
 from cohortium.client.jobs import Done, Job, Setup, read_frame, write_frame
 from cohortium.client.results import Evaluation
@@ -25,7 +26,7 @@ from cohortium.client.turns import Turns
 from cohortium.client.workshop import Prepared
 from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, DataError, RefusedError, StorageError
-from cohortium.common.messages import EMPTY, Vector, unpack
+from cohortium.common.messages import EMPTY, Calibrated, Vector, unpack
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 
@@ -128,6 +129,21 @@ class Processes:
         done, _ = self._do(study, job, both)
         assert done.evaluation is not None
         return Evaluation(done.evaluation, done.stays)
+
+    def calibrate(
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        model: Vector,
+        inquiry: Inquiry,
+        minimum_cell: int,
+    ) -> Calibrated:
+        job = Job(
+            task="calibrate", statistics=statistics, minimum_cell=minimum_cell, inquiry=inquiry
+        )
+        done, _ = self._do(study, job, model)
+        assert done.calibrated is not None
+        return done.calibrated
 
     def close(self, study: str) -> None:
         """End a study's process, if it has one, and wipe its scratch directory."""

@@ -12,16 +12,17 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cohortium.client import consent, egress, halt, policy, staying
+from cohortium.client import calibration, consent, egress, halt, policy, staying
 from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
-from cohortium.common.audit.events import Thing
+from cohortium.common.audit.events import Action, Thing
 from cohortium.common.document import Document
 from cohortium.common.envelope import Header, seal, unseal
 from cohortium.common.errors import ProtocolError, RefusedError
 from cohortium.common.messages import (
     EMPTY,
+    Calibrate,
     Close,
     Closed,
     Evaluate,
@@ -40,6 +41,11 @@ from cohortium.common.privacy.plan import planned, planned_in_all
 from cohortium.common.study import Study
 from cohortium.common.tracks import Track
 
+SENT: dict[str, Action] = {
+    "update": "round.update.sent",
+    "evaluated": "evaluation.completed",
+    "calibrated": "evaluation.calibrated",
+}
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
 
 
@@ -57,6 +63,14 @@ class Request:
 
     def __post_init__(self) -> None:
         self.sha256 = hashlib.sha256(self.body).digest()
+
+    @property
+    def kept_as(self) -> Header:
+        """What its reply is kept under: each step of a calibration is a question of its own."""
+        if self.header.kind != Calibrate.kind:
+            return self.header
+        step = unpack(self.body, Calibrate)[0].step
+        return self.header.model_copy(update={"kind": f"calibrate {step}"})
 
 
 @dataclass(eq=False)
@@ -110,7 +124,7 @@ def _reply(request: Request) -> Reply:
     if handler is _close:
         return _commit(request, handler(request))
     with request.site.turns.take(request.header.study):
-        stored = Replies(request.site.database).find(request.header, request.sha256)
+        stored = Replies(request.site.database).find(request.kept_as, request.sha256)
         if stored is not None:
             _allowed(request)  # what was withdrawn since is not sent again either
             request.body = memoryview(b"")
@@ -151,7 +165,7 @@ def _pay(request: Request, made: Answer) -> Reply:
         _allowed(request)  # nobody has said no while it was made
         if made.spent is not None and made.study is not None:
             _spend(request, made.study, made.spent, made.message)
-        Replies(site.database).store(header, request.sha256, reply)
+        Replies(site.database).store(request.kept_as, request.sha256, reply)
         made.keep()
         _record(request, reply)
         site.latest.advance(site.now_ms())
@@ -189,11 +203,11 @@ def _spend(request: Request, study: Study, mechanism: Mechanism, message: Docume
 
 def _record(request: Request, reply: Reply) -> None:
     site, header = request.site, request.header
-    if reply.kind not in ("update", "evaluated"):
+    if reply.kind not in SENT:
         return
     digest = f"sha256:{hashlib.sha256(reply.body).hexdigest()}"
     site.log.append(
-        "round.update.sent" if reply.kind == "update" else "evaluation.completed",
+        SENT[reply.kind],
         actor=site.actor,
         study=header.study,
         round=header.round,
@@ -329,6 +343,18 @@ def _evaluate(request: Request) -> Answer:
     )
 
 
+def _calibrate(request: Request) -> Answer:
+    site = request.site
+    message, model = unpack(request.body, Calibrate)
+    study = _approved(request)
+    inquiry = calibration.admit(study, request.header, message, model, Replies(site.database))
+    statistics = message.evaluate.statistics
+    cohort = site.workshop.prepare(study, statistics)
+    policy.check_cohort(cohort.patients, site.policy, site.directory.config)
+    minimum = site.policy.minimum_cell
+    return Answer(site.workshop.calibrate(study, statistics, model, inquiry, minimum), study)
+
+
 def _close(request: Request) -> Answer:
     site = request.site
     message, _ = unpack(request.body, Close)
@@ -352,6 +378,7 @@ HANDLERS: dict[str, Callable[[Request], Answer]] = {
     "measure": _measure,
     "train": _train,
     "evaluate": _evaluate,
+    "calibrate": _calibrate,
     "close": _close,
 }
 

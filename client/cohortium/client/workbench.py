@@ -64,6 +64,10 @@ def _do(workshop: Inline, setup: Setup, job: Job, vector: Vector) -> tuple[Done,
     model, personal = np.split(vector, 2) if job.personal else (vector, EMPTY)
     if job.task == "personalise":
         return Done(), workshop.personalise(study, job.statistics, model, personal, job.round)
+    if job.task == "calibrate":
+        assert job.inquiry is not None
+        sums = workshop.calibrate(study, job.statistics, vector, job.inquiry, job.minimum_cell)
+        return Done(calibrated=sums), EMPTY
     found = workshop.evaluate(study, job.statistics, model, job.minimum_cell, job.last, personal)
     return Done(evaluation=found.leaves, stays=found.stays), EMPTY
 

@@ -8,12 +8,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from cohortium.client.calibration import Inquiry
 from cohortium.client.cohort import Cohort, load_table, measure, prepare
 from cohortium.client.config import Dataset
 from cohortium.client.results import Evaluation
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.document import Document, canonical
-from cohortium.common.messages import EMPTY
+from cohortium.common.messages import EMPTY, Calibrated
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.common.table import Table
@@ -73,6 +74,16 @@ class Workshop(Protocol):
             last: of the final model, with the site's own models beside it.
             personal: Ditto's, if this site has one.
         """
+
+    def calibrate(
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        model: Vector,
+        inquiry: Inquiry,
+        minimum_cell: int,
+    ) -> Calibrated:
+        """Sums for the calibration of a model on held-out patients, after disclosure control."""
 
     def close(self, study: str) -> None:
         """Forget the patients of a study (by digest)."""
@@ -139,6 +150,19 @@ class Inline:
             personal=personal,
             device=self.device,
         )
+
+    def calibrate(
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        model: Vector,
+        inquiry: Inquiry,
+        minimum_cell: int,
+    ) -> Calibrated:
+        from cohortium.client import local_round
+
+        cohort = self._cohort(study, statistics)
+        return local_round.calibrate(study, cohort, model, inquiry, minimum_cell)
 
     def close(self, study: str) -> None:
         self.tables.pop(study, None)

@@ -15,6 +15,7 @@ from cohortium.common.preprocessing.encode import feature_names
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.server.aggregation.optimizer import ServerState, final_model
+from cohortium.server.calibration import calibrated
 from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.consent import invite
 from cohortium.server.conversation import StudyStopped
@@ -119,6 +120,8 @@ def _rounds(plan: Plan, desk: Desk) -> Vector:
         if at.first and not at.main:
             progress.state = _start(study, desk)
         record = run_round(now, desk, progress, number)
+        if number == study.training.rounds:
+            record = calibrated(now, desk, progress, record)
         with desk.store.database.transaction():
             desk.store.record(study.digest, record)
             checkpoints.keep(number, progress.state, always=study.training.rounds)

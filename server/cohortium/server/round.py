@@ -9,6 +9,7 @@ from cohortium.common import timeouts
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
 from cohortium.common.messages import (
+    Calibrate,
     Evaluate,
     Evaluated,
     Question,
@@ -32,7 +33,8 @@ from cohortium.server.aggregation.optimizer import ServerState, final_model
 from cohortium.server.conversation import Said
 from cohortium.server.desk import Desk, StudyFailed, for_good
 from cohortium.server.ending import resume_it
-from cohortium.server.plausibility import check_evaluation, check_update
+from cohortium.server.plausibility import check_update
+from cohortium.server.plausible_evaluation import check_evaluation
 from cohortium.server.store import RoundRecord
 
 M = TypeVar("M", bound=Document)
@@ -117,7 +119,7 @@ class Progress:
 
     state: ServerState
 
-    def packed(self, question: Train | Evaluate, model: Vector) -> bytes:
+    def packed(self, question: Train | Evaluate | Calibrate, model: Vector) -> bytes:
         """A question with a model, which is from now on the state's own if it was before."""
         body = pack(question, model)
         if model is self.state.model:
@@ -242,8 +244,8 @@ def _evaluate(
 ) -> dict[str, SiteEvaluation]:
     """What sites say of a model on their held-out patients; a silent site is left out."""
     found = {}
-    last = plan.study.track(number).last
-    model = final_model(progress.state) if last else progress.state.model
+    at = plan.study.track(number)
+    model, final = final_model(progress.state) if at.last else progress.state.model, at.final
     question = Evaluate(statistics=plan.statistics)
     body = progress.packed(question, model)
     del model
@@ -255,7 +257,7 @@ def _evaluate(
         deadline_s=plan.study.sites.round_deadline,
         body=body,
     ):
-        message = seen.note(said, lambda m: check_evaluation(plan.study, m.evaluation))
+        message = seen.note(said, lambda m: check_evaluation(plan.study, m.evaluation, final))
         if message is not None:
             found[said.site] = message.evaluation
     return {name: found[name] for name in plan.sites if name in found}

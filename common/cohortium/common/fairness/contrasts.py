@@ -27,6 +27,7 @@ MARGINS: dict[Criterion, float] = {
     "calibration": 1.25,
 }
 NOWHERE = "no site shows both groups"
+NOISY = "its counts hold noise"
 WORST: tuple[Verdict, ...] = ("GAP", "not measured", "inconclusive", "within margin")
 
 
@@ -174,6 +175,8 @@ def _why_not_shown(group: Group, criterion: Criterion) -> str:
         return NOBODY["accuracy"]
     if criterion == "auroc" and group.auroc is not None:
         return "fewer than two patients with, or without, the outcome"
+    if criterion == "calibration" and group.noise:
+        return NOISY
     return group.reason or NOT_SHOWN
 
 

@@ -53,7 +53,7 @@ class Group:
         """The share with the outcome."""
         if not self.n or self.positives is None:
             return None
-        return self.positives / self.n
+        return min(1.0, self.positives / self.n)
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,15 @@ def shows(group: Group, criterion: Criterion) -> bool:
     if criterion == "auroc":
         return group.auroc is not None and group.auroc_variance is not None
     if criterion == "calibration":
-        return None not in (group.n, group.positives, group.expected)
+        return None not in (group.n, group.positives, group.expected) and not group.noise
     return share(group, criterion) is not None
 
 
 def share(group: Group, criterion: Criterion) -> Share | None:
     """Numerator and denominator of a criterion that is a proportion, or None if not shown."""
     part, rest = (_sum([getattr(group, cell) for cell in cells]) for cells in SHARES[criterion])
-    if criterion == "accuracy" and group.n is not None and group.correct is not None:
+    coarse = criterion == "accuracy" and not group.noise
+    if coarse and group.n is not None and group.correct is not None:
         part, rest = group.correct, group.n - group.correct
     if part is None or rest is None:
         return None

@@ -14,7 +14,15 @@ from cohortium.common.fairness.power import (
     detectable_shift,
     share_variance,
 )
-from cohortium.common.metrics.intervals import Interval, expit, logit, newcombe, wald
+from cohortium.common.metrics.intervals import (
+    Z_95,
+    Interval,
+    expit,
+    logit,
+    newcombe,
+    wald,
+    wilson,
+)
 from cohortium.common.metrics.random_effects import FEWEST, random_effects
 
 FEWEST_EXPECTED = 1.0  # patients in each cell, for the chi-square test
@@ -96,23 +104,35 @@ def varies(group: Group) -> bool:
 def calibration_gap(level: Group, reference: Group, margin: float) -> Gap:
     """Ratio of two ratios of observed to expected patients with the outcome.
 
-    The log of observed / expected has variance (1 - p) / observed, p the share with the outcome
-    (Debray et al. 2017, BMJ 356:i6460): as if all patients had the same risk, so that the interval
-    is rather too wide than too narrow. Both groups must have someone with the outcome.
+    Of each, Wilson's interval of the share observed, the expected number taken as given; put
+    together on the log scale (Donner & Zou 2012, Statistical Methods in Medical Research 21:347).
+    As if all patients of a group had the same risk: rather too wide than too narrow. Both groups
+    must have someone with the outcome, and someone expected to.
     """
-    (value, variance), (other, other_variance) = _observed(level), _observed(reference)
-    error = math.sqrt(variance + other_variance)
+    (value, below, above), (other, other_below, other_above) = map(_observed, (level, reference))
     distance = math.log(value / other)
+    low, high = _together(distance, (below, above), (other_below, other_above))
+    error = max(distance - low, high - distance) / Z_95
     return Gap(
         value=value,
         reference_value=other,
         gap=value / other,
-        interval=wald(distance, error**2, math.exp),
-        p=_normal_p(distance, error),
+        interval=(math.exp(low), math.exp(high)),
+        p=_p_of_interval(distance, (low, high)),
         detectable=math.exp(detectable_shift(error, math.log(margin))),
         of=level.n,
         reference_of=reference.n,
     )
+
+
+def _together(gap: float, level: Interval, reference: Interval) -> Interval:
+    """Interval of a difference, from how far those of its two sides reach below and above."""
+    return gap - math.hypot(level[0], reference[1]), gap + math.hypot(level[1], reference[0])
+
+
+def _p_of_interval(gap: float, interval: Interval) -> float:
+    """Two-sided p of 0, as the 95% interval's side towards it is as long as 1.96 errors."""
+    return _normal_p(gap, (gap - interval[0] if gap > 0 else interval[1] - gap) / Z_95)
 
 
 def _exact(level: Share, reference: Share) -> tuple[Interval, float]:
@@ -137,26 +157,24 @@ def _area(group: Group) -> tuple[float, float]:
 
 
 def _one_site(level: Group, reference: Group, margin: float) -> Gap:
-    (area, variance), (other, other_variance) = _area(level), _area(reference)
-    (low, high), (other_low, other_high) = _area_interval(level), _area_interval(reference)
-    error = math.sqrt(variance + other_variance)
-    gap = area - other
+    (area, below, above), (other, other_below, other_above) = map(_reach, (level, reference))
+    interval = _together(area - other, (below, above), (other_below, other_above))
+    error = math.sqrt(_area(level)[1] + _area(reference)[1])
     return Gap(
         value=area,
         reference_value=other,
-        gap=gap,
-        interval=(
-            gap - math.hypot(area - low, other_high - other),
-            gap + math.hypot(high - area, other - other_low),
-        ),
-        p=_normal_p(gap, error),
+        gap=area - other,
+        interval=interval,
+        p=_p_of_interval(area - other, interval),
         detectable=detectable_shift(error, margin),
     )
 
 
-def _area_interval(group: Group) -> Interval:
+def _reach(group: Group) -> tuple[float, float, float]:
+    """An AUROC, and how far its interval reaches below and above."""
     area, variance = _area(group)
-    return wald(logit(area), variance / (area * (1 - area)) ** 2, expit)
+    low, high = wald(logit(area), variance / (area * (1 - area)) ** 2, expit)
+    return area, area - low, high - area
 
 
 def _few_sites(pairs: Sequence[Pair], margin: float) -> Gap:
@@ -211,10 +229,10 @@ def _from_errors(gap: Gap, errors: Sequence[tuple[float, float]], margin: float)
     )
 
 
-def _observed(group: Group) -> tuple[float, float]:
-    """Observed / expected and the variance of its log; nobody without the outcome counts half."""
+def _observed(group: Group) -> tuple[float, float, float]:
+    """Observed / expected, and how far the interval of its log reaches below and above."""
     assert group.n is not None
     assert group.positives is not None
     assert group.expected is not None
-    without = max(group.n - group.positives, 0.5) / group.n
-    return group.positives / group.expected, without / group.positives
+    share, (low, high) = group.positives / group.n, wilson(group.positives, group.n)
+    return group.positives / group.expected, math.log(share / low), math.log(high / share)

@@ -3,6 +3,11 @@
 Bins are equally spaced in logit(score) over -10 to 10, the outer ones open, so that scores of a
 rare outcome, all near 0, still fall into many. Most bins hold few patients: a histogram may leave
 a site only where secure aggregation or noise protects it, and is never exported.
+
+Simulated (tests/common/test_histogram.py), AUROC is off by at most 0.004 from 300 patients or 30
+with the outcome on, moderate or sharp, common or rare (0.5%); of 100 patients by up to 0.006. Where
+nearly all scores fall into a few bins (logits within a range of 0.5) it can be 0.008: the bounds
+say so.
 """
 
 from collections.abc import Iterable

@@ -55,7 +55,7 @@ class Measure(Generic[T]):
 
     `back` leads from the scale on which sites are averaged to that of the measure. `merge` puts
     the sums of sites together; with None the measure is one of each site alone, for the reason
-    `within`. `nobody` is why there may be sums, but no estimate.
+    `within`. `nobody` is why there may be sums, but no estimate; `hidden`, why a site shows none.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Measure(Generic[T]):
     merge: Callable[[list[Sums]], Sums] | None = None
     within: str = WITHIN
     nobody: str = NOBODY
+    hidden: Callable[[T, At], str] = lambda tally, _: getattr(tally, "reason", "")
 
 
 def added(sums: list[Sums]) -> Sums:
@@ -105,8 +106,11 @@ def proportion(part: float, whole: float) -> Found | None:
 def on_scale(
     value: float, of: float, scaled: Scaled | None, back: Callable[[float], float]
 ) -> Found:
-    """An estimate whose interval is the normal one on another scale."""
-    return Found(value, wald(*scaled, back) if scaled else None, round(of), scaled)
+    """An estimate whose interval is the normal one on another scale, which may run backwards."""
+    if scaled is None:
+        return Found(value, None, round(of), None)
+    low, high = sorted(wald(*scaled, back))
+    return Found(value, (low, high), round(of), scaled)
 
 
 def on_logit(share: float, variance: float, of: float) -> Found:

@@ -73,7 +73,8 @@ def _balanced(sums: Sums) -> Found | None:
     """The mean of sensitivity and specificity.
 
     Interval from the two Wilson ones, squares of their distances added (Zou & Donner 2008,
-    Statistics in Medicine 27:1693); logit scale by the delta method.
+    Statistics in Medicine 27:1693); logit scale by the delta method. Simulated coverage is 0.94 to
+    0.96 from 10 patients in each of tp and fp on.
     """
     tp, fp, tn, fn = sums
     one, other = proportion(tp, tp + fn), proportion(tn, tn + fp)
@@ -131,7 +132,7 @@ def _net_benefit(sums: Sums) -> Found | None:
     """tp / n - fp / n * t / (1 - t) (Vickers & Elkin 2006, Medical Decision Making 26:565).
 
     A mean over patients of 1, -t / (1 - t) or 0, with its normal interval. Simulated coverage is
-    0.93 to 0.97 where at least 10 patients are expected in each of tp and fp.
+    0.93 to 0.97 from 10 patients in each of tp and fp on.
     """
     total, squares, n = sums
     if not n:
@@ -143,7 +144,8 @@ def _auprc(sums: Sums) -> Found | None:
     """Average precision with the logit interval of Boyd, Eng & Page 2013 (ECML PKDD, 451).
 
     Its variance on the logit scale is 1 / (positives * a * (1 - a)): as if precision were a share
-    of that many trials. Conservative: see the coverage in `intervals.py`'s tests.
+    of that many trials. Simulated coverage is 0.93 to 0.97 for areas of 0.15 to 0.75 from 20
+    positives on, and 0.99 at 0.92.
     """
     area, positives, n = sums
     if not positives:

@@ -41,8 +41,12 @@ def _confusion(tally: MulticlassTally, _: At) -> Sums | None:
 def _average(kind: Callable[[Floats], tuple[Floats, Floats]]) -> Callable[[Sums], Found | None]:
     """The mean over classes of a share, by the delta method on the multinomial of all cells.
 
-    Takahashi et al. 2022 (Applied Intelligence 52:4961). On the logit scale. `kind` gives the share
-    of each class, (classes,), and its derivative by each cell's probability, (classes, K, K).
+    Takahashi et al. 2022 (Applied Intelligence 52:4961). On the logit scale. Simulated coverage is
+    0.93 to 0.97 from 30 patients in each class on, and down to 0.92 with 10.
+
+    Args:
+        kind: the share of each class, (K,), and its derivative by each cell's probability,
+            (K, K, K), from the probabilities of true and called class, (K, K).
     """
 
     def found(sums: Sums) -> Found | None:

@@ -36,7 +36,8 @@ def _pairs(tally: SurvivalTally, _: At) -> Sums | None:
 def _concordance(sums: Sums) -> Found | None:
     """Harrell's C; of several sites, over the pairs within each (stratified by site).
 
-    Interval on the logit scale, variance by the infinitesimal jackknife at each site.
+    Interval on the logit scale, variance by the infinitesimal jackknife at each site. Simulated
+    coverage is 0.93 to 0.97 from 30 events on (C of 0.58 to 0.85), and 0.93 with 27.
     """
     concordant, pairs, variance, n = sums
     return on_logit(concordant / pairs, variance / pairs**2, n) if pairs else None
@@ -44,6 +45,11 @@ def _concordance(sums: Sums) -> Found | None:
 
 def _at(tally: SurvivalTally, at: At) -> AtHorizon | None:
     return tally.horizons[at.place] if at.place < len(tally.horizons) else None
+
+
+def _why(tally: SurvivalTally, at: At) -> str:
+    there = _at(tally, at)
+    return (there.reason if there else "") or tally.reason
 
 
 def _weighted(n: int | None, value: float | None, variance: float | None) -> Sums | None:
@@ -58,7 +64,10 @@ def _brier_sums(tally: SurvivalTally, at: At) -> Sums | None:
 
 
 def _brier(sums: Sums) -> Found | None:
-    """Inverse-probability-of-censoring weighted; of several sites, with each one's own weights."""
+    """Inverse-probability-of-censoring weighted; of several sites, with each one's own weights.
+
+    Simulated coverage is 0.93 to 0.97 from 35 events by the horizon on, and 0.926 with 18.
+    """
     total, variance, n = sums
     found = on_line(total / n, variance / n**2, n)
     return on_scale(found.value, n, found.scaled, share)
@@ -94,7 +103,11 @@ def _expected_sums(tally: SurvivalTally, at: At) -> Sums | None:
 
 
 def _observed_to_expected(sums: Sums) -> Found | None:
-    """Observed over predicted risk; its variance is that of the observed, on the log scale."""
+    """Observed over predicted risk; its variance is that of the observed, on the log scale.
+
+    The expected number is taken as given: simulated coverage is 0.95 where predicted risks are much
+    alike, and up to 0.99 where they differ widely.
+    """
     expected, observed, variance, n = sums
     return on_log(observed / expected, variance / expected**2, n) if expected else None
 
@@ -112,9 +125,9 @@ SURVIVAL: tuple[Measure[SurvivalTally], ...] = (
     Measure("concordance", _pairs, _concordance, merge=added, nobody=NO_PAIRS),
 )
 AT_HORIZONS: tuple[Measure[SurvivalTally], ...] = (
-    Measure("brier", _brier_sums, _brier, share, added),
-    Measure("observed_risk", _risk_sums, _risk, _from_log_hazard, added),
-    Measure("predicted_risk", _predicted_sums, _predicted, share, added),
+    Measure("brier", _brier_sums, _brier, share, added, hidden=_why),
+    Measure("observed_risk", _risk_sums, _risk, _from_log_hazard, added, hidden=_why),
+    Measure("predicted_risk", _predicted_sums, _predicted, share, added, hidden=_why),
     Measure(
         "observed_to_expected",
         _expected_sums,
@@ -122,5 +135,6 @@ AT_HORIZONS: tuple[Measure[SurvivalTally], ...] = (
         exp,
         added,
         nobody=UNREACHED,
+        hidden=_why,
     ),
 )

@@ -5,7 +5,7 @@ Facets: `n`; `correct` (right, wrong); for each class `is <class>` (those in it,
 called one. Log loss and Brier score are shown where all classes are, AUROC of a class where it is.
 """
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,17 @@ from cohortium.common.task import MulticlassTask
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Groups = Mapping[str, Mapping[str, MulticlassTally]]
+
+MEANS = (
+    "log_loss",
+    "auroc",
+    "auroc_variance",
+    "auprc",
+    "brier",
+    "brier_squares",
+    "mean_score",
+)
 
 
 def questions(predicted: Floats, outcome: Floats, study: Study) -> tuple[Question, ...]:
@@ -98,12 +109,42 @@ def tally(
         brier_squares=digits(float((wrong2**2).mean()) if n else None, means, minimum_cell),
         reason=first(
             (
-                (bool(hidden), hidden_reason(minimum_cell)),
                 (decided, DECIDED),
+                (bool(hidden), hidden_reason(minimum_cell)),
                 (not n, NO_PATIENTS),
             )
         ),
     )
+
+
+def agree(overall: MulticlassTally, groups: Groups) -> Groups:
+    """Groups without the means that one of them hides because they would be counts.
+
+    Those of that group would follow from the total minus the others.
+    """
+    tallies = [tally for levels in groups.values() for tally in levels.values()]
+    all_of_them = any(tally.reason == DECIDED for tally in tallies)
+    of_class = {
+        name for tally in tallies for name, one in tally.classes.items() if one.reason == DECIDED
+    }
+
+    def without(tally: MulticlassTally) -> MulticlassTally:
+        classes = {
+            name: _without_means(one) if name in of_class else one
+            for name, one in tally.classes.items()
+        }
+        means = dict.fromkeys(("log_loss", "brier", "brier_squares")) if all_of_them else {}
+        reason = tally.reason or (DECIDED if all_of_them else "")
+        return tally.model_copy(update={"classes": classes, **means, "reason": reason})
+
+    return {
+        attribute: {level: without(tally) for level, tally in levels.items()}
+        for attribute, levels in groups.items()
+    }
+
+
+def _without_means(one: BinaryTally) -> BinaryTally:
+    return one.model_copy(update={**dict.fromkeys(MEANS), "reason": one.reason or DECIDED})
 
 
 def _one_class(
@@ -135,11 +176,11 @@ def _one_class(
         mean_score=decimals(float(scores.mean()) if n else None, means, minimum_cell),
         reason=first(
             (
+                (decided, DECIDED),
                 (not counted or not cells, hidden_reason(minimum_cell)),
                 (not n, NO_PATIENTS),
                 (not positives, "no patient is in the class"),
                 (positives == n, "every patient is in the class"),
-                (decided, DECIDED),
             )
         ),
     )

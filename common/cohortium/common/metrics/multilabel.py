@@ -67,9 +67,10 @@ def tally(
 
 
 def _of_label(name: str, question: Question) -> Question:
-    """With names of its own, but for `n`."""
+    """With names of its own, but for `n`: labels share their patients and nothing else."""
     return replace(
         question,
+        shared=(),
         facets=tuple(
             Facet(_named(name, one.name), one.cells, tuple(_named(name, f) for f in one.hides))
             for one in question.facets

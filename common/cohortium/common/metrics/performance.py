@@ -209,7 +209,10 @@ def _over(measure: Measure[T], tallies: Mapping[str, T], at: At, part: str) -> P
         measure=measure.name,
         threshold=at.value,
         sites={
-            site: _estimate(found[site], measure.nobody if sums[site] else _hidden(tally))
+            site: _estimate(
+                found[site],
+                measure.nobody if sums[site] else measure.hidden(tally, at) or NOT_SHOWN,
+            )
             for site, tally in tallies.items()
         },
         pooled=_pooled(measure, sums.values()),
@@ -219,9 +222,8 @@ def _over(measure: Measure[T], tallies: Mapping[str, T], at: At, part: str) -> P
     )
 
 
-def _hidden(tally: Any) -> str:
-    reason: str = tally.reason
-    return reason or NOT_SHOWN
+def _why_unknown(measure: Measure[T], tally: T, at: At, sums: Sums | None) -> str:
+    return measure.nobody if sums else measure.hidden(tally, at) or NOT_SHOWN
 
 
 def _why_not_over_sites(found: list[Found | None]) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ LEAST_UNDECIDED = 0.01  # mean of p (1 - p), below which means of the scores p a
 ALONE = 0.15  # of the largest share: what the others must at least add, beyond the second largest
 
 NO_PATIENTS = "no patients"
-DECIDED = "scores near 0 and 1 would give counts away"
+DECIDED: Final = "scores near 0 and 1 would give counts away"
 ONE_PATIENT = "one patient would make up most of it"
 
 
@@ -31,10 +32,10 @@ def digits(value: float | None, shown: bool, minimum_cell: int) -> float | None:
 
 
 def like(value: float, spread: float, minimum_cell: int) -> float:
-    """Rounded where the third digit of a spread is; as it is without one or a minimum cell."""
+    """Rounded where the fourth digit of a spread is; as it is without one or a minimum cell."""
     if not minimum_cell or not spread:
         return value
-    return round(value, DIGITS - 1 - math.floor(math.log10(spread)))
+    return round(value, DIGITS - math.floor(math.log10(spread)))
 
 
 def dominated(parts: NDArray[np.float64]) -> bool:

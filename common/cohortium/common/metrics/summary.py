@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 
 from cohortium.common.document import Document
 from cohortium.common.metrics.intervals import wilson
-from cohortium.common.metrics.measures import times_n
-from cohortium.common.metrics.measures_regression import Moments
 from cohortium.common.metrics.tallies import (
     BinaryTally,
     MulticlassTally,
@@ -135,13 +133,10 @@ def _headline(tally: Tally) -> dict[str, float | None]:
 
 
 def _r2(tally: RegressionTally) -> float | None:
-    sums = times_n(
-        tally.n, tally.outcome, tally.outcome2, tally.predicted, tally.predicted2, tally.product
-    )
-    if sums is None:
+    if tally.squared is None or tally.outcome is None or tally.outcome2 is None:
         return None
-    found = Moments.of(sums)
-    return 1 - found.squared / found.y_variance if found.y_variance else None
+    variance = tally.outcome2 - tally.outcome**2
+    return 1 - tally.squared / variance if variance > 0 else None
 
 
 def _majority(tally: Tally) -> float | None:

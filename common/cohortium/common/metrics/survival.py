@@ -6,15 +6,16 @@ every horizon so far. C is shown where at least `minimum_cell` have the event an
 what is measured at a horizon, where its facet is and the risk is not nearly certain.
 """
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.common.metrics.concordance import concordance
 from cohortium.common.metrics.cube import Question, facets
-from cohortium.common.metrics.kaplan_meier import brier, observed_risk
+from cohortium.common.metrics.kaplan_meier import UNKNOWN, brier, observed_risk
 from cohortium.common.metrics.showing import (
     DECIDED,
     LEAST_UNDECIDED,
@@ -31,9 +32,16 @@ from cohortium.common.task import SurvivalTask
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Groups = Mapping[str, Mapping[str, SurvivalTally]]
 
-NOTHING = AtHorizon(
-    brier=None, brier_variance=None, predicted=None, observed=None, observed_variance=None
+UNWATCHED: Final = "nobody is watched that long"
+HIDDEN = AtHorizon(
+    brier=None,
+    brier_variance=None,
+    predicted=None,
+    observed=None,
+    observed_variance=None,
+    reason="few patients in a cell at this horizon",
 )
 
 
@@ -106,7 +114,7 @@ def tally(
         horizons=tuple(
             _at(predicted[:, place], times, events, horizon, minimum_cell)
             if _name(horizon) not in hidden
-            else NOTHING
+            else HIDDEN
             for place, horizon in enumerate(_horizons(study))
         ),
         reason=first(
@@ -119,6 +127,37 @@ def tally(
             )
         ),
     )
+
+
+def agree(overall: SurvivalTally, groups: Groups) -> Groups:
+    """Groups without the means at a horizon that one of them hides because they would be counts.
+
+    Those of that group would follow from the total minus the others.
+    """
+    told = {
+        place
+        for levels in groups.values()
+        for tally in levels.values()
+        for place, there in enumerate(tally.horizons)
+        if there.reason == DECIDED
+    }
+
+    def without(tally: SurvivalTally) -> SurvivalTally:
+        horizons = tuple(
+            _without_means(there) if place in told else there
+            for place, there in enumerate(tally.horizons)
+        )
+        return tally.model_copy(update={"horizons": horizons})
+
+    return {
+        attribute: {level: without(tally) for level, tally in levels.items()}
+        for attribute, levels in groups.items()
+    }
+
+
+def _without_means(there: AtHorizon) -> AtHorizon:
+    nothing = dict.fromkeys(("brier", "brier_variance", "predicted"))
+    return there.model_copy(update={**nothing, "reason": there.reason or DECIDED})
 
 
 def _pairs(
@@ -140,9 +179,10 @@ def _at(
     survival: Floats, times: Floats, events: Flags, horizon: float, minimum_cell: int
 ) -> AtHorizon:
     n = len(times)
+    decided = _decided(survival, minimum_cell)
     error = brier(survival, times, events, horizon)
     risk = observed_risk(times, events, horizon)
-    scored = n > 0 and n >= minimum_cell and not _decided(survival, minimum_cell)
+    scored = n > 0 and n >= minimum_cell and not decided
     seen = n >= minimum_cell
     return AtHorizon(
         brier=decimals(error.value, scored, minimum_cell),
@@ -150,6 +190,7 @@ def _at(
         predicted=decimals(1 - float(survival.mean()) if n else None, scored, minimum_cell),
         observed=decimals(risk.value, seen, minimum_cell),
         observed_variance=digits(risk.variance, seen, minimum_cell),
+        reason=DECIDED if decided else UNWATCHED if n and risk == UNKNOWN else "",
     )
 
 

@@ -128,7 +128,7 @@ class RegressionTally(Document):
 
 
 class AtHorizon(Document):
-    """At one of the study's horizons; None what is not shown.
+    """At one of the study's horizons; None what is not shown, and `reason` why.
 
     `brier`: inverse-probability-of-censoring weighted squared error (Graf et al. 1999), weights
     from this site and group; `predicted` mean risk; `observed` risk by Kaplan and Meier with
@@ -140,6 +140,12 @@ class AtHorizon(Document):
     predicted: Share
     observed: Share
     observed_variance: NotNegative
+    reason: Literal[
+        "",
+        "few patients in a cell at this horizon",
+        "nobody is watched that long",
+        "scores near 0 and 1 would give counts away",
+    ] = ""
 
 
 class SurvivalTally(Document):
