@@ -108,7 +108,8 @@ def evaluate(
         return Evaluation(_counted(study, cohort, {FEDERATED: federated}, minimum_cell, last=False))
     others = beside.make(study, cohort, model, personal, device)
     scored = {FEDERATED: federated, **others.scored}
-    models = {name: _counted(study, cohort, {FEDERATED: said}, 0) for name, said in scored.items()}
+    alone = {name: _counted(study, cohort, {FEDERATED: said}, 0) for name, said in scored.items()}
+    models = {**alone, FEDERATED: _counted(study, cohort, scored, 0)}
     stays = Results(models=models, recalibration=others.recalibration, own=others.own)
     return Evaluation(_counted(study, cohort, scored, minimum_cell), stays)
 
