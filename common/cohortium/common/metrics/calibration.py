@@ -135,10 +135,9 @@ def sums_at(x: Floats, positive: Flags, point: Point) -> Sums:
     """The sums over patients with logits `x` (n,), of whom `positive` (n,) have the outcome."""
     p = probabilities(x, point)
     wrong, undecided = positive - p, p * (1 - p)
-    return Sums(
-        gradient=(float(wrong.sum()), float(wrong @ x)),
-        information=(float(undecided.sum()), float(undecided @ x), float(undecided @ x**2)),
-    )
+    parts = (wrong, wrong * x, undecided, undecided * x, undecided * x**2)
+    a, b, c, d, e = (float(part.sum()) for part in parts)  # no BLAS: the same bits everywhere
+    return Sums(gradient=(a, b), information=(c, d, e))
 
 
 def newton(steps: int, box: Box) -> Generator[Point, Sums, Found]:
