@@ -133,9 +133,10 @@ def calibrate(
     patients = Patients(
         x=logits(scores(study, model, cohort.test_features)),
         positive=cohort.test_labels > 0.5,
-        groups={group: members[group] for group in inquiry.shown},
+        groups={group: members[group] for group in inquiry.shown if group in members},
     )
     points = flat(inquiry.points.overall, inquiry.points.groups)
+    points = {group: point for group, point in points.items() if group in patients.groups}
     found = answer(patients, points, minimum_cell)
     return Calibrated(overall=found.get(EVERYBODY), groups=by_level(found))
 
