@@ -13,6 +13,7 @@ from cohortium.common.envelope import Header, seal, unseal
 from cohortium.common.identity import SigningKey
 from cohortium.common.messages import (
     EMPTY,
+    Calibrated,
     Closed,
     Consent,
     Evaluate,
@@ -30,7 +31,15 @@ from cohortium.common.messages import (
 from cohortium.common.study import Study
 from cohortium.server.coordinator import initial_model
 
-ANSWERS: tuple[type[Document], ...] = (Closed, Consent, Evaluated, Measured, Refusal, Update)
+ANSWERS: tuple[type[Document], ...] = (
+    Calibrated,
+    Closed,
+    Consent,
+    Evaluated,
+    Measured,
+    Refusal,
+    Update,
+)
 KINDS = {kind_of(answer): answer for answer in ANSWERS}
 
 

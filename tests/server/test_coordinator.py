@@ -553,7 +553,7 @@ def cohort_of(site: Site, study: Study) -> Vector:
     from cohortium.client.cohort import load_table, prepare
 
     dataset = site.directory.load_dataset("ward")
-    return prepare(load_table(study, dataset), study, site.name).features
+    return prepare(load_table(study, dataset, site.name), study, site.name).features
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from cohortium.client import halt, policy
 from cohortium.client.site import Site
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import Consent
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.privacy.plan import planned_in_all
 from cohortium.common.study import Study
 
 
@@ -44,7 +45,7 @@ def consider(site: Site, study: Study) -> Consent:
 
 def begin(site: Site, study: Study) -> None:
     """The study may run: what it may still cost is set aside, so that no other can take it."""
-    plan = planned(study, study.training.rounds)
+    plan = _plan(site, study)
     with site.database.transaction():
         site.studies.mark(study.digest, "approved", "")
         if plan is not None and site.ledger(study).reserve(study.digest, plan, site.now_ms()):
@@ -63,7 +64,7 @@ def begin(site: Site, study: Study) -> None:
 
 def _may_take_part(site: Site, study: Study) -> None:
     """Everything that site.toml, the roster and the budget can say before a person is asked."""
-    policy.check(study, site.policy, site.directory.config)
+    policy.check(study, site.policy, site.directory.config, site.name)
     if site.name not in study.sites.names:
         raise RefusedError("study.sites", "this site is not among the sites of the study")
     if study.data.dataset not in site.directory.datasets():
@@ -74,10 +75,17 @@ def _may_take_part(site: Site, study: Study) -> None:
         )
     if site.directory.is_withdrawn(study.data.dataset):
         raise halt.withdrawn(study.data.dataset)
-    plan = planned(study, study.training.rounds)
+    plan = _plan(site, study)
     if plan is not None and study.digest not in site.ledger(study).reserved():
         site.ledger(study).check_delta(study)
         site.ledger(study).check(site.ledger(study).left(study.digest, plan), study.digest)
+
+
+def _plan(site: Site, study: Study) -> Mechanism | None:
+    """What all rounds of a study cost this site; None where it only evaluates, or unprotected."""
+    if site.name in study.sites.evaluate_only:
+        return None
+    return planned_in_all(study)
 
 
 def _approve_by_rule(site: Site, study: Study) -> None:

@@ -70,8 +70,23 @@ CREATE TABLE reply_parts (
     FOREIGN KEY (study, round, kind) REFERENCES replies (study, round, kind) ON DELETE CASCADE
 ) STRICT;
 """
+# What a site keeps for itself of a study: no message carries it.
+OWN = """
+CREATE TABLE results (
+    study TEXT PRIMARY KEY,
+    document TEXT NOT NULL,
+    made_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE personal_models (
+    study TEXT NOT NULL,
+    part INTEGER NOT NULL,
+    round INTEGER NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (study, part)
+) STRICT;
+"""
 
 
 def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
-    return open_database(path, [SCHEMA, LOG_MIGRATION, CLOCK, PARTS])
+    return open_database(path, [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN])

@@ -13,6 +13,7 @@ import numpy as np
 from cohortium.common.document import Document
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import (
+    Calibrated,
     Closed,
     Consent,
     Evaluated,
@@ -24,7 +25,7 @@ from cohortium.common.messages import (
 )
 from cohortium.common.study import Study
 
-MAY_LEAVE = (Closed, Consent, Evaluated, Measured, Refusal, Update)
+MAY_LEAVE = (Calibrated, Closed, Consent, Evaluated, Measured, Refusal, Update)
 MAX_FIELD_BYTES = 64 * 2**10  # all of a message but its vector
 MAX_NORM = 1e6
 ANSWERS_A_MINUTE = 1200  # of one study; twenty rounds a second are no training

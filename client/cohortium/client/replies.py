@@ -45,7 +45,20 @@ class Replies:
             raise RefusedError(
                 "round.changed", f"round {header.round} was answered for another request"
             )
-        return Reply(row["reply_kind"], row["body"] + self._rest(header))
+        return Reply(
+            row["reply_kind"], row["body"] + self._rest(header.study, header.kind, header.round)
+        )
+
+    def of(self, study: str, kind: str, round: int) -> tuple[bytes, Reply] | None:
+        """What a round was answered, and the SHA-256 of the request that it was the answer to."""
+        rows = self._database.execute(
+            "SELECT * FROM replies WHERE study = ? AND kind = ? AND round = ?", (study, kind, round)
+        )
+        if not rows:
+            return None
+        (row,) = rows
+        body = row["body"] + self._rest(study, kind, round)
+        return row["request_sha256"], Reply(row["reply_kind"], body)
 
     def store(self, header: Header, request_sha256: bytes, reply: Reply) -> None:
         """Keep a reply (inside the caller's transaction) and drop those that nobody needs now."""
@@ -64,11 +77,11 @@ class Replies:
             insert = "INSERT INTO reply_parts VALUES (?, ?, ?, ?, ?)"
             self._database.execute(insert, (*key, number, part))
 
-    def _rest(self, header: Header) -> bytes:
+    def _rest(self, study: str, kind: str, round: int) -> bytes:
         """What of a large reply follows its first part."""
         rows = self._database.execute(
             "SELECT bytes FROM reply_parts WHERE study = ? AND round = ? AND kind = ? "
             "ORDER BY part",
-            (header.study, header.round, header.kind),
+            (study, round, kind),
         )
         return b"".join(row["bytes"] for row in rows)

@@ -12,16 +12,17 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cohortium.client import consent, egress, halt, policy
+from cohortium.client import calibration, consent, egress, halt, policy, staying
 from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
-from cohortium.common.audit.events import Thing
+from cohortium.common.audit.events import Action, Thing
 from cohortium.common.document import Document
 from cohortium.common.envelope import Header, seal, unseal
 from cohortium.common.errors import ProtocolError, RefusedError
 from cohortium.common.messages import (
     EMPTY,
+    Calibrate,
     Close,
     Closed,
     Evaluate,
@@ -36,9 +37,15 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import planned, planned_in_all
 from cohortium.common.study import Study
+from cohortium.common.tracks import Track
 
+SENT: dict[str, Action] = {
+    "update": "round.update.sent",
+    "evaluated": "evaluation.completed",
+    "calibrated": "evaluation.calibrated",
+}
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
 
 
@@ -57,10 +64,21 @@ class Request:
     def __post_init__(self) -> None:
         self.sha256 = hashlib.sha256(self.body).digest()
 
+    @property
+    def kept_as(self) -> Header:
+        """What its reply is kept under: each step of a calibration is a question of its own."""
+        if self.header.kind != Calibrate.kind:
+            return self.header
+        step = unpack(self.body, Calibrate)[0].step
+        return self.header.model_copy(update={"kind": f"calibrate {step}"})
+
 
 @dataclass(eq=False)
 class Answer:
-    """What a handler made: the message, its vector, and what that cost the dataset."""
+    """What a handler made: the message, its vector, and what that cost the dataset.
+
+    `keep` stores, in the reply's transaction, what stays at the site.
+    """
 
     message: Document
     study: Study | None
@@ -68,6 +86,7 @@ class Answer:
     parameters: int = 0
     spent: Mechanism | None = None
     stored: bool = True
+    keep: staying.Keep = staying.nothing
 
     def take(self) -> Vector:
         """The vector, which is then no longer held here."""
@@ -105,7 +124,7 @@ def _reply(request: Request) -> Reply:
     if handler is _close:
         return _commit(request, handler(request))
     with request.site.turns.take(request.header.study):
-        stored = Replies(request.site.database).find(request.header, request.sha256)
+        stored = Replies(request.site.database).find(request.kept_as, request.sha256)
         if stored is not None:
             _allowed(request)  # what was withdrawn since is not sent again either
             request.body = memoryview(b"")
@@ -146,7 +165,8 @@ def _pay(request: Request, made: Answer) -> Reply:
         _allowed(request)  # nobody has said no while it was made
         if made.spent is not None and made.study is not None:
             _spend(request, made.study, made.spent, made.message)
-        Replies(site.database).store(header, request.sha256, reply)
+        Replies(site.database).store(request.kept_as, request.sha256, reply)
+        made.keep()
         _record(request, reply)
         site.latest.advance(site.now_ms())
     return reply
@@ -183,11 +203,11 @@ def _spend(request: Request, study: Study, mechanism: Mechanism, message: Docume
 
 def _record(request: Request, reply: Reply) -> None:
     site, header = request.site, request.header
-    if reply.kind not in ("update", "evaluated"):
+    if reply.kind not in SENT:
         return
     digest = f"sha256:{hashlib.sha256(reply.body).hexdigest()}"
     site.log.append(
-        "round.update.sent" if reply.kind == "update" else "evaluation.completed",
+        SENT[reply.kind],
         actor=site.actor,
         study=header.study,
         round=header.round,
@@ -218,10 +238,10 @@ def _approved(request: Request) -> Study:
     except RefusedError:
         _allowed(request)  # a stop withdraws approvals, too: it is the reason, not its consequence
         raise
-    if request.header.round > study.training.rounds:
+    if request.header.round > study.rounds_in_all:
         raise RefusedError(
             "study.rounds",
-            f"{study.training.rounds} rounds were approved, not {request.header.round}",
+            f"{study.rounds_in_all} rounds were approved, not {request.header.round}",
         )
     return study
 
@@ -235,7 +255,7 @@ def _allowed(request: Request) -> Study:
     if known.state != "approved":
         why = known.note or "nobody at this site has approved it"
         raise RefusedError(f"study.{known.state}", why)
-    policy.check(known.study, site.policy, site.directory.config)
+    policy.check(known.study, site.policy, site.directory.config, site.name)
     return known.study
 
 
@@ -245,6 +265,7 @@ def _measure(request: Request) -> Answer:
     study = _approved(request)
     if study.preprocessing.scaling != "federated-standard":
         raise RefusedError("study.scaling", "the study's scaling needs no statistics")
+    _trains(site, study)
     statistics = site.workshop.measure(study)
     policy.check_cohort(statistics.count, site.policy, site.directory.config)
     return Answer(Measured(statistics=statistics), study)
@@ -254,13 +275,16 @@ def _train(request: Request) -> Answer:
     site, header = request.site, request.header
     message, start = unpack(request.body, Train)
     study = _approved(request)
-    if header.round < 1:
-        raise ProtocolError("rounds count from 1")
+    at = _place(header, study)
+    _trains(site, study)
+    if at.left_out == site.name:
+        raise RefusedError("round.left_out", "this round trains a model without this site")
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     _check_budget(site, study)
-    update = site.workshop.train(study, message.statistics, start, header.round)
+    update = site.workshop.train(study, message.statistics, start, at.round)
+    keep = staying.train_personal(site, study, message.statistics, start, at)
     parameters = len(start)
     del start
     request.body = memoryview(b"")
@@ -270,12 +294,25 @@ def _train(request: Request) -> Answer:
         update.delta,
         parameters,
         update.mechanism,
+        keep=keep,
     )
+
+
+def _place(header: Header, study: Study) -> Track:
+    if header.round < 1:
+        raise ProtocolError("rounds count from 1")
+    return study.track(header.round)
+
+
+def _trains(site: Site, study: Study) -> None:
+    """Whoever asks: a site that was approved to evaluate trains on nobody."""
+    if site.name in study.sites.evaluate_only:
+        raise RefusedError("study.evaluate_only", "by the study this site only evaluates")
 
 
 def _check_budget(site: Site, study: Study) -> None:
     """Nothing trains on privacy that is not set aside, or beyond what was approved."""
-    step, plan = planned(study), planned(study, study.training.rounds)
+    step, plan = planned(study), planned_in_all(study)
     if step is None or plan is None:
         return
     if study.digest not in site.ledger(study).reserved():
@@ -288,11 +325,34 @@ def _evaluate(request: Request) -> Answer:
     site = request.site
     message, model = unpack(request.body, Evaluate)
     study = _approved(request)
+    at = _place(request.header, study)
+    if not at.main and not at.last:
+        raise RefusedError("round.left_out", "such a model is measured once, when it is finished")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
+    found = site.workshop.evaluate(
+        study,
+        message.statistics,
+        model,
+        site.policy.minimum_cell,
+        at.final,
+        staying.personal(site, study, at),
+    )
+    return Answer(
+        Evaluated(evaluation=found.leaves), study, keep=staying.results(site, study, found)
+    )
+
+
+def _calibrate(request: Request) -> Answer:
+    site = request.site
+    message, model = unpack(request.body, Calibrate)
+    study = _approved(request)
+    inquiry = calibration.admit(study, request.header, message, model, Replies(site.database))
+    statistics = message.evaluate.statistics
+    cohort = site.workshop.prepare(study, statistics)
+    policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     minimum = site.policy.minimum_cell
-    evaluation = site.workshop.evaluate(study, message.statistics, model, minimum)
-    return Answer(Evaluated(evaluation=evaluation), study)
+    return Answer(site.workshop.calibrate(study, statistics, model, inquiry, minimum), study)
 
 
 def _close(request: Request) -> Answer:
@@ -318,6 +378,7 @@ HANDLERS: dict[str, Callable[[Request], Answer]] = {
     "measure": _measure,
     "train": _train,
     "evaluate": _evaluate,
+    "calibrate": _calibrate,
     "close": _close,
 }
 

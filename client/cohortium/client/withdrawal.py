@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cohortium.client import halt
+from cohortium.client import halt, staying
 from cohortium.client.site import Site
 from cohortium.client.studies import KnownStudy
 from cohortium.client.watermark import LostRecords
@@ -64,6 +64,10 @@ def withdraw(site: Site, name: str, person: str) -> Withdrawn:
         words = f"{person}, {timestamp(site.clock())}"
         directory.write_dataset(name, config.model_copy(update={"withdrawn": words}))
     stopped = tuple(_end_studies(site, name, person))
+    with site.database.transaction():
+        for item in site.studies.all():
+            if item.study.data.dataset == name:
+                staying.forget(site, item.digest)  # models and results made of these patients
     event = _recorded(site, name) or site.log.append(
         "dataset.retired", actor=os_user(), detail={"dataset": name, "person": person}
     )

@@ -6,6 +6,7 @@
 | Measure              | Measured         | once, if scaling is federated-standard          |
 | Train                | Update           | every round                                     |
 | Evaluate             | Evaluated        | after the rounds that the study names           |
+| Calibrate            | Calibrated       | up to 8 times after the last evaluation         |
 | Close                | Closed           | when the study has ended, for whatever reason   |
 | any of them          | Refusal          | policy, budget, data or protocol forbid it      |
 
@@ -14,7 +15,9 @@ little-endian`. Parameters travel as one flat vector: every further array would 
 more objects and tens of milliseconds a round.
 """
 
+import hashlib
 import struct
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
@@ -23,6 +26,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from cohortium.common.document import Document, canonical, parse_json
 from cohortium.common.errors import ProtocolError
+from cohortium.common.metrics.calibration import Points, Sums
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
@@ -136,6 +140,26 @@ class Evaluated(Document):
     evaluation: SiteEvaluation
 
 
+class Calibrate(Document):
+    """Sums, at these points, of the fit of the outcome on the final model's scores.
+
+    `evaluate` is the last question of its kind; the vector is its model. Steps count from 1.
+    """
+
+    kind: ClassVar[str] = "calibrate"
+    evaluate: Evaluate
+    step: int
+    points: Points
+
+
+class Calibrated(Document):
+    """The sums of those groups that were asked and may be answered."""
+
+    kind: ClassVar[str] = "calibrated"
+    overall: Sums | None
+    groups: Mapping[str, Mapping[str, Sums]]
+
+
 class Close(Document):
     """The study has ended."""
 
@@ -158,7 +182,7 @@ class Refusal(Document):
     correlation_id: Short
 
 
-Question = Invite | Measure | Train | Evaluate | Close
+Question = Invite | Measure | Train | Evaluate | Calibrate | Close
 M = TypeVar("M", bound=Document)
 
 EMPTY: Vector = np.zeros(0, dtype=np.float32)
@@ -181,6 +205,14 @@ def pack(message: Document, vector: Vector = EMPTY) -> bytes:
     fields = canonical(message)
     values = np.ascontiguousarray(vector, dtype="<f4")
     return b"".join((struct.pack(">I", len(fields)), fields, values.data))
+
+
+def body_sha256(message: Document, vector: Vector) -> bytes:
+    """The SHA-256 of what `pack` makes, without making it."""
+    fields = canonical(message)
+    found = hashlib.sha256(struct.pack(">I", len(fields)) + fields)
+    found.update(np.ascontiguousarray(vector, dtype="<f4").data)
+    return found.digest()
 
 
 def unpack(body: bytes | memoryview, kind: type[M]) -> tuple[M, Vector]:

@@ -1,26 +1,50 @@
 """Studies and rounds in words: what `validate`, `watch` and the demo print."""
 
+from collections.abc import Iterator
 from typing import Any
 
+from cohortium.common.metrics.summary import Mean, Summary
 from cohortium.common.privacy.accounting import rdp_epsilon
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import in_words, planned_in_all, price_of_tracks
 from cohortium.common.study import Study
 from cohortium.server.store import RoundRecord
 
-ROUND_LINE = "{round:>3}/{rounds}  log-loss {log_loss}  AUROC {auroc}  accuracy {accuracy}"
+NAMES = {
+    "log_loss": "log-loss",
+    "auroc": "AUROC",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R2",
+    "concordance": "C",
+    "brier": "Brier",
+}
+FOLLOWED = {
+    "binary": ("log_loss", "auroc", "accuracy"),
+    "multiclass": ("log_loss", "accuracy"),
+    "multilabel": ("log_loss", "accuracy"),
+    "regression": ("mae", "rmse", "r2"),
+    "survival": ("concordance", "brier"),
+}
 
 
 def describe(study: Study) -> tuple[dict[str, Any], str]:
     """What each site will be asked for, and what it costs in privacy: document and text."""
-    mechanism = planned(study, study.training.rounds)
+    mechanism = planned_in_all(study)
+    price = price_of_tracks(study)
     document: dict[str, Any] = {
         "study": study.name,
         "digest": study.digest,
         "sites": list(study.sites.names),
+        "evaluate_only": list(study.sites.evaluate_only),
         "dataset": study.data.dataset,
         "columns": list(study.columns_read),
+        "outcome": study.task.outcome,
+        "asks_beside": list(_beside(study)),
+        "noise_epsilon": study.evaluation.noise_epsilon,
         "model": study.model.name,
         "rounds": study.training.rounds,
+        "rounds_in_all": study.rounds_in_all,
+        "left_out": list(study.left_out),
         "privacy": None,
     }
     lines = [
@@ -28,7 +52,19 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         f'asks {", ".join(study.sites.names)} for dataset "{study.data.dataset}"',
         f"reads {', '.join(study.columns_read)}",
         f"trains {study.model.name} in {study.training.rounds} rounds",
+        f"predicts {study.task.outcome} ({study.task.kind})",
     ]
+    if study.left_out:
+        lines.append(
+            f"leaves one of {len(study.left_out)} sites out after the other: "
+            f"{study.rounds_in_all} rounds in all, {study.rounds_at_a_site} of them at each site"
+        )
+    if only := study.sites.evaluate_only:
+        lines.append(
+            f"trains nothing at {', '.join(only)}: all patients there are held out, and no "
+            "privacy is spent on training"
+        )
+    lines += [f"asks sites that train for {what}" for what in _beside(study)]
     if mechanism is None:
         lines.append("privacy: NONE; only sites whose policy says allow_unprotected take part")
         return document, "\n".join(lines)
@@ -42,14 +78,31 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         "noise_multiplier": mechanism.noise_multiplier,
         "steps": mechanism.steps,
         "cap_needed": cap,
+        "noise_multiplier_without_leaving_out": price[0] if price else None,
     }
     lines.append(
         f"costs each patient epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}: "
         f"{mechanism.sampler}, noise multiplier {mechanism.noise_multiplier:.3f}, "
         f"{mechanism.steps} steps"
     )
+    if price is not None:
+        lines.append(in_words(price))
     lines.append(f"a fresh dataset needs a lifetime cap of about epsilon {cap:.2f} to approve it")
+    if (noise := study.evaluation.noise_epsilon) is not None:
+        lines.append(
+            f"noise in the results by group costs epsilon {noise:g} more, once and at every site"
+        )
     return document, "\n".join(lines)
+
+
+def _beside(study: Study) -> Iterator[str]:
+    """What sites do with their training patients besides, none of which leaves them."""
+    if study.evaluation.own_model:
+        yield "a model of their own, trained without noise, which stays there (own_model)"
+    if study.mitigation.recalibrate:
+        yield "a recalibration of the final model, which stays there (recalibrate)"
+    if study.mitigation.ditto is not None:
+        yield "a personal model, trained without noise, which stays there (ditto)"
 
 
 def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
@@ -58,28 +111,44 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
     epsilon = {site: spent.epsilon for site, spent in record.spent.items()}
     document = {
         "round": record.round,
-        "rounds": study.training.rounds,
+        "rounds": study.rounds_in_all,
+        "left_out": record.left_out or None,
         "seconds": record.seconds,
         "accuracy": scores.accuracy.unweighted if scores else None,
         "auroc": scores.auroc.unweighted if scores else None,
         "log_loss": scores.log_loss.unweighted if scores else None,
+        "headline": _headline(study, scores),
         "epsilon": epsilon,
         "replied": list(record.replied),
         "missing": list(record.missing),
         "refused": dict(record.refused),
     }
-    shown = {key: _number(document[key]) for key in ("log_loss", "auroc", "accuracy")}
-    text = ROUND_LINE.format(round=record.round, rounds=study.training.rounds, **shown)
+    shown = (f"{NAMES.get(k, k)} {_number(v)}" for k, v in _headline(study, scores).items())
+    text = "  ".join((f"{record.round:>3}/{study.rounds_in_all}", *shown))
+    if record.left_out:
+        text += f"  without {record.left_out}"
     if epsilon:
         text += "  epsilon " + " ".join(f"{site} {value:.2f}" for site, value in epsilon.items())
     text += f"  {record.seconds:.1f} s"
-    if left := study.training.rounds - record.round:
+    if left := study.rounds_in_all - record.round:
         text += f", about {left * record.seconds:.0f} s left"
     if record.missing:
         text += f"  missing: {', '.join(record.missing)}"
     for site, reason in record.refused.items():
         text += f"\n        {site} refused: {reason}"
     return document, text
+
+
+def _headline(study: Study, scores: Summary | None) -> dict[str, float | None]:
+    """Means over sites of what this kind of outcome is followed by; None what is not known."""
+    return {name: _mean(scores, name) for name in FOLLOWED[study.task.kind]}
+
+
+def _mean(scores: Summary | None, name: str) -> float | None:
+    if scores is None:
+        return None
+    found = scores.headline.get(name) or getattr(scores, name, None)  # rounds of older versions
+    return found.unweighted if isinstance(found, Mean) else None
 
 
 def _number(value: object) -> str:

@@ -55,7 +55,11 @@ PrivacyAction = Literal[
     "privacy.reserved", "privacy.spent", "privacy.released", "privacy.cap.hit", "privacy.selftest"
 ]
 EvaluationAction = Literal[
-    "evaluation.completed", "fairness.audit.completed", "flag.raised", "flag.dispositioned"
+    "evaluation.completed",
+    "evaluation.calibrated",
+    "fairness.audit.completed",
+    "flag.raised",
+    "flag.dispositioned",
 ]
 ModelAction = Literal[
     "model.released", "model.downloaded", "model.withdrawn", "pccp.modification.executed"
@@ -110,9 +114,12 @@ _DETAILS: tuple[tuple[Any, str], ...] = (
     (
         EvaluationAction,
         """attributes metric group value threshold suppressed_below purpose disposition person
-        meaning site sites measured""",
+        meaning site sites measured gate flag""",
     ),
-    (ModelAction, "recipient file format section person meaning sites"),
+    (
+        ModelAction,
+        "recipient file format section person meaning sites closed overridden evidence audit",
+    ),
     (LogAction, "size head reviewer first last seconds retain_until person by"),
 )
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {

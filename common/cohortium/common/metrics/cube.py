@@ -51,7 +51,18 @@ from cohortium.common.metrics.facets import (
     families,
 )
 
-__all__ = ["OVERALL", "Facet", "Group", "Hidden", "Question", "facets", "families", "hide"]
+__all__ = [
+    "OVERALL",
+    "Facet",
+    "Flags",
+    "Group",
+    "Hidden",
+    "Levels",
+    "Question",
+    "facets",
+    "families",
+    "hide",
+]
 
 Line = tuple[Group, tuple[Group, ...]]  # a group, and the groups that it falls into
 

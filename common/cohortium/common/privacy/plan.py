@@ -7,7 +7,8 @@ from cohortium.common.study import Study
 def planned(study: Study, rounds: int = 1) -> Mechanism | None:
     """The mechanism of so many rounds of a study; None without privacy.
 
-    The noise multiplier is the one at which all of the study's rounds together cost its epsilon.
+    The noise multiplier is the one at which all rounds that one site can take part in, in every
+    track, together cost the study's epsilon.
     """
     privacy, training = study.privacy, study.training
     if privacy.mechanism == "none":
@@ -16,10 +17,35 @@ def planned(study: Study, rounds: int = 1) -> Mechanism | None:
     assert privacy.delta is not None
     sampler: Sampler = "full-batch" if training.batches == "full" else "poisson"
     rate = training.sample_rate or 1.0
-    total = training.rounds * training.local_steps
+    total = study.rounds_at_a_site * training.local_steps
     return Mechanism(
         sampler=sampler,
         sample_rate=rate,
         noise_multiplier=noise_multiplier(privacy.epsilon, privacy.delta, rate, total, sampler),
         steps=rounds * training.local_steps,
+    )
+
+
+def planned_in_all(study: Study) -> Mechanism | None:
+    """The mechanism of all rounds that one site can take part in; None without privacy."""
+    return planned(study, study.rounds_at_a_site)
+
+
+def price_of_tracks(study: Study) -> tuple[float, float] | None:
+    """The noise multiplier without and with leave-one-site-out; None where there is no price."""
+    mechanism = planned(study)
+    if mechanism is None or not study.left_out:
+        return None
+    evaluation = study.evaluation.model_copy(update={"leave_one_site_out": False})
+    without = planned(study.model_copy(update={"evaluation": evaluation}))
+    assert without is not None
+    return without.noise_multiplier, mechanism.noise_multiplier
+
+
+def in_words(price: tuple[float, float]) -> str:
+    """What leaving sites out costs, for who approves or writes a study."""
+    without, needed = price
+    return (
+        f"leaving sites out raises the noise multiplier from {without:.3f} to {needed:.3f}: the "
+        "same epsilon covers the models of all tracks"
     )

@@ -1,0 +1,28 @@
+"""What a model says of patients."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cohortium.common import arrays
+from cohortium.common.models.building import build_seeded
+from cohortium.common.predict import predictions
+from cohortium.common.study import Study
+
+ROWS = 65_536  # at a time
+
+
+def scores(
+    study: Study, model: npt.NDArray[np.float32], features: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Predictions of a study's kind (`common/predict.py`) for features (n, f).
+
+    Raises:
+        ProtocolError: `model` does not fit the study, or gives numbers that are not finite.
+    """
+    module = build_seeded(study.model, features.shape[1], study.outputs, study.training.seed)
+    arrays.load_into(module, model)
+    module.eval()
+    with torch.no_grad():
+        parts = torch.split(torch.from_numpy(features), ROWS)
+        return predictions(study, torch.cat([module(part) for part in parts]))
