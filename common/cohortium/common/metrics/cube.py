@@ -49,6 +49,7 @@ from cohortium.common.metrics.facets import (
     Question,
     facets,
     families,
+    joined,
 )
 
 __all__ = [
@@ -63,6 +64,8 @@ __all__ = [
     "families",
     "hide",
 ]
+
+MOST_MICRO = 256  # of questions that are looked at as one
 
 Line = tuple[Group, tuple[Group, ...]]  # a group, and the groups that it falls into
 
@@ -89,7 +92,8 @@ def hide(
     Args:
         attributes: levels that do not overlap and hold every patient once.
     """
-    cube = _Cube(questions, attributes, intersections, minimum_cell)
+    together = joined(questions, MOST_MICRO)
+    cube = _Cube(together, attributes, intersections, minimum_cell)
     if minimum_cell == 0:
         return Hidden({group: frozenset() for group in cube.who}, "")
     why = f"a cell with fewer than {minimum_cell} patients is here or would follow"
@@ -221,6 +225,8 @@ class _Cube:
             if not keys:
                 raise Unsolved("the overall counts alone would give a small cell away")
             self._hide(*min(keys, key=lambda key: self._price(key, view, pinned.who)))
+            if settled:
+                self._complete()
 
     def _price(self, key: Key, view: View, who: Vector) -> tuple[int, int, int, Key]:
         """What to hide first: near the group whose cell is pinned, of few patients, and fine."""

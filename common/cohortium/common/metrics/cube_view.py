@@ -7,9 +7,9 @@ patients of the same level and micro cell are put together at random (a decompos
 Fienberg 2000, PNAS 97:11885). So tables of two attributes each, linked, say exactly as much. Pairs
 that do make a circle become one larger table.
 
-With several questions (labels) the tables of each are linked by how many patients each combination
-has. With one or two attributes that is exact; with more, an attacker who plays questions off
-against each other through a third attribute is not looked for.
+Questions that cannot be put together into one (many labels) have tables each, linked by how many
+patients each combination has. With one or two attributes that is exact; with more, an attacker who
+plays labels off against each other through a third attribute is not looked for.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +74,10 @@ def alone(group: Group, questions: Sequence[Question], who: Flags) -> View:
         groups={group: (0, np.ones(1))},
         tables=[count.astype(float) for count in counts],
         links=list(_same_patients(0, 1, questions)),
-        watched=[Watched(k, np.ones((1, 1)), protected(q)) for k, q in enumerate(questions)],
+        watched=[
+            Watched(k, np.ones((1, 1)), indicators(q.protected, q.n_micro))
+            for k, q in enumerate(questions)
+        ],
     )
 
 
@@ -104,18 +107,11 @@ def view(
         if place:
             links += _separator(place, parts, possible, questions)
     rows = np.array(list({row.tobytes(): row for row in watched_groups}.values()))
-    watched = [Watched(k, rows, protected(question)) for k, question in enumerate(questions)]
+    watched = [
+        Watched(k, rows, indicators(question.protected, question.n_micro))
+        for k, question in enumerate(questions)
+    ]
     return View(groups, tables, links, watched)
-
-
-def protected(question: Question) -> Rows:
-    """(cells, micro cells): the cells of all facets, and the micro cells themselves.
-
-    A sum of any micro cells that gives a small count away gives away one of them, too.
-    """
-    wanted = {cell for facet in question.facets for cell in facet.cells}
-    wanted |= {frozenset((micro,)) for micro in range(question.n_micro)}
-    return indicators(sorted(wanted, key=sorted), question.n_micro)
 
 
 def indicators(cells: Sequence[frozenset[int]], n_micro: int) -> Rows:
@@ -124,6 +120,12 @@ def indicators(cells: Sequence[frozenset[int]], n_micro: int) -> Rows:
     for row, cell in enumerate(cells):
         found[row, list(cell)] = 1
     return found
+
+
+def _watched(groups: Rows, questions: Sequence[Question]) -> Iterator[Watched]:
+    """The tables of the first clique, one for each question."""
+    for place, question in enumerate(questions):
+        yield Watched(place, groups, indicators(question.protected, question.n_micro))
 
 
 def _watched_groups(levels: Mapping[str, Levels], names: Sequence[str]) -> Iterator[Vector]:
