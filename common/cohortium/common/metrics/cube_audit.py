@@ -1,13 +1,14 @@
 """Whether somebody who solves for every count can narrow a small one down, by linear programming.
 
-The attacker knows everything that is shown and looks for all tables of counts, attribute
-combination x micro cell, that agree with it. A cell is safe if two of them differ in it by
-`minimum_cell` or more (feasibility interval; Fischetti & Salazar 2001, Management Science 47:1008).
-Each table found proves many cells safe at once, and stays possible when more is hidden.
+The attacker knows everything that is shown and looks for all tables of counts that agree with it.
+A cell is safe if two of them differ in it by `minimum_cell` or more (feasibility interval;
+Fischetti & Salazar 2001, Management Science 47:1008). Each table found proves many cells safe at
+once, and stays possible when more is hidden.
 """
 
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,15 @@ from scipy.optimize import linprog
 
 from cohortium.common.errors import CohortiumError
 
-Table = NDArray[np.float64]  # (combinations, micro cells) of one question
 Key = tuple[tuple[str, str], str]  # group and facet
-System = tuple[sparse.csr_array, list[int]]
-Rows = NDArray[np.float64]  # (rows, combinations or micro cells) of 0 and 1
+Rows = NDArray[np.float64]  # (rows, columns of a table's combinations or micro cells) of 0 and 1
+Vector = NDArray[np.float64]
+Matrix = Any  # a sparse array: scipy says nothing of its types
+Cell = tuple[int, int, int]  # which `Watched`, and its group and cell
 
-MOST_UNKNOWNS = 60_000
-MOST_SOLUTIONS = 600
-FEW = 8  # tables at random corners, before one is sought for each cell that is left
+MOST_UNKNOWNS = 100_000
+MOST_SOLUTIONS = 3000
+FEW = 4  # cells left, below which each is looked at on its own
 SLACK = 1e-4  # of a count, by the solver
 
 
@@ -32,17 +34,14 @@ class Unsolved(CohortiumError):
 
 
 @dataclass(frozen=True, eq=False)
-class Sheet:
-    """One question's part of the cube.
+class Watched:
+    """What is to be protected in a table: all cells of all groups.
 
-    Attributes:
-        true: (combinations, micro cells), how many patients there are.
-        shared: (classes, micro cells), what all questions know of their patients.
-        cells: (cells, micro cells), the cells to be protected.
+    groups: (groups, combinations). cells: (cells, micro cells).
     """
 
-    true: Table
-    shared: Rows
+    table: int
+    groups: Rows
     cells: Rows
 
 
@@ -54,49 +53,59 @@ class Shown:
     """
 
     key: Key
-    sheet: int
-    who: NDArray[np.float64]
+    table: int
+    who: Vector
     cells: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """Two tables of the same patients have sums in common: `of_one` and `of_other`, row by row."""
+
+    one: int
+    other: int
+    of_one: Matrix
+    of_other: Matrix
 
 
 @dataclass(frozen=True, eq=False)
 class Pinned:
     """A cell that is not safe: of whom, (combinations,), and the keys of what holds it."""
 
-    who: NDArray[np.float64]
+    who: Vector
     by: Set[Key]
 
 
 class Attacker:
-    """Knows every table that was found to be possible, as the range of each protected cell.
+    """Remembers, of each protected cell, the range over every table that was found possible.
 
     Args:
-        sheets: one for each question.
-        groups: (groups, combinations), those whose cells are protected.
-        minimum_cell: cells below it, above 0, are protected.
+        tables: (combinations, micro cells) each, with the true counts.
     """
 
     def __init__(
         self,
-        sheets: Sequence[Sheet],
-        groups: Rows,
+        tables: Sequence[Rows],
+        links: Sequence[Link],
+        watched: Sequence[Watched],
         minimum_cell: int,
-        known: Iterable[Sequence[Table]] = (),
     ) -> None:
-        self._sheets = sheets
-        self._groups = groups
-        self._width = minimum_cell - SLACK
-        self._most = float(sheets[0].true.sum() + minimum_cell)
-        self._starts = np.cumsum([0, *(sheet.true.size for sheet in sheets)])
+        self._tables = tables
+        self._watched = watched
+        self._need = float(minimum_cell)
+        self._most = float(tables[0].sum() + minimum_cell)
+        self._starts = np.cumsum([0, *(table.size for table in tables)])
         if self._starts[-1] > MOST_UNKNOWNS:
             raise Unsolved("too many groups and cells to check what follows from them")
-        values = [groups @ sheet.true @ sheet.cells.T for sheet in sheets]
-        self._open = [(found > 0) & (found < minimum_cell) for found in values]
-        self._low, self._high = values, [found.copy() for found in values]
+        self._true = np.concatenate([table.ravel() for table in tables])
+        self._low = self._values(self._true)
+        self._high = [values.copy() for values in self._low]
+        self._open = [(values > 0) & (values < minimum_cell) for values in self._low]
+        self._links = [
+            self._placed(link.of_one, link.one) - self._placed(link.of_other, link.other)
+            for link in links
+        ]
         self._solutions = 0
-        for tables in known:
-            self._learn(np.concatenate([table.ravel() for table in tables]))
-        self._chance = np.random.default_rng(0)  # always the same: only where to look first
 
     def pinned(self, shown: Sequence[Shown]) -> Pinned | None:
         """The first cell that is not safe; None if all are.
@@ -104,136 +113,112 @@ class Attacker:
         Raises:
             Unsolved: the solver gave up.
         """
-        system = self._system(shown)
-        while self._left() > FEW and self._many(system):
+        if self._unsafe() is None:
+            return None
+        matrix, owners = self._equations(shown)
+        while self._left() > FEW and self._raise_many(matrix):
             pass
-        while unsafe := self._unsafe():
-            sheet, group, cell = unsafe
-            goal = self._goal(sheet, group, cell)
-            by = self._solve(system, goal) | self._solve(system, -goal)
-            if self._open[sheet][group, cell]:
-                return Pinned(self._groups[group], {shown[place].key for place in by})
+        while (cell := self._unsafe()) is not None:
+            goal = self._goal(cell)
+            by = self._bound(matrix, -goal) | self._bound(matrix, goal)
+            place, group, column = cell
+            if self._open[place][group, column]:
+                keys = {shown[owners[row]].key for row in by if owners[row] >= 0}
+                return Pinned(self._watched[place].groups[group], keys)
         return None
 
     def _left(self) -> int:
         return sum(int(left.sum()) for left in self._open)
 
-    def _many(self, system: System) -> bool:
-        """Look for tables with less, and with enough more, in all unsafe cells; False if no use."""
-        before = self._left()
-        goals = sparse.csr_array(np.array([self._goal(*cell) for cell in self._every_unsafe()]))
-        self._solve(system, -goals.sum(axis=0))
-        cells = list(self._every_unsafe())
-        if not cells:
-            return True
-        goals = sparse.csr_array(np.array([self._goal(*cell) for cell in cells]))
-        need = np.array([self._low[s][g, c] for s, g, c in cells]) + self._width + SLACK
-        self._solve_capped(system, goals, need)
-        return self._left() < 0.9 * before
+    def _all_unsafe(self) -> Iterator[Cell]:
+        for place, left in enumerate(self._open):
+            for group, column in np.argwhere(left):
+                yield place, int(group), int(column)
 
-    def _every_unsafe(self) -> Iterator[tuple[int, int, int]]:
-        for sheet, left in enumerate(self._open):
-            for group, cell in np.argwhere(left):
-                yield sheet, int(group), int(cell)
+    def _unsafe(self) -> Cell | None:
+        return next(self._all_unsafe(), None)
 
-    def _solve_capped(
-        self, system: System, goals: sparse.csr_array, need: NDArray[np.float64]
-    ) -> None:
-        self._solutions += 1
-        matrix, _ = system
-        k, n = goals.shape
-        true = np.concatenate([sheet.true.ravel() for sheet in self._sheets])
-        found = linprog(
-            np.concatenate([np.zeros(n), -np.ones(k)]),
-            A_eq=sparse.hstack([matrix, sparse.csr_array((matrix.shape[0], k))])
-            if matrix.shape[0]
-            else None,
-            b_eq=matrix @ true if matrix.shape[0] else None,
-            A_ub=sparse.hstack([-goals, sparse.eye_array(k)]),
-            b_ub=np.zeros(k),
-            bounds=[(0, self._most)] * n + [(0, float(x)) for x in need],
-            method="highs",
-        )
-        if found.status != 0:
-            raise Unsolved("the solver found no answer to what follows from the shown counts")
-        self._learn(found.x[:n])
-
-    def _unsafe(self) -> tuple[int, int, int] | None:
-        """The first cell that no two tables make safe: sheet, group, cell."""
-        for sheet, left in enumerate(self._open):
-            if left.any():
-                group, cell = np.unravel_index(int(left.argmax()), left.shape)
-                return sheet, int(group), int(cell)
-        return None
-
-    def _goal(self, sheet: int, group: int, cell: int) -> NDArray[np.float64]:
+    def _goal(self, cell: Cell) -> Vector:
+        """(unknowns,) 1 for each that the cell is a sum of."""
+        place, group, column = cell
+        watched = self._watched[place]
         goal = np.zeros(self._starts[-1])
-        part = np.outer(self._groups[group], self._sheets[sheet].cells[cell])
-        goal[self._starts[sheet] : self._starts[sheet + 1]] = part.ravel()
+        part = np.outer(watched.groups[group], watched.cells[column])
+        goal[self._starts[watched.table] : self._starts[watched.table + 1]] = part.ravel()
         return goal
 
-    def _at_random(self) -> NDArray[np.float64]:
-        """Towards more in some of the cells that are not safe yet, and less in others."""
-        parts = []
-        for sheet, left in zip(self._sheets, self._open, strict=True):
-            weights = left * self._chance.normal(size=left.shape)
-            parts.append((self._groups.T @ weights @ sheet.cells).ravel())
-        return np.concatenate(parts)
+    def _raise_many(self, matrix: Matrix) -> bool:
+        """Find a table with little, and one with enough, in many cells at once; False if no use."""
+        before = self._left()
+        self._bound(matrix, sum((self._goal(cell) for cell in self._all_unsafe()), np.zeros(1)))
+        cells = list(self._all_unsafe())
+        if cells:
+            goals = sparse.csr_array(np.array([self._goal(cell) for cell in cells]))
+            enough = [self._low[place][group, column] for place, group, column in cells]
+            self._raise_to(matrix, goals, np.array(enough) + self._need)
+        return self._left() < 0.95 * before
 
-    def _system(self, shown: Sequence[Shown]) -> System:
-        """The equations' left sides, and which of `shown` each is of (-1: of none)."""
-        blocks, owners = [], list[int]()
-        for place, one in enumerate(shown):
-            part = sparse.kron(sparse.csr_array(one.who[None, :]), sparse.csr_array(one.cells))
-            blocks.append(self._placed(part, one.sheet))
-            owners += [place] * len(one.cells)
-        for links in self._links():
-            blocks.append(links)
-            owners += [-1] * links.shape[0]
-        if not blocks:
-            return sparse.csr_array((0, int(self._starts[-1]))), owners
-        return sparse.csr_array(sparse.vstack(blocks)), owners
+    def _raise_to(self, matrix: Matrix, goals: Matrix, enough: Vector) -> None:
+        """The table with the most of all cells together, none counting beyond what is enough."""
+        cells, unknowns = goals.shape
+        free = sparse.csr_array((matrix.shape[0], cells))
+        highest = np.concatenate([np.full(unknowns, self._most), enough])
+        self._solve(
+            np.concatenate([np.zeros(unknowns), -np.ones(cells)]),
+            A_eq=sparse.hstack([matrix, free]),
+            b_eq=matrix @ self._true,
+            A_ub=sparse.hstack([-goals, sparse.eye_array(cells)]),
+            b_ub=np.zeros(cells),
+            bounds=np.column_stack([np.zeros(len(highest)), highest]),
+        )
 
-    def _links(self) -> Iterator[sparse.csr_array]:
-        """All questions are about the same patients, class by class."""
-        combinations = sparse.eye_array(len(self._sheets[0].true))
-        first = sparse.kron(combinations, sparse.csr_array(self._sheets[0].shared))
-        for sheet in range(1, len(self._sheets)):
-            other = sparse.kron(combinations, sparse.csr_array(self._sheets[sheet].shared))
-            yield self._placed(first, 0) - self._placed(other, sheet)
+    def _bound(self, matrix: Matrix, cost: Vector) -> Set[int]:
+        """Find the table with the least cost; the equations that hold it there."""
+        found = self._solve(cost, A_eq=matrix, b_eq=matrix @ self._true, bounds=(0, self._most))
+        return set(np.flatnonzero(np.abs(found.eqlin.marginals) > 1e-9).tolist())
 
-    def _placed(self, part: sparse.coo_array, sheet: int) -> sparse.csr_array:
-        found = sparse.coo_array(part)
-        shape = (found.shape[0], int(self._starts[-1]))
-        places = (found.row, found.col + self._starts[sheet])
-        return sparse.csr_array((found.data, places), shape=shape)
-
-    def _solve(self, system: System, goal: NDArray[np.float64]) -> Set[int]:
-        """Find the table with most of `goal` and learn from it; the equations that held it back."""
+    def _solve(self, cost: Vector, **problem: Any) -> Any:
         self._solutions += 1
         if self._solutions > MOST_SOLUTIONS:
             raise Unsolved("too many small cells to check what follows from the others")
-        matrix, owners = system
-        true = np.concatenate([sheet.true.ravel() for sheet in self._sheets])
-        found = linprog(
-            -goal,
-            A_eq=matrix if matrix.shape[0] else None,
-            b_eq=matrix @ true if matrix.shape[0] else None,
-            bounds=(0, self._most),
-            method="highs-ds",
-        )
+        found = linprog(cost, method="highs", **problem)
         if found.status != 0:
             raise Unsolved("the solver found no answer to what follows from the shown counts")
-        self._learn(found.x)
-        if not matrix.shape[0]:
-            return set()
-        held = np.flatnonzero(np.abs(found.eqlin.marginals) > 1e-9)
-        return {owners[row] for row in held if owners[row] >= 0}
+        self._learn(found.x[: len(self._true)])
+        return found
 
-    def _learn(self, table: NDArray[np.float64]) -> None:
-        for place, sheet in enumerate(self._sheets):
-            part = table[self._starts[place] : self._starts[place + 1]].reshape(sheet.true.shape)
-            values = self._groups @ part @ sheet.cells.T
+    def _learn(self, table: Vector) -> None:
+        for place, values in enumerate(self._values(table)):
             np.minimum(self._low[place], values, out=self._low[place])
             np.maximum(self._high[place], values, out=self._high[place])
-            self._open[place] &= self._high[place] - self._low[place] < self._width
+            wide = self._high[place] - self._low[place] >= self._need - SLACK
+            self._open[place] &= ~wide
+
+    def _values(self, unknowns: Vector) -> list[Rows]:
+        found = []
+        for watched in self._watched:
+            start, end = self._starts[watched.table : watched.table + 2]
+            part = unknowns[start:end].reshape(self._tables[watched.table].shape)
+            found.append(watched.groups @ part @ watched.cells.T)
+        return found
+
+    def _equations(self, shown: Sequence[Shown]) -> tuple[Matrix, list[int]]:
+        """The left sides, and which of `shown` each row is of (-1: a link)."""
+        nothing = sparse.csr_array((1, int(self._starts[-1])))
+        blocks, owners = [nothing], [-1]
+        for place, one in enumerate(shown):
+            part = sparse.kron(sparse.csr_array(one.who[None, :]), sparse.csr_array(one.cells))
+            blocks.append(self._placed(part, one.table))
+            owners += [place] * len(one.cells)
+        for link in self._links:
+            blocks.append(link)
+            owners += [-1] * link.shape[0]
+        return sparse.csr_array(sparse.vstack(blocks)), owners
+
+    def _placed(self, part: Matrix, table: int) -> Matrix:
+        """The same rows over all unknowns."""
+        found = sparse.coo_array(part)
+        shape = (found.shape[0], int(self._starts[-1]))
+        return sparse.csr_array(
+            (found.data, (found.row, found.col + self._starts[table])), shape=shape
+        )
