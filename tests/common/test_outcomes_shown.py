@@ -63,14 +63,15 @@ def test_a_rare_class_hides_itself_and_the_means_of_all() -> None:
     predicted, outcome = patients("multiclass", 300, seed=4)
     rows = (outcome != 2) | (np.cumsum(outcome == 2) <= 4)
     predicted, outcome, asked = predicted[rows], outcome[rows], study("multiclass")
-    hidden = hide(multiclass.questions(predicted, outcome, asked), {}, (), 10)[OVERALL]
+    hidden = hide(multiclass.questions(predicted, outcome, asked), {}, (), 10).facets[OVERALL]
     assert {"is c", "calls c", "confusion"} <= hidden
     tally = multiclass.tally(predicted, outcome, asked, hidden, 10)
-    rare, common = tally.classes["c"], tally.classes["a"]
+    rare, shown = tally.classes["c"], [one.positives for one in tally.classes.values()]
     assert (tally.confusion, tally.log_loss, tally.brier) == (None, None, None)
     assert (rare.positives, rare.tp, rare.auroc, rare.mean_score) == (None, None, None, None)
     assert "fewer than 10" in rare.reason
-    assert common.tp is not None
+    assert tally.n == len(outcome)
+    assert shown.count(None) >= 2, "with two of three, the third follows from n"
 
 
 def test_scores_of_zero_and_one_show_no_means_since_those_would_be_counts() -> None:
@@ -191,7 +192,7 @@ def test_few_events_hide_concordance_but_not_how_many_patients_there_are() -> No
     predicted, outcome = patients("survival", 100, seed=4)
     outcome[:, 1] = np.arange(100) < 4
     asked = study("survival")
-    hidden = hide(survival.questions(predicted, outcome, asked), {}, (), 10)[OVERALL]
+    hidden = hide(survival.questions(predicted, outcome, asked), {}, (), 10).facets[OVERALL]
     tally = survival.tally(predicted, outcome, asked, hidden, 10)
     assert (tally.n, tally.events, tally.pairs, tally.c_variance) == (100, None, None, None)
     assert all(there.observed is None for there in tally.horizons)
@@ -202,7 +203,7 @@ def test_a_hidden_group_shows_nothing_but_the_reason(kind: str) -> None:
     module = {"multiclass": multiclass, "regression": regression, "survival": survival}[kind]
     predicted, outcome = patients(kind, 9, seed=4)
     asked = study(kind)
-    hidden = hide(module.questions(predicted, outcome, asked), {}, (), 10)[OVERALL]
+    hidden = hide(module.questions(predicted, outcome, asked), {}, (), 10).facets[OVERALL]
     text = module.tally(predicted, outcome, asked, hidden, 10).model_dump_json()
     assert _numbers(json.loads(text)) == []
     assert "fewer than 10" in text
@@ -233,7 +234,7 @@ def test_eighteen_institutions_show_no_cell_below_the_minimum() -> None:
     shown, patients_shown = {}, 0
     for one in np.unique(institution):
         rows = institution == one
-        hidden = hide(survival.questions(predicted[rows], outcome[rows], asked), {}, (), 10)
+        hidden = hide(survival.questions(predicted[rows], outcome[rows], asked), {}, (), 10).facets
         tally = survival.tally(predicted[rows], outcome[rows], asked, hidden[OVERALL], 10)
         shown[str(one)] = tally
         assert tally.n is None or tally.n >= 10

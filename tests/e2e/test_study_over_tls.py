@@ -143,7 +143,7 @@ def test_all_commands_agree_on_who_and_what_there_is(
 ) -> None:
     listed = consortium.at_coordinator("study", "list")["studies"]
     ours = {item["name"]: item for item in listed if item["name"] in studies}
-    assert {item["state"] for item in ours.values()} == {"completed"}
+    assert {item["state"] for item in ours.values()} == {"released"}
     assert {n: item["digest"] for n, item in ours.items()} == {
         name: finished.study.digest for name, finished in studies.items()
     }

@@ -215,7 +215,7 @@ class _Cube:
             self.hidden[group] = self._small(group)
             self._audit(self._alone(group), frozenset())
         self._complete()
-        for size in sorted({1, 2, len(self.attributes)}):
+        for size in sorted({1, 2, len(self.attributes)} - {0}):
             for names in combinations(self.attributes, size):
                 self._audit(self._view(names), frozenset({OVERALL}))
 

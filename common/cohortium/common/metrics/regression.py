@@ -11,6 +11,7 @@ from collections.abc import Mapping, Set
 import numpy as np
 from numpy.typing import NDArray
 
+from cohortium.common.errors import ProtocolError
 from cohortium.common.metrics.cube import Question, facets
 from cohortium.common.metrics.showing import (
     NO_PATIENTS,
@@ -37,6 +38,7 @@ SUMS = (
     "predicted2",
     "product",
 )
+LARGEST = 1e60  # a prediction, whose fourth power is still a number
 FEW_VALUES = "the outcome takes so few values that sums would count them"
 ANOTHER_GROUP = "it would give away another group, of which one patient would make up most"
 
@@ -52,7 +54,13 @@ def tally(
     """Sums of a group, of predictions and outcomes (n,) in the outcome's unit.
 
     What one group hides must not follow from the others: see `agree`.
+
+    Raises:
+        ProtocolError: predictions whose squares cannot be summed: the model that was sent is
+            broken.
     """
+    if not (np.abs(predicted) < LARGEST).all():
+        raise ProtocolError("the model's predictions are beyond all bounds: training diverged")
     n, error = len(outcome), predicted - outcome
     few = n > 0 and minimum_cell > len(np.unique(outcome))
     spreads = error**2, (outcome - _mean(outcome)) ** 2, (predicted - _mean(predicted)) ** 2
