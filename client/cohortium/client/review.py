@@ -84,7 +84,7 @@ def _leaves(study: Study, trains: bool) -> list[str]:
     }
     for model, wanted in beside.items():
         if wanted and trains:
-            lines.append(f"for how many of them {model} is right; that model stays here,")
+            lines.append(f"for how many of them {model} is right; it stays here,")
             lines.append("and such counts are covered by the minimum cell, not by epsilon;")
     lines.append(f"the site's size as {_size(study)}")
     first, *others = lines
