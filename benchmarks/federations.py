@@ -86,7 +86,7 @@ def in_process(study: Study, tables: Tables, policy: Policy) -> Outcome:
     Raises:
         CohortiumError: the study failed, or a site could not be measured.
     """
-    with _federation(study, tables, policy) as federation:
+    with assembled(study, tables, policy) as federation:
         model = run_study(study, federation.desk(study))
         sites = federation.sites.values()
         spent = [site.ledger(study).balance().epsilon_spent for site in sites]
@@ -95,7 +95,7 @@ def in_process(study: Study, tables: Tables, policy: Policy) -> Outcome:
 
 def measured(study: Study, tables: Tables, policy: Policy) -> Measured:
     """The same, for what was measured in the last round."""
-    with _federation(study, tables, policy) as federation:
+    with assembled(study, tables, policy) as federation:
         model = run_study(study, federation.desk(study))
         last = federation.store.rounds(study.digest)[-1]
         cohorts = {name: _cohort(site, study) for name, site in federation.sites.items()}
@@ -109,7 +109,7 @@ def measured(study: Study, tables: Tables, policy: Policy) -> Measured:
 
 
 @contextmanager
-def _federation(study: Study, tables: Tables, policy: Policy) -> Iterator[Federation]:
+def assembled(study: Study, tables: Tables, policy: Policy) -> Iterator[Federation]:
     """New sites below a temporary folder, which have approved the study."""
     with TemporaryDirectory() as name:
         root = Path(name)

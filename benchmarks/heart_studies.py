@@ -74,7 +74,7 @@ def study_a(strategy: str, seed: int, split_seed: int | None = None) -> Study:
     return _study(
         "A",
         preprocessing={"scaling": "site-standard", "missing": "exclude"},
-        split=_split(split_seed),
+        split=split(split_seed),
         training={
             "rounds": ROUNDS,
             "batches": "shuffle",
@@ -95,7 +95,7 @@ def study_b(epsilon: float, split_seed: int | None = None) -> Study:
     return _study(
         "B",
         preprocessing={"missing_indicators": ["chol"], "site_intercept": True},
-        split=_split(split_seed),
+        split=split(split_seed),
         training={"rounds": ROUNDS, "batches": "full"},
         strategy={
             "name": "fedavgm",
@@ -137,7 +137,13 @@ def study_audited() -> Study:
     )
 
 
-def _split(seed: int | None) -> dict[str, object]:
+def heart(**parts: object) -> Study:
+    """Another study of the same hospitals, with track B's data model."""
+    return _study("B", **parts)
+
+
+def split(seed: int | None) -> dict[str, object]:
+    """FLamby's own, or a fresh one."""
     return {"column": "split"} if seed is None else {"test_fraction": TEST_FRACTION, "seed": seed}
 
 

@@ -9,7 +9,9 @@ import pytest
 from tests.asking import Asker, Heard
 from tests.federation import FULL, PLAIN, approve, make_site, write_study
 
+from cohortium.client.calibration import groups_of
 from cohortium.client.site import open_site
+from cohortium.common.evaluating import Fairness
 from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Calibrate, Calibrated, Evaluate, Evaluated, Vector
 from cohortium.common.metrics.calibration import BOX, MAX_STEPS, START, Point, Points
@@ -160,6 +162,24 @@ def test_a_group_whose_means_were_hidden_is_not_told_of(tmp_path: Path, study: S
 def mean(tally: object) -> float | None:
     assert isinstance(tally, BinaryTally)
     return tally.mean_score
+
+
+def test_who_is_in_a_group_is_what_the_study_declares(tmp_path: Path) -> None:
+    """The third patient's sex is missing, the fourth's age."""
+    study = write_study(tmp_path, FULL).model_copy(
+        update={
+            "fairness": Fairness(
+                attributes=("sex", "age"), bands={"age": (50.0,)}, intersections=(("sex", "age"),)
+            )
+        }
+    )
+    levels = {"sex": np.array([0, 1, -1, 1], np.int16), "age": np.array([0, 1, 1, -1], np.int16)}
+    found = {group: who.tolist() for group, who in groups_of(study, levels).items()}
+    assert found["sex", "male"] == [False, True, False, True]
+    assert found["age", "unknown"] == [False, False, False, True]
+    assert found["sex x age", "male x >=50"] == [False, True, False, False]
+    assert found["sex x age", "unknown x >=50"] == [False, False, True, False]
+    assert len(found) == 3 + 3 + 9
 
 
 def test_with_disclosure_control_off_sums_are_exact(tmp_path: Path) -> None:

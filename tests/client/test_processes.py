@@ -13,10 +13,12 @@ import pytest
 from tests.federation import PLAIN, approve, make_site, write_study
 
 from cohortium.client import halt
+from cohortium.client.calibration import Inquiry
 from cohortium.client.processes import Limits, Processes, marker
 from cohortium.client.site import Site
 from cohortium.common.errors import CohortiumError, DataError, RefusedError
 from cohortium.common.identity import SigningKey
+from cohortium.common.metrics.calibration import EVERYBODY, START, Points
 from cohortium.common.study import Study, load_study
 from cohortium.server.coordinator import initial_model
 
@@ -85,6 +87,12 @@ def test_a_process_of_its_own_computes_the_same_bits(site: Site, tmp_path: Path)
     assert site.workshop.evaluate(study, None, start, 0) == inline.workshop.evaluate(
         study, None, start, 0
     )
+    male = ("sex", "male")
+    points = Points(overall=START, groups={"sex": {"male": START}})
+    inquiry = Inquiry(points=points, shown=(EVERYBODY, male))
+    sums = site.workshop.calibrate(study, None, start, inquiry, 0)
+    assert sums == inline.workshop.calibrate(study, None, start, inquiry, 0)
+    assert set(sums.groups["sex"]) == {"male"}
 
 
 def test_a_broken_table_is_an_error_with_its_reason_not_a_dead_process(

@@ -73,6 +73,7 @@ def test_a_site_sees_every_model_in_full_and_the_lines_to_use_them_by(
     assert all(name in out for name in ("FEDERATED", "OWN", "RECALIBRATED", "PERSONAL"))
     assert "sex: female, accuracy" in out
     assert "logit(federated p)" in out
+    assert "FEDERATED ONLY" in out
     assert "nothing of them is sent" in out
 
 

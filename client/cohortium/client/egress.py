@@ -94,5 +94,7 @@ def _check_update(message: Update, vector: Vector, study: Study | None, paramete
         raise RefusedError(
             "egress.norm", f"the update is longer than {MAX_NORM:g}: it has diverged"
         )
+    if (message.loss is not None) != (study.strategy.q is not None):
+        raise RefusedError("egress.loss", "an update tells its loss where the study asks, only")
     if study.privacy.mechanism != "none" and message.spent is None:
         raise RefusedError("egress.ledger", "an update of a private study needs its ledger entry")

@@ -65,6 +65,7 @@ class Done(Document):
     weight: float = 0.0
     statistics: Statistics | None = None
     mechanism: Mechanism | None = None
+    loss: float | None = None
     evaluation: SiteEvaluation | None = None
     stays: Results | None = None
     calibrated: Calibrated | None = None

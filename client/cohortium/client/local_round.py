@@ -15,7 +15,7 @@ from cohortium.client import beside
 from cohortium.client.calibration import Inquiry, groups_of
 from cohortium.client.cohort import Cohort
 from cohortium.client.results import Evaluation, Results
-from cohortium.client.scoring import scores
+from cohortium.client.scoring import mean_loss, scores
 from cohortium.client.training import batch_order, full_batch, plain, private
 from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
@@ -56,6 +56,16 @@ def train(
         ProtocolError: `start` does not fit the study's model.
         RefusedError: the model cannot be trained privately.
     """
+    update = _trained(study, cohort, start, round_number, site, device)
+    if study.strategy.q is None or update.loss is not None:
+        return update
+    loss = mean_loss(study, start, cohort.features, cohort.labels)
+    return LocalUpdate(update.delta, update.mechanism, loss)
+
+
+def _trained(
+    study: Study, cohort: Cohort, start: Vector, round_number: int, site: str, device: str
+) -> LocalUpdate:
     module = _module(study, cohort)
     mechanism = planned(study)
     data = (module, start, cohort.features, cohort.labels)
@@ -98,7 +108,8 @@ def evaluate(
         return Evaluation(_counted(study, cohort, {FEDERATED: federated}, minimum_cell, last=False))
     others = beside.make(study, cohort, model, personal, device)
     scored = {FEDERATED: federated, **others.scored}
-    models = {name: _counted(study, cohort, {FEDERATED: said}, 0) for name, said in scored.items()}
+    alone = {name: _counted(study, cohort, {FEDERATED: said}, 0) for name, said in scored.items()}
+    models = {**alone, FEDERATED: _counted(study, cohort, scored, 0)}
     stays = Results(models=models, recalibration=others.recalibration, own=others.own)
     return Evaluation(_counted(study, cohort, scored, minimum_cell), stays)
 
@@ -122,9 +133,10 @@ def calibrate(
     patients = Patients(
         x=logits(scores(study, model, cohort.test_features)),
         positive=cohort.test_labels > 0.5,
-        groups={group: members[group] for group in inquiry.shown},
+        groups={group: members[group] for group in inquiry.shown if group in members},
     )
     points = flat(inquiry.points.overall, inquiry.points.groups)
+    points = {group: point for group, point in points.items() if group in patients.groups}
     found = answer(patients, points, minimum_cell)
     return Calibrated(overall=found.get(EVERYBODY), groups=by_level(found))
 
@@ -141,6 +153,7 @@ def _full_batch(
         clip_norm=study.privacy.clip_norm or NO_CLIPPING,
         noise_multiplier=mechanism.noise_multiplier if mechanism else 0.0,
         nominal_rows=cohort.patients if exact else cohort.nominal,
+        tell_loss=mechanism is not None and study.strategy.q is not None,
     )
     update = full_batch.train(*data, plan, NoiseSource(), device)
     return update if mechanism else LocalUpdate(update.delta, None)

@@ -95,7 +95,7 @@ class Processes:
     ) -> LocalUpdate:
         job = Job(task="train", statistics=statistics, round=round_number)
         done, delta = self._do(study, job, start)
-        return LocalUpdate(delta.astype(np.float32, copy=False), done.mechanism)
+        return LocalUpdate(delta.astype(np.float32, copy=False), done.mechanism, done.loss)
 
     def personalise(
         self,

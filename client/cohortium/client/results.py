@@ -25,8 +25,8 @@ class Recalibration(Document):
 class Results(Document):
     """Of one study, at its last evaluation, on this site's held-out patients.
 
-    models: `federated`, and those of `own`, `recalibrated` and `personal` that the study asks for;
-    each as if it were the federated one, with every group and no cell hidden.
+    models: `federated` with the others beside it, then those of `own`, `recalibrated` and
+    `personal` that the study asks for, as if they were it; every group, and no cell hidden.
     """
 
     models: Mapping[str, SiteEvaluation]

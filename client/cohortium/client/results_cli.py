@@ -87,6 +87,7 @@ def _in_words(study: "Study", found: "Results") -> str:
     groups = _groups(study, found)
     if groups:
         lines.append(table(("GROUP", "N", *(name.upper() for name in names)), groups, ""))
+    lines += _pairs(found)
     if (fit := found.recalibration) is not None:
         lines.append(
             f"recalibrated: logit(p) = {fit.intercept:.4f} + {fit.slope:.4f} logit(federated p)"
@@ -94,6 +95,17 @@ def _in_words(study: "Study", found: "Results") -> str:
     if (own := found.own) is not None:
         lines.append(f"own: {own.passes} passes at learning rate {own.learning_rate:g}")
     return "\n\n".join([*lines, NOT_SENT])
+
+
+def _pairs(found: "Results") -> list[str]:
+    """Who is right on the same patients."""
+    rows = [
+        (name, *map(str, (c.both, c.federated_only, c.other_only, c.neither)))
+        for name, beside in found.models["federated"].beside.items()
+        if (c := beside.overall)
+    ]
+    header = ("BESIDE", "BOTH RIGHT", "FEDERATED ONLY", "THIS ONLY", "NEITHER")
+    return [table(header, rows, "")] if rows else []
 
 
 def _groups(study: "Study", found: "Results") -> list[tuple[str, ...]]:

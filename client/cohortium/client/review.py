@@ -72,6 +72,9 @@ def _leaves(study: Study, trains: bool) -> list[str]:
     evaluation, mitigation = study.evaluation, study.mitigation
     whom = "held-out patients" if trains else "all patients"
     lines = [f"{WHAT_LEAVES[study.training.batches]};"] if trains else []
+    if trains and study.strategy.q is not None:
+        how = "WITHOUT PRIVACY" if study.privacy.mechanism == "none" else "in the same noise"
+        lines.append(f"with it, {how}, the mean loss of the model on the training patients;")
     lines.append(f"of {whom}: {RESULTS[study.task.kind]},")
     lines.append(_small_cells(evaluation.noise_epsilon))
     beside = {

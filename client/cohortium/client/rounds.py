@@ -153,7 +153,7 @@ def _priced(site: Site, made: Answer) -> Answer:
     """An update says what it costs beside all that was spent before it."""
     if made.spent is not None and made.study is not None and isinstance(made.message, Update):
         spent = site.ledger(made.study).spent(made.study, made.spent)
-        made.message = Update(weight=made.message.weight, spent=spent)
+        made.message = made.message.model_copy(update={"spent": spent})
     return made
 
 
@@ -289,7 +289,7 @@ def _train(request: Request) -> Answer:
     del start
     request.body = memoryview(b"")
     return Answer(
-        Update(weight=cohort.weight, spent=None),
+        Update(weight=cohort.weight, spent=None, loss=update.loss),
         study,
         update.delta,
         parameters,

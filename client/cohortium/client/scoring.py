@@ -5,6 +5,7 @@ import numpy.typing as npt
 import torch
 
 from cohortium.common import arrays
+from cohortium.common.loss import per_example
 from cohortium.common.models.building import build_seeded
 from cohortium.common.predict import predictions
 from cohortium.common.study import Study
@@ -20,9 +21,25 @@ def scores(
     Raises:
         ProtocolError: `model` does not fit the study, or gives numbers that are not finite.
     """
+    return predictions(study, _logits(study, model, features))
+
+
+def mean_loss(
+    study: Study,
+    model: npt.NDArray[np.float32],
+    features: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float32],
+) -> float:
+    """What training lowers: the mean over patients (n, f) with labels as a model learns them."""
+    logits = _logits(study, model, features)
+    return float(per_example(study.task.kind, logits, torch.from_numpy(labels)).double().mean())
+
+
+def _logits(
+    study: Study, model: npt.NDArray[np.float32], features: npt.NDArray[np.float32]
+) -> torch.Tensor:
     module = build_seeded(study.model, features.shape[1], study.outputs, study.training.seed)
     arrays.load_into(module, model)
     module.eval()
     with torch.no_grad():
-        parts = torch.split(torch.from_numpy(features), ROWS)
-        return predictions(study, torch.cat([module(part) for part in parts]))
+        return torch.cat([module(part) for part in torch.split(torch.from_numpy(features), ROWS)])

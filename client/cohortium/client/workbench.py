@@ -60,7 +60,7 @@ def _do(workshop: Inline, setup: Setup, job: Job, vector: Vector) -> tuple[Done,
         return Done(statistics=workshop.measure(study)), EMPTY
     if job.task == "train":
         update = workshop.train(study, job.statistics, vector, job.round)
-        return Done(mechanism=update.mechanism), update.delta
+        return Done(mechanism=update.mechanism, loss=update.loss), update.delta
     model, personal = np.split(vector, 2) if job.personal else (vector, EMPTY)
     if job.task == "personalise":
         return Done(), workshop.personalise(study, job.statistics, model, personal, job.round)

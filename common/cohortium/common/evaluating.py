@@ -27,7 +27,8 @@ class Evaluation(GrownDocument):
 
     thresholds: a score above one is called positive. The first is that of accuracy and of the
     results by group; sites show the further ones in this order, as far as no cell is small.
-    curves: reliability in up to eight bins of the score, as fine as small cells allow.
+    curves: reliability in up to eight bins of the score, as fine as small cells allow; and the
+    calibration slope over all sites' rows, for which they are asked up to eight times at the end.
     own_model: each site also trains a model of its own, without noise, that never leaves it; what
     leaves is on how many held-out patients the two agree. It answers whether joining was worth it,
     and whom privacy harmed.

@@ -15,6 +15,8 @@ from cohortium.common.errors import ProtocolError
 
 Outcome = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
 
+LOSS_CAP = 2.0  # nats; where a site's loss is told with noise, a patient's counts no more
+
 
 def per_example(outcome: Outcome, logits: Tensor, labels: Tensor) -> Tensor:
     """Loss of shape (B,) from logits (B, outputs) and labels as `preprocessing/labels.py` has them.

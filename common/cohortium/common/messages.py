@@ -119,11 +119,16 @@ class Spent(Document):
 
 
 class Update(Document):
-    """The change of the model in the vector; `spent` is None only in a study without privacy."""
+    """The change of the model in the vector; `spent` is None only in a study without privacy.
+
+    `loss`: of the model that the round started from, mean over training patients; only for
+    `qfedavg`, and with privacy in the noise that `spent` accounts for, so that it may be negative.
+    """
 
     kind: ClassVar[str] = "update"
     weight: Annotated[float, Field(gt=0)]
     spent: Spent | None
+    loss: float | None = None
 
 
 class Evaluate(Document):

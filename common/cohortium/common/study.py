@@ -116,15 +116,21 @@ class Training(Document):
         return self
 
 
-class Strategy(Document):
+class Strategy(GrownDocument):
     """How the coordinator turns updates into the next model (Reddi et al. 2021, Algorithm 2).
 
     weighting: `bands` by the public size band of each site, `equal`, or `exact` row counts, which
     a site sends only when its policy allows.
     average_last: share of the rounds whose models are averaged into the final one.
+    q: of `qfedavg`: a site counts by its loss to the power of q times its weight, so that those
+    whom the model serves worst count most (Li et al. 2020, q-FFL).
     """
 
-    name: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"] = "fedavg"
+    later: ClassVar[frozenset[str]] = frozenset({"q"})
+
+    name: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "qfedavg"] = (
+        "fedavg"
+    )
     weighting: Literal["bands", "equal", "exact"] = "bands"
     learning_rate: PositiveFloat = 1.0
     momentum: Share = 0.9
@@ -134,6 +140,13 @@ class Strategy(Document):
     proximal_mu: NotNegative = 0.0
     weight_decay: NotNegative = 0.0
     average_last: Share = 0.0
+    q: Annotated[float, Field(gt=0, le=10)] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_power(self) -> Self:
+        if (self.name == "qfedavg") != (self.q is not None):
+            raise ValueError('q and name = "qfedavg" go together')
+        return self
 
     @model_validator(mode="after")
     def _proximal(self) -> Self:
@@ -244,6 +257,11 @@ class Study(GrownDocument):
             raise ValueError(
                 f'preprocessing.scaling = "{self.preprocessing.scaling}" uses statistics of the '
                 'patients that no epsilon covers; with privacy use "public-range"'
+            )
+        if self.strategy.name == "qfedavg" and self.training.batches != "full":
+            raise ValueError(
+                'strategy.name = "qfedavg" asks each site for its loss, which only '
+                'training.batches = "full" protects, in the noise of its gradient'
             )
         if self.strategy.weighting == "exact":
             raise ValueError(

@@ -30,6 +30,8 @@ def check_update(study: Study, update: Update, steps_before: int = 0) -> None:
     }
     if not possible[weighting]:
         raise ProtocolError(f'weighting "{weighting}" gives no such weight as the site sent')
+    if (update.loss is not None) != (study.strategy.q is not None):
+        raise ProtocolError("an update tells its loss if, and only if, the study asks for it")
     if (update.spent is not None) != (study.privacy.mechanism != "none"):
         raise ProtocolError("an update says what it spent if, and only if, the study is private")
     if update.spent is not None and update.spent.steps <= steps_before:

@@ -28,6 +28,7 @@ from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.server.aggregation import optimizer
 from cohortium.server.aggregation.fold import Fold
+from cohortium.server.aggregation.loss_weight import loss_weight
 from cohortium.server.aggregation.optimizer import ServerState, final_model
 from cohortium.server.conversation import Said
 from cohortium.server.desk import Desk, StudyFailed, for_good
@@ -208,6 +209,7 @@ def _train(
     plan: Plan, desk: Desk, progress: Progress, number: int, seen: Exchange
 ) -> tuple[Vector, dict[str, Spent]]:
     """Ask for updates and fold each as it arrives; the weighted mean, and what each site spent."""
+    strategy = plan.study.strategy
     fold, spent = Fold(len(progress.state.model), desk.scratch), dict[str, Spent]()
     question = Train(statistics=plan.statistics)
     for said in gather(
@@ -224,7 +226,8 @@ def _train(
 
         def take(update: Update, vector: Vector = said.vector, steps: int = steps) -> None:
             check_update(plan.study, update, steps)
-            fold.add(vector, update.weight)
+            private = plan.study.privacy.mechanism != "none"
+            fold.add(vector, update.weight * loss_weight(strategy, update.loss, private))
 
         update, site = seen.note(said, take), said.site
         del said, take  # before the transport puts the next reply together

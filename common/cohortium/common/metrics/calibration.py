@@ -23,7 +23,7 @@ CLOSEST = 1e-6  # to 0 or 1 that a score counts; logits then lie within +-FURTHE
 FURTHEST = math.log((1 - CLOSEST) / CLOSEST)  # 13.8
 LEAST_OF_A_CLASS = 2
 OWN_STEPS = 100  # a site's own rows cost nothing to look at again
-EXACT, ROUGH = 1e-5, 0.1  # Newton steps, in standard errors, after which there is no further one
+EXACT, ROUGH = 1e-4, 0.1  # Newton steps, in standard errors, after which there is no further one
 LONGEST = (5.0, 2.0)  # step in intercept and slope
 FLAT = 1e-9  # share of the information that is left of the slope's beside the intercept's
 DECIMALS, DIGITS = 3, 3  # of a site's own fit, and of its variances, that are shown
@@ -135,10 +135,9 @@ def sums_at(x: Floats, positive: Flags, point: Point) -> Sums:
     """The sums over patients with logits `x` (n,), of whom `positive` (n,) have the outcome."""
     p = probabilities(x, point)
     wrong, undecided = positive - p, p * (1 - p)
-    return Sums(
-        gradient=(float(wrong.sum()), float(wrong @ x)),
-        information=(float(undecided.sum()), float(undecided @ x), float(undecided @ x**2)),
-    )
+    parts = (wrong, wrong * x, undecided, undecided * x, undecided * x**2)
+    a, b, c, d, e = (float(part.sum()) for part in parts)  # no BLAS: the same bits everywhere
+    return Sums(gradient=(a, b), information=(c, d, e))
 
 
 def newton(steps: int, box: Box) -> Generator[Point, Sums, Found]:

@@ -7,8 +7,8 @@ control hides; a few questions more would find one patient's score. So at every 
    undecided enough: the sum v of p (1 - p) is at least minimum_cell / 2, at the point and at
    (0, 1). The count above the middle may lie v to 2 v below or above the sum of p, so that one
    question leaves about minimum_cell of it open, however steep the slope. After eight that were
-   chosen for it, a quarter of that remains open in the worst case found, and no more is told
-   than by the means that are shown anyway (`tests/common/test_calibration_attack.py`).
+   chosen for it, a quarter of that remains open in the worst case found
+   (`tests/common/test_calibration_attack.py`).
 2. The same holds of what is left of a group without the levels of any other attribute that lie
    within it: else the smallest of those levels is not answered. This is decided for a point as if
    all groups were asked there, so that asking them one by one tells no more.
@@ -16,11 +16,10 @@ control hides; a few questions more would find one patient's score. So at every 
 
 With minimum_cell 0 everything is answered exactly.
 
-What rounding costs: each of K sites errs by at most u/2, u = minimum_cell / 10, in the pooled
-gradient, so the slope by at most K u / 2 times its variance (plus as much of the covariance), in
-standard errors K u / 2 times the standard error: with four sites and a slope known to +-0.2
-(95 %), at most 0.2 of a standard error, typically (K u^2 / 12)^(1/2) = 0.06. The reported interval
-counts it in.
+What rounding costs: K sites move each part of the pooled gradient by at most K u / 2, with u =
+minimum_cell / 10, and typically by (K / 12)^(1/2) u. The slope moves by that times its variance
+(and the covariance with the intercept): with four sites, u = 1 and a standard error of 0.1, by
+at most 0.2 standard errors and typically 0.06. The reported interval counts it in.
 """
 
 from collections.abc import Mapping

@@ -77,7 +77,7 @@ def _correlation(pairs: Pairs) -> float:
         return 0.0
     tilt = float(a * d - b * c)
     if tilt > 0:
-        tilt = max(tilt - pairs.n / 2, 0)
+        tilt = max(tilt - pairs.n / 2, 0.0)
     return tilt / math.sqrt(margins)
 
 

@@ -220,9 +220,10 @@ def _unseen(data: ReportData) -> str:
         return ""
     names = [f"{i.attribute} {i.level}" for i in data.audit.invisible if i.site is None]
     somewhere = {(i.attribute, i.level) for i in data.audit.invisible if i.site is not None}
-    text = f"{_listed(names, '; ')}: at no site, so nothing is known of them." if names else (
-        "Every declared group was seen at one site at least."
-    )  # fmt: skip
+    text = "Every declared group was seen at one site at least."
+    if names:
+        listed = _listed(names, "; ")
+        text = f"{listed}: at no site, so nobody knows how often the model is right for them."
     if somewhere:
         text += f" At some sites {len(somewhere)} of the groups could not be seen."
     return text
