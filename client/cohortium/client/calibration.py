@@ -77,7 +77,7 @@ def groups_of(study: Study, attributes: Mapping[str, npt.NDArray[np.int16]]) -> 
     for one, other in study.fairness.intersections:
         for a, mine in levels[one].items():
             for b, theirs in levels[other].items():
-                groups[f"{one} x {other}", f"{a} {b}"] = mine & theirs
+                groups[f"{one} x {other}", f"{a} x {b}"] = mine & theirs
     return groups
 
 

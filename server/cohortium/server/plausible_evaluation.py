@@ -81,7 +81,7 @@ def _levels(study: Study) -> dict[str, set[str]]:
     """Which levels there may be of each attribute and declared intersection."""
     levels = {name: {*study.attribute_levels(name), UNKNOWN} for name in study.fairness.attributes}
     crossed = {
-        f"{one} x {other}": {f"{a} {b}" for a, b in product(levels[one], levels[other])}
+        f"{one} x {other}": {f"{a} x {b}" for a, b in product(levels[one], levels[other])}
         for one, other in study.fairness.intersections
     }
     return levels | crossed

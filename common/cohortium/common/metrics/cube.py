@@ -96,7 +96,7 @@ class Question:
 class Hidden:
     """The names of the facets that each group must not show, and why, in words.
 
-    Groups are OVERALL, each (attribute, level), and of an intersection (`a x b`, `level level`).
+    Groups are OVERALL, each (attribute, level), and of an intersection (`a x b`, `level x level`).
     """
 
     facets: Mapping[Group, frozenset[str]]
@@ -130,7 +130,7 @@ def families(
     found = {name: dict(levels) for name, levels in attributes.items()}
     for one, other in intersections:
         found[f"{one} x {other}"] = {
-            f"{a} {b}": mine & theirs
+            f"{a} x {b}": mine & theirs
             for a, mine in attributes[one].items()
             for b, theirs in attributes[other].items()
         }
@@ -270,9 +270,9 @@ class _Cube:
         for one, other in self.intersections:
             table = f"{one} x {other}"
             for a in self.attributes[one]:
-                yield (one, a), tuple((table, f"{a} {b}") for b in self.attributes[other])
+                yield (one, a), tuple((table, f"{a} x {b}") for b in self.attributes[other])
             for b in self.attributes[other]:
-                yield (other, b), tuple((table, f"{a} {b}") for a in self.attributes[one])
+                yield (other, b), tuple((table, f"{a} x {b}") for a in self.attributes[one])
 
     def _complete_line(self, parts: Sequence[Group], place: int, facet: Facet) -> None:
         shown = [g for g in parts if facet.name not in self.hidden[g] and self._n(g)]

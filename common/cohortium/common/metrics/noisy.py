@@ -95,16 +95,23 @@ def _there(
     study: Study, name: str, table: Mapping[str, Counts], noise: CountNoise
 ) -> dict[str, Counts]:
     """A table without undeclared levels that, by their noisy counts, may well be empty."""
-    parts = name.split(" x ") if name not in study.fairness.attributes else [name]
-    declared = {
-        " ".join(level) for level in product(*(study.attribute_levels(part) for part in parts))
-    }
+    declared = _declared(study)[name]
     least = CLEAR * noise.std * CELLS**0.5
     return {
         level: counts
         for level, counts in table.items()
         if level in declared or counts.sum() > least
     }
+
+
+def _declared(study: Study) -> dict[str, set[str]]:
+    """The levels of each table, those with an unknown attribute aside."""
+    levels = {name: study.attribute_levels(name) for name in study.fairness.attributes}
+    crossed = {
+        f"{one} x {other}": {f"{a} x {b}" for a, b in product(levels[one], levels[other])}
+        for one, other in study.fairness.intersections
+    }
+    return {name: set(found) for name, found in levels.items()} | crossed
 
 
 def _tally(counts: Counts) -> BinaryTally:
