@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from cohortium.common.metrics.disclosure import suppress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cohortium.common.metrics.disclosure import suppress
 from cohortium.common.metrics.tallies import BinaryTally, Called, SiteEvaluation
 
 Histogram = tuple[tuple[int, ...], tuple[int, ...]]  # ill and well, by bin from the lowest score

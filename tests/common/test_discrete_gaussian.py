@@ -1,4 +1,4 @@
-"""Noise on whole numbers: the distribution that was promised, and never more told than accounted."""
+"""Noise on whole numbers: as it was promised, and telling no more than is accounted for."""
 
 import math
 import random

@@ -21,6 +21,7 @@ from cohortium.common.study import Study
 
 Plan = tuple[Mechanism, ...]  # of a study at a site: at most one mechanism for each purpose
 
+
 @dataclass(frozen=True)
 class Entry:
     """One row: a study's round, and the mechanism that really ran."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cohortium.common.metrics.summary import Mean, Summary
-from cohortium.common.privacy.accounting import epsilon, rdp_epsilon
+from cohortium.common.privacy.accounting import cap_needed, epsilon
 from cohortium.common.privacy.count_noise import CountNoise
 from cohortium.common.privacy.plan import (
     in_words,
@@ -77,7 +77,7 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
     assert study.privacy.delta is not None
     noise = planned_noise(study)
     every = [mechanism] if noise is None else [mechanism, noise.mechanism]
-    cap = rdp_epsilon(every, study.privacy.delta)
+    cap = cap_needed(every, study.privacy.delta)
     document["privacy"] = {
         "epsilon": study.privacy.epsilon,
         "delta": study.privacy.delta,
@@ -105,17 +105,16 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
 
 def _of_noise(study: Study, noise: CountNoise, in_all: float) -> tuple[str, ...]:
     """What leaves with noise, what it costs, and what else there is not in such a study."""
-    return (
+    costs = (
         f"noise in the results costs epsilon {study.evaluation.noise_epsilon:g} more, once and at "
-        f"every site; with training that is {in_all:.2f} in all",
-        f"only the final model is measured: counts at the first threshold leave, each with noise "
-        f"of standard deviation {noise.std:.1f} for {noise.families} tables, and nothing else",
-        *(
-            ["how the models do that stay at the sites, they tell nobody else"]
-            if any(_beside(study))
-            else ()
-        ),
+        f"every site; with training that is {in_all:.2f} in all"
     )
+    leaves = (
+        "only the final model is measured: counts at the first threshold leave, each with noise "
+        f"of standard deviation {noise.std:.1f} for {noise.families} tables, and nothing else"
+    )
+    stays = "how models do that stay at the sites is told nobody else"
+    return (costs, leaves, stays) if any(_beside(study)) else (costs, leaves)
 
 
 def _beside(study: Study) -> Iterator[str]:

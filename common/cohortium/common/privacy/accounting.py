@@ -134,6 +134,22 @@ def filter_spent(mechanisms: Sequence[Mechanism], order: float) -> float:
     )
 
 
+def cap_needed(mechanisms: Sequence[Mechanism], delta: float) -> float:
+    """The lifetime cap, to the next half percent, under which a fresh dataset can give all this."""
+    cap = max(rdp_epsilon(mechanisms, delta), 1e-3)
+    while not _fits(mechanisms, cap, delta):
+        cap *= 1.005
+    return cap
+
+
+def _fits(mechanisms: Sequence[Mechanism], cap: float, delta: float) -> bool:
+    try:
+        order = filter_order(cap, delta)
+    except UsageError:
+        return False
+    return filter_spent(mechanisms, order) <= filter_limit(cap, delta, order)
+
+
 def noise_multiplier(
     target_epsilon: float, delta: float, sample_rate: float, steps: int, sampler: Sampler
 ) -> float:

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 Below = Callable[[int], int]
 
 
-def draws(
-    n: int, variance: Fraction, below: Below = secrets.randbelow
-) -> NDArray[np.int64]:
+def draws(n: int, variance: Fraction, below: Below = secrets.randbelow) -> NDArray[np.int64]:
     """n independent draws, shape (n,), of x with probability proportional to exp(-x^2 / (2 v)).
 
     Args:
