@@ -9,6 +9,7 @@ import pytest
 from tests.asking import Asker
 from tests.federation import FULL, Federation, approve, federate, write_study
 
+from cohortium.client.lost import accept
 from cohortium.client.results import Results
 from cohortium.client.withdrawal import usage
 from cohortium.common.envelope import unseal
@@ -211,7 +212,12 @@ def test_nothing_leaves_of_a_model_whose_patients_no_noise_would_hide(tmp_path: 
     rng = np.random.default_rng(0)
     attributes = {"sex": np.full(200, -1, np.int16), "age": np.zeros(200, np.int16)}
     found = evaluate(
-        rng.random(200), rng.integers(0, 2, 200) * 1.0, attributes, study, noise, ["own"]
+        rng.random(200),
+        rng.integers(0, 2, 200).astype(np.float64),
+        attributes,
+        study,
+        noise,
+        ["own"],
     )
     beside = found.beside["own"]
     for one in (beside.overall, *beside.groups["sex"].values()):
@@ -258,3 +264,23 @@ def test_the_coordinator_takes_counts_only_with_the_noise_of_the_study(ran: Ran)
     for study, evaluation, last in wrong:
         with pytest.raises(ProtocolError):
             check_evaluation(study, evaluation, last)
+
+
+def test_with_records_lost_both_purposes_count_as_spent_and_neither_twice(tmp_path: Path) -> None:
+    study = write_study(tmp_path, STUDY)
+    federation = federate(tmp_path, ("b",))
+    site = federation.sites["b"]
+    approve(site, study)
+    asker = Asker(federation.key, site)
+    asker.invite(study)
+    asker.train(study, 1)
+    asker.evaluate(study, 3)
+    site.directory.mark.write_text("{")  # damaged: nothing is known of what was answered
+    accept(site, "Dr. Weiss")
+    steps = {"training": 0, "evaluation": 0}
+    for entry in site.ledger(study).entries():
+        steps[entry.mechanism.purpose] += entry.mechanism.steps
+    assert steps == {"training": 3, "evaluation": 1}
+    assert site.ledger(study).balance().epsilon_spent == pytest.approx(
+        accounting.epsilon(planned_at(study, "b"), 1e-5), rel=1e-6
+    )

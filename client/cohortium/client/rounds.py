@@ -80,7 +80,8 @@ class Request:
 class Answer:
     """What a handler made: the message, its vector, and what that cost the dataset.
 
-    `norm` is how much one patient changes it at most, in L2; `account` the ledger after it. `keep` stores, in the reply's transaction, what stays at the site.
+    `norm` is how much one patient changes it at most, in L2; `account` is the ledger after it.
+    `keep` stores, in the reply's transaction, what stays at the site.
     """
 
     message: Document
