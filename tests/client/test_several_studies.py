@@ -12,7 +12,7 @@ import pytest
 from tests.asking import Asker, Heard
 from tests.federation import COORDINATOR, FULL, PLAIN, approve, make_site, write_study
 
-from cohortium.client import halt, local_round, rounds
+from cohortium.client import halt, rounds
 from cohortium.client.processes import Limits, Processes, marker
 from cohortium.client.site import Site
 from cohortium.common.envelope import Header, seal, unseal
@@ -178,7 +178,6 @@ def test_only_so_many_processes_work_at_once_and_the_others_wait(tmp_path: Path)
 
 def test_a_large_model_is_held_less_than_three_times(asker: Asker, tmp_path: Path) -> None:
     """The model that came, the one that was trained, the reply: never all of them at once."""
-    assert local_round.train  # imported before memory is counted
     place = tmp_path / "large"
     place.mkdir()
     write_study(place, PLAIN, name="large")
