@@ -31,8 +31,8 @@ from cohortium.common.predict import predictions
 from cohortium.common.study import Study
 from cohortium.server.coordinator import run_study
 from cohortium.server.demo.processes import Daemon, command, stop_all
+from cohortium.server.model_file import final_vector
 from cohortium.server.opened import Opened, open_coordinator
-from cohortium.server.outcome import final_vector
 from cohortium.server.store import RoundRecord
 
 HOST = "127.0.0.1"

@@ -28,7 +28,7 @@ from tests.e2e.faults.trouble import Run, begin, superlink_of, until
 from tests.federation import set_policy
 
 from cohortium.client.config import SiteDir
-from cohortium.server.outcome import final_vector
+from cohortium.server.model_file import final_vector
 
 SITES = ("a", "b", "c", "d")
 TWO_AT_ONCE = 0.2  # the share of strikes that hit two processes

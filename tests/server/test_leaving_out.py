@@ -14,7 +14,7 @@ from cohortium.server import checkpoints
 from cohortium.server.aggregation.optimizer import final_model
 from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.coordinator import run_study
-from cohortium.server.outcome import final_vector
+from cohortium.server.model_file import final_vector
 from cohortium.server.store import of_main_model
 
 LEFT_OUT = """

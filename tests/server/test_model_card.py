@@ -70,7 +70,7 @@ def facts(
         at="2026-11-22T14:03:42.000Z",
     )
     return Facts(
-        dossier=Dossier(row, SUBJECT, model, b"", audit, raised),
+        dossier=Dossier(row, SUBJECT, model, audit, raised),
         rounds=records,
         consents={
             name: Consent(decision="approved", approvers=("Dr. Weiss",), patients=band)

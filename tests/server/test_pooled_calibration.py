@@ -31,7 +31,7 @@ from cohortium.common.metrics.tallies import BinaryTally
 from cohortium.common.study import Study
 from cohortium.server.calibration import LOST, NOT_SHOWN, check_sums
 from cohortium.server.coordinator import run_study
-from cohortium.server.outcome import final_vector
+from cohortium.server.model_file import final_vector
 from cohortium.server.store import RoundRecord
 
 TRAINING = """

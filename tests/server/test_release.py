@@ -21,8 +21,8 @@ from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
 from cohortium.server.config import CoordinatorDir
 from cohortium.server.coordinator import run_study
+from cohortium.server.model_file import final_vector
 from cohortium.server.opened import Opened, open_coordinator
-from cohortium.server.outcome import final_vector
 from cohortium.server.setup import initialise
 
 NAME = "ward-study"

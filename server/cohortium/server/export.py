@@ -1,8 +1,9 @@
 """What leaves with a released model: its file, its card, and the signed release."""
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from cohortium.common.errors import UsageError
 from cohortium.common.metrics.performance import performance
 from cohortium.server.gates import final_evaluations
 from cohortium.server.model_card import Facts, card
+from cohortium.server.model_file import MODEL_FILE, pieces
 from cohortium.server.opened import Opened
-from cohortium.server.outcome import MODEL_FILE
 from cohortium.server.release import Dossier, Judged, require_released
 from cohortium.server.signed import CONTEXTS, Disposition, Kept, Released
 
@@ -35,27 +36,33 @@ def export(
         UsageError: another model lies there.
     """
     kept = require_released(dossier, judged, opened.signatures)
-    contents = {
-        MODEL_FILE: dossier.content,
-        CARD_FILE: card(_facts(dossier, judged, kept, opened)).encode(),
-        RELEASE_FILE: _release(judged, kept, dossier, opened),
+    contents: dict[str, Iterable[bytes]] = {
+        MODEL_FILE: pieces(dossier.row, opened.store),
+        CARD_FILE: [card(_facts(dossier, judged, kept, opened)).encode()],
+        RELEASE_FILE: [_release(judged, kept, dossier, opened)],
     }
     present = out / MODEL_FILE
-    if present.exists() and present.read_bytes() != dossier.content:
+    if present.exists() and _sha256(present) != dossier.model.sha256:
         raise UsageError(f"{present} is another model and is not overwritten: give another --out")
     out.mkdir(parents=True, exist_ok=True)
     event = opened.log.append(
         "model.downloaded",
         actor=actor,
         study=dossier.row.digest,
-        obj=(Thing(t="model", h=f"sha256:{dossier.model.sha256}", bytes=len(dossier.content)),),
+        obj=(Thing(t="model", h=f"sha256:{dossier.model.sha256}", bytes=dossier.model.bytes),),
         detail={"recipient": actor.id, "file": MODEL_FILE, "format": "safetensors"},
     )
-    for name, content in contents.items():
+    for name, parts in contents.items():
         draft = out / f".{name}.draft"
-        draft.write_bytes(content)
+        with draft.open("wb") as file:
+            file.writelines(parts)
         os.replace(draft, out / name)
     return tuple(out / name for name in contents), event.id
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _facts(

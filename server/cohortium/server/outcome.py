@@ -1,29 +1,21 @@
-"""What a study leaves behind: the final model as a file, and its report, both from the store."""
+"""The report of a study, from what the store holds of it."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from safetensors.torch import save
-
-from cohortium.common import arrays
 from cohortium.common.audit.log import EventLog
 from cohortium.common.identity import SigningKey
-from cohortium.common.messages import Consent, Spent, Vector
+from cohortium.common.messages import Consent, Spent
 from cohortium.common.metrics.summary import Mean, SiteScores
 from cohortium.common.metrics.summary import Summary as Scores
-from cohortium.common.models.building import build_seeded
-from cohortium.common.preprocessing.encode import feature_names
-from cohortium.common.preprocessing.recipe import recipe
 from cohortium.common.study import Study
-from cohortium.server.aggregation.optimizer import final_model
-from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.config import CoordinatorConfig
 from cohortium.server.measured import Measured
+from cohortium.server.model_file import describe
 from cohortium.server.reports.blinding import blinded
 from cohortium.server.reports.findings import ReleaseReport
 from cohortium.server.reports.report import write_report
@@ -39,9 +31,6 @@ from cohortium.server.reports.report_data import (
 )
 from cohortium.server.store import RoundRecord, Store, StudyRow, of_main_model
 from cohortium.server.value import value_of
-
-MODEL_FILE = "model.safetensors"
-LOAD = "from safetensors.torch import load_file; parameters = load_file('model.safetensors')"
 
 
 @dataclass(frozen=True)
@@ -73,7 +62,7 @@ def publish(
         release: whether the model was released, as far as it is known.
     """
     out.mkdir(parents=True, exist_ok=True)
-    model = model_file(row, store)[1] if row.state == "completed" else None
+    model = describe(row, store) if row.state == "completed" else None
     data = _report(row, store, log, evidence, model, release)
     if not row.study.evaluation.blinded:
         return write_report(data, out)
@@ -88,48 +77,6 @@ def _secret(key: SigningKey, study: str) -> bytes:
     A signature by Ed25519 is deterministic, and one over this text is used for nothing else.
     """
     return hashlib.sha256(key.sign(b"cohortium-blinding-v1\n" + study.encode())).digest()
-
-
-def final_vector(row: StudyRow, store: Store) -> Vector:
-    """The final model of a completed study: float32 (parameters,)."""
-    return final_model(Checkpoints(store.database, row.digest).load(row.study.training.rounds))
-
-
-def model_file(row: StudyRow, store: Store) -> tuple[bytes, ModelReport]:
-    """The final model of a completed study as a safetensors file, and what there is to say of it.
-
-    The same bytes whenever it is asked for.
-    """
-    study, vector = row.study, final_vector(row, store)
-    names = feature_names(study)
-    module = build_seeded(study.model, len(names), study.outputs, study.training.seed)
-    arrays.load_into(module, vector)
-    tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    content = save(tensors, metadata=_metadata(study, row.digest, names, store))
-    return content, ModelReport(
-        file=MODEL_FILE,
-        sha256=hashlib.sha256(content).hexdigest(),
-        parameters=vector.size,
-        load=LOAD,
-    )
-
-
-def _metadata(study: Study, digest: str, names: tuple[str, ...], store: Store) -> dict[str, str]:
-    """All that it takes to use the model.
-
-    Under one key: safetensors writes several in an order that changes with the process.
-    """
-    facts = {
-        "study": study.name,
-        "study_digest": digest,
-        "model": study.model.model_dump(mode="json"),
-        "inputs": names,
-        "preprocessing": study.preprocessing.model_dump(mode="json"),
-        "recipe": [one.model_dump() for one in recipe(study, store.statistics(digest))],
-        "task": study.task.model_dump(mode="json"),
-        "privacy": study.privacy.model_dump(mode="json"),
-    }
-    return {"cohortium": json.dumps(facts, sort_keys=True)}
 
 
 def _report(

@@ -16,7 +16,7 @@ from cohortium.common.errors import RefusedError, SignatureError, UsageError
 from cohortium.common.fairness.audit import audit
 from cohortium.common.fairness.verdicts import FairnessAudit
 from cohortium.server.gates import Findings, Flag, final_evaluations, flags
-from cohortium.server.outcome import model_file
+from cohortium.server.model_file import describe
 from cohortium.server.reports.report_data import ModelReport
 from cohortium.server.signed import (
     Decision,
@@ -41,7 +41,6 @@ class Dossier:
     row: StudyRow
     subject: Subject
     model: ModelReport
-    content: bytes
     audit: FairnessAudit
     flags: tuple[Flag, ...]
 
@@ -86,7 +85,7 @@ def examine(row: StudyRow, store: Store, log: EventLog) -> Dossier:
         )
     rounds = store.rounds(row.digest)
     found = audit(study, final_evaluations(study, rounds))
-    content, model = model_file(row, store)
+    model = describe(row, store)
     findings = Findings(rounds, found, _forged(row, log), _withdrawn(row, log))
     return Dossier(
         row=row,
@@ -97,7 +96,6 @@ def examine(row: StudyRow, store: Store, log: EventLog) -> Dossier:
             audit=sha256(found),
         ),
         model=model,
-        content=content,
         audit=found,
         flags=flags(study, findings),
     )
@@ -251,7 +249,7 @@ def release(
         study=dossier.row.digest,
         obj=(
             Thing(t="release", h=f"sha256:{sha256(document)}"),
-            Thing(t="model", h=f"sha256:{dossier.model.sha256}", bytes=len(dossier.content)),
+            Thing(t="model", h=f"sha256:{dossier.model.sha256}", bytes=dossier.model.bytes),
         ),
         reason=one_line(reason, REASON) or None,
         detail=_detail(document, opened),

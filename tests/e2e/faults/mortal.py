@@ -40,7 +40,7 @@ from cohortium.common.identity import SigningKey
 from cohortium.common.study import load_study
 from cohortium.server.coordinator import run_study
 from cohortium.server.ending import say_farewell
-from cohortium.server.outcome import final_vector
+from cohortium.server.model_file import final_vector
 from cohortium.server.sites import Sites
 
 ROOT = Path(__file__).parent.parent.parent.parent

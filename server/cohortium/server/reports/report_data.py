@@ -98,6 +98,7 @@ class ModelReport(Document):
     file: str
     sha256: str
     parameters: Count
+    bytes: Count | None = None
     load: str | None = None
 
 

@@ -1,0 +1,102 @@
+"""The final model as a safetensors file, a piece at a time: a large one is in memory once."""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+
+import torch
+
+from cohortium.common import arrays
+from cohortium.common.messages import Vector
+from cohortium.common.models.building import build
+from cohortium.common.preprocessing.encode import feature_names
+from cohortium.common.preprocessing.recipe import recipe
+from cohortium.common.study import Study
+from cohortium.server.aggregation.optimizer import final_model
+from cohortium.server.checkpoints import Checkpoints
+from cohortium.server.reports.report_data import ModelReport
+from cohortium.server.store import Store, StudyRow
+
+MODEL_FILE = "model.safetensors"
+LOAD = "from safetensors.torch import load_file; parameters = load_file('model.safetensors')"
+PIECE = 2**22  # parameters
+ALIGNED = 8  # bytes, that the header's length is a multiple of
+
+
+def final_vector(row: StudyRow, store: Store) -> Vector:
+    """The final model of a completed study: float32 (parameters,)."""
+    return final_model(Checkpoints(store.database, row.digest).load(row.study.training.rounds))
+
+
+def pieces(row: StudyRow, store: Store) -> Iterator[bytes]:
+    """The file's bytes, the same whenever they are asked for.
+
+    safetensors' format: length of the header (8, little-endian), header in JSON, then the values of
+    each tensor in the header's order. Its library would hold them twice more
+    (`tests/server/test_model_file.py` compares with what it writes).
+    """
+    vector, study = final_vector(row, store), row.study
+    starts, end = dict[str, int](), 0
+    layout = dict(_layout(study))
+    for name, shape in layout.items():
+        starts[name], end = end, end + _size(shape)
+    yield _header(layout, _metadata(row, store))
+    for name in sorted(layout):
+        first, last = starts[name], starts[name] + _size(layout[name])
+        for start in range(first, last, PIECE):
+            yield vector[start : min(start + PIECE, last)].astype("<f4").tobytes()
+
+
+def describe(row: StudyRow, store: Store) -> ModelReport:
+    """What there is to say of the file, without writing it."""
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces(row, store):
+        digest.update(piece)
+        size += len(piece)
+    return ModelReport(
+        file=MODEL_FILE,
+        sha256=digest.hexdigest(),
+        parameters=sum(_size(shape) for _, shape in _layout(row.study)),
+        bytes=size,
+        load=LOAD,
+    )
+
+
+def _layout(study: Study) -> list[tuple[str, tuple[int, ...]]]:
+    """Name and shape of each tensor in the order of the vector; nothing of that size is made."""
+    with torch.device("meta"):
+        return arrays.layout(build(study.model, len(feature_names(study)), study.outputs))
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _header(layout: dict[str, tuple[int, ...]], metadata: dict[str, str]) -> bytes:
+    """Tensors by name, as the library sorts those of one type."""
+    header: dict[str, object] = {"__metadata__": metadata}
+    offset = 0
+    for name in sorted(layout):
+        end = offset + 4 * _size(layout[name])
+        header[name] = {"dtype": "F32", "shape": layout[name], "data_offsets": (offset, end)}
+        offset = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % ALIGNED)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _metadata(row: StudyRow, store: Store) -> dict[str, str]:
+    """All that it takes to use the model, under one key: several have no order of their own."""
+    study = row.study
+    facts = {
+        "study": study.name,
+        "study_digest": row.digest,
+        "model": study.model.model_dump(mode="json"),
+        "inputs": feature_names(study),
+        "preprocessing": study.preprocessing.model_dump(mode="json"),
+        "recipe": [one.model_dump() for one in recipe(study, store.statistics(row.digest))],
+        "task": study.task.model_dump(mode="json"),
+        "privacy": study.privacy.model_dump(mode="json"),
+    }
+    return {"cohortium": json.dumps(facts, sort_keys=True)}
