@@ -62,7 +62,7 @@ def test_whoever_reads_it_gets_the_final_model(
 
 
 def test_a_large_model_is_in_memory_less_than_three_times(tmp_path: Path) -> None:
-    study, federation = trained(tmp_path / "large", "[3000, 3000]")
+    study, federation = trained(tmp_path / "large", "[1500, 1500]")
     row = federation.store.study(study.name)
     describe(row, federation.store)  # imports
     tracemalloc.start()

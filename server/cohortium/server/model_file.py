@@ -20,7 +20,7 @@ from cohortium.server.store import Store, StudyRow
 
 MODEL_FILE = "model.safetensors"
 LOAD = "from safetensors.torch import load_file; parameters = load_file('model.safetensors')"
-PIECE = 2**22  # parameters
+PIECE = 2**20  # parameters
 ALIGNED = 8  # bytes, that the header's length is a multiple of
 
 
