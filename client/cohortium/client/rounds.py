@@ -9,6 +9,7 @@ and what is asked again is the stored reply. Nothing leaves that the mark does n
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -30,6 +31,7 @@ from cohortium.common.messages import (
     Invite,
     Measure,
     Measured,
+    Spent,
     Train,
     Update,
     Vector,
@@ -37,7 +39,7 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned, planned_in_all
+from cohortium.common.privacy.plan import planned, planned_at, planned_noise
 from cohortium.common.study import Study
 from cohortium.common.tracks import Track
 
@@ -46,6 +48,7 @@ SENT: dict[str, Action] = {
     "evaluated": "evaluation.completed",
     "calibrated": "evaluation.calibrated",
 }
+RNG = {"training": "AES-256-CTR, os.urandom keys", "evaluation": "os.urandom"}
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
 
 
@@ -77,6 +80,7 @@ class Request:
 class Answer:
     """What a handler made: the message, its vector, and what that cost the dataset.
 
+    `norm` is how much one patient changes it at most, in L2; `account` is the ledger after it.
     `keep` stores, in the reply's transaction, what stays at the site.
     """
 
@@ -85,6 +89,8 @@ class Answer:
     vector: Vector = field(default_factory=lambda: EMPTY)
     parameters: int = 0
     spent: Mechanism | None = None
+    norm: float = 0.0
+    account: Spent | None = None
     stored: bool = True
     keep: staying.Keep = staying.nothing
 
@@ -150,10 +156,11 @@ def _released(made: Answer) -> Reply:
 
 
 def _priced(site: Site, made: Answer) -> Answer:
-    """An update says what it costs beside all that was spent before it."""
-    if made.spent is not None and made.study is not None and isinstance(made.message, Update):
-        spent = site.ledger(made.study).spent(made.study, made.spent)
-        made.message = made.message.model_copy(update={"spent": spent})
+    """What it costs beside all that was spent before it; an update says so."""
+    if made.spent is not None and made.study is not None:
+        made.account = site.ledger(made.study).spent(made.study, made.spent)
+        if isinstance(made.message, Update):
+            made.message = made.message.model_copy(update={"spent": made.account})
     return made
 
 
@@ -164,7 +171,7 @@ def _pay(request: Request, made: Answer) -> Reply:
     with site.database.transaction():
         _allowed(request)  # nobody has said no while it was made
         if made.spent is not None and made.study is not None:
-            _spend(request, made.study, made.spent, made.message)
+            _spend(request, made.study, made.spent, made)
         Replies(site.database).store(request.kept_as, request.sha256, reply)
         made.keep()
         _record(request, reply)
@@ -172,11 +179,10 @@ def _pay(request: Request, made: Answer) -> Reply:
     return reply
 
 
-def _spend(request: Request, study: Study, mechanism: Mechanism, message: Document) -> None:
-    site, header = request.site, request.header
+def _spend(request: Request, study: Study, mechanism: Mechanism, made: Answer) -> None:
+    site, header, account = request.site, request.header, made.account
     row = site.ledger(study).spend(header.study, header.round, mechanism, site.now_ms())
-    assert isinstance(message, Update)
-    assert message.spent is not None
+    assert account is not None
     site.log.append(
         "privacy.spent",
         actor=site.actor,
@@ -185,18 +191,19 @@ def _spend(request: Request, study: Study, mechanism: Mechanism, message: Docume
         detail={
             "dataset": study.data.dataset,
             "row": str(row),
-            "epsilon": f"{message.spent.epsilon:.6f}",
-            "epsilon_after": f"{message.spent.lifetime_epsilon:.6f}",
-            "cap": f"{message.spent.cap_epsilon:g}",
-            "delta": f"{message.spent.cap_delta:g}",
+            "kind": mechanism.purpose,
+            "epsilon": f"{account.epsilon:.6f}",
+            "epsilon_after": f"{account.lifetime_epsilon:.6f}",
+            "cap": f"{account.cap_epsilon:g}",
+            "delta": f"{account.cap_delta:g}",
             "sampler": mechanism.sampler,
             "sample_rate": repr(mechanism.sample_rate),
             "noise_multiplier": repr(mechanism.noise_multiplier),
-            "clip_norm": repr(study.privacy.clip_norm),
+            "clip_norm": repr(made.norm),
             "steps": str(mechanism.steps),
             "unit": study.privacy.unit,
             "adjacency": "add-or-remove-one",
-            "rng": "AES-256-CTR, os.urandom keys",
+            "rng": RNG[mechanism.purpose],
         },
     )
 
@@ -282,7 +289,7 @@ def _train(request: Request) -> Answer:
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    _check_budget(site, study)
+    _check_budget(site, study, planned(study))
     update = site.workshop.train(study, message.statistics, start, at.round)
     keep = staying.train_personal(site, study, message.statistics, start, at)
     parameters = len(start)
@@ -294,6 +301,7 @@ def _train(request: Request) -> Answer:
         update.delta,
         parameters,
         update.mechanism,
+        study.privacy.clip_norm or 0.0,
         keep=keep,
     )
 
@@ -310,15 +318,15 @@ def _trains(site: Site, study: Study) -> None:
         raise RefusedError("study.evaluate_only", "by the study this site only evaluates")
 
 
-def _check_budget(site: Site, study: Study) -> None:
-    """Nothing trains on privacy that is not set aside, or beyond what was approved."""
-    step, plan = planned(study), planned_in_all(study)
-    if step is None or plan is None:
+def _check_budget(site: Site, study: Study, step: Mechanism | None) -> None:
+    """Nothing begins on privacy that is not set aside, or beyond what was approved."""
+    if step is None:
         return
-    if study.digest not in site.ledger(study).reserved():
+    plan = planned_at(study, site.name)
+    if len(site.ledger(study).reserved().get(study.digest, ())) < len(plan):
         consent.begin(site, study)
     site.ledger(study).check_left(study.digest, plan, step)
-    site.ledger(study).check(step, study.digest)
+    site.ledger(study).check((step,), study.digest)
 
 
 def _evaluate(request: Request) -> Answer:
@@ -330,6 +338,9 @@ def _evaluate(request: Request) -> Answer:
         raise RefusedError("round.left_out", "such a model is measured once, when it is finished")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
+    noise = planned_noise(study) if at.final else None
+    paid = noise.mechanism if noise is not None else None
+    _check_budget(site, study, paid)
     found = site.workshop.evaluate(
         study,
         message.statistics,
@@ -339,7 +350,11 @@ def _evaluate(request: Request) -> Answer:
         staying.personal(site, study, at),
     )
     return Answer(
-        Evaluated(evaluation=found.leaves), study, keep=staying.results(site, study, found)
+        Evaluated(evaluation=found.leaves),
+        study,
+        spent=paid,
+        norm=math.sqrt(noise.families) if noise is not None else 0.0,
+        keep=staying.results(site, study, found),
     )
 
 

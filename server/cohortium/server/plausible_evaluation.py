@@ -4,6 +4,7 @@ Counts that contradict each other would break the arithmetic of the report, or b
 to make a model look as it likes.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise, product
 from typing import Any
@@ -23,6 +24,7 @@ from cohortium.common.metrics.tallies import (
     Tally,
 )
 from cohortium.common.metrics.tally import BINS, UNKNOWN
+from cohortium.common.privacy.plan import planned_noise
 from cohortium.common.study import Study
 from cohortium.common.task import MulticlassTask, MultilabelTask, SurvivalTask
 from cohortium.server.plausibility import MAX_ROWS
@@ -32,6 +34,7 @@ ROUNDED = 0.006  # more than rounding at the site can move what is compared here
 LEAST_VARIANCE = 1e-24  # one pair of MAX_ROWS patients in another order gives more
 SHARE = 1.02  # by which rounding to three digits may take a moment beyond its bound
 
+COUNTED = {"kind", "n", "positives", "correct", "tp", "fp", "tn", "fn", "reason"}
 CONTRADICTION = "an evaluation with counts that contradict each other"
 
 
@@ -48,8 +51,7 @@ def check_evaluation(study: Study, evaluation: SiteEvaluation, last: bool) -> No
             raise ProtocolError(f"an evaluation with levels that {name} does not have")
     if not set(evaluation.beside) <= (_asked_beside(study) if last else set()):
         raise ProtocolError("an evaluation beside models that the study does not ask for")
-    if evaluation.noise_std and study.evaluation.noise_epsilon is None:
-        raise ProtocolError("an evaluation with noise that the study does not ask for")
+    _check_noise(study, evaluation, last)
     for tally in (evaluation.overall, *_of_groups(evaluation.groups)):
         if tally.kind != study.task.kind:
             raise ProtocolError("an evaluation of another kind of outcome than the study's")
@@ -59,11 +61,27 @@ def check_evaluation(study: Study, evaluation: SiteEvaluation, last: bool) -> No
             _check_comparison(one)
 
 
+def _check_noise(study: Study, evaluation: SiteEvaluation, last: bool) -> None:
+    """Counts have the noise that the study gives them, and then nothing but counts is there."""
+    noise = planned_noise(study)
+    std = noise.std if noise is not None and last else 0.0
+    if not math.isclose(evaluation.noise_std, std, rel_tol=1e-3):
+        raise ProtocolError("an evaluation with other noise in it than the study's")
+    if noise is None:
+        return
+    for tally in (evaluation.overall, *_of_groups(evaluation.groups)):
+        others = tally.model_dump(exclude=COUNTED).values()
+        if any(value not in (None, ()) for value in others):
+            raise ProtocolError("an evaluation with more than the counts that have noise")
+    if not last and evaluation.overall.n is not None:
+        raise ProtocolError("an evaluation of a model whose counts no noise is paid for")
+
+
 def _levels(study: Study) -> dict[str, set[str]]:
     """Which levels there may be of each attribute and declared intersection."""
     levels = {name: {*study.attribute_levels(name), UNKNOWN} for name in study.fairness.attributes}
     crossed = {
-        f"{one} x {other}": {f"{a} {b}" for a, b in product(levels[one], levels[other])}
+        f"{one} x {other}": {f"{a} x {b}" for a, b in product(levels[one], levels[other])}
         for one, other in study.fairness.intersections
     }
     return levels | crossed

@@ -72,13 +72,14 @@ Line = tuple[Group, tuple[Group, ...]]  # a group, and the groups that it falls 
 
 @dataclass(frozen=True)
 class Hidden:
-    """The names of the facets that each group must not show, and why, in words.
+    """The names of the facets that each group must not show.
 
-    Groups are OVERALL, each (attribute, level), and of an intersection (`a x b`, `level level`).
+    Groups are OVERALL, each (attribute, level), and of an intersection (`a x b`, `level x level`).
+    unchecked: why everything of a group is hidden whose audit could not be done.
     """
 
     facets: Mapping[Group, frozenset[str]]
-    why: str
+    unchecked: Mapping[Group, str]
 
 
 def hide(
@@ -95,16 +96,17 @@ def hide(
     together = joined(questions, MOST_MICRO)
     cube = _Cube(together, attributes, intersections, minimum_cell)
     if minimum_cell == 0:
-        return Hidden({group: frozenset() for group in cube.who}, "")
-    why = f"a cell with fewer than {minimum_cell} patients is here or would follow"
+        return Hidden({group: frozenset() for group in cube.who}, {})
+    unchecked = dict[Group, str]()
     steps = {cube.settle_overall: (OVERALL,), cube.settle_groups: tuple(cube.who)[1:]}
     for settle, groups in steps.items():
         try:
             settle()
         except Unsolved as error:
             cube.hide_all(groups)
-            why = str(error)
-    return Hidden({group: frozenset(names) for group, names in cube.hidden.items()}, why)
+            unchecked |= dict.fromkeys(groups, str(error))
+    hidden = {group: frozenset(names) for group, names in cube.hidden.items()}
+    return Hidden(hidden, unchecked)
 
 
 @dataclass(eq=False)
@@ -204,9 +206,9 @@ class _Cube:
         for one, other in self.intersections:
             table = f"{one} x {other}"
             for a in self.attributes[one]:
-                yield (one, a), tuple((table, f"{a} {b}") for b in self.attributes[other])
+                yield (one, a), tuple((table, f"{a} x {b}") for b in self.attributes[other])
             for b in self.attributes[other]:
-                yield (other, b), tuple((table, f"{a} {b}") for a in self.attributes[one])
+                yield (other, b), tuple((table, f"{a} x {b}") for a in self.attributes[one])
 
     def _complete_line(self, parts: Sequence[Group], place: int, facet: Facet) -> None:
         shown = [g for g in parts if facet.name not in self.hidden[g] and self._n(g)]

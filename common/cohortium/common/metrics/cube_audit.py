@@ -119,13 +119,23 @@ class Attacker:
         while self._left() > FEW and self._raise_many(matrix):
             pass
         while (cell := self._unsafe()) is not None:
-            goal = self._goal(cell)
-            by = self._bound(matrix, -goal) | self._bound(matrix, goal)
+            by = self._look_at(matrix, cell)
             place, group, column = cell
             if self._open[place][group, column]:
                 keys = {shown[owners[row]].key for row in by if owners[row] >= 0}
                 return Pinned(self._watched[place].groups[group], keys)
         return None
+
+    def limits(self, shown: Sequence[Shown], cell: Cell) -> tuple[float, float]:
+        """The least and the most that a cell can count by what is shown."""
+        matrix, _ = self._equations(shown)
+        self._look_at(matrix, cell)
+        place, group, column = cell
+        return float(self._low[place][group, column]), float(self._high[place][group, column])
+
+    def _look_at(self, matrix: Matrix, cell: Cell) -> Set[int]:
+        goal = self._goal(cell)
+        return self._bound(matrix, -goal) | self._bound(matrix, goal)
 
     def _left(self) -> int:
         return sum(int(left.sum()) for left in self._open)

@@ -196,7 +196,8 @@ def _separator(
         levels = np.unique(possible[parent][:, [parts[parent].index(n) for n in common]], axis=0)
         if not common:
             return np.ones((1, len(own)))
-        return (own[None, :, :] == levels[:, None, :]).all(axis=2).astype(float)
+        same: Rows = (own[None, :, :] == levels[:, None, :]).all(axis=2).astype(float)
+        return same
 
     for k, question in enumerate(questions):
         micro = sparse.eye_array(question.n_micro)

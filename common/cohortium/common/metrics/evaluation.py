@@ -85,24 +85,26 @@ class _Counted:
 
     def overall_alone(self) -> SiteEvaluation:
         hidden = self._hidden({}, beside=False)
-        return SiteEvaluation(overall=self._tally(self._everybody(), hidden[OVERALL]), groups={})
+        return SiteEvaluation(overall=self._tally(self._everybody(), OVERALL, hidden), groups={})
 
     def by_group(self, levels: Mapping[str, Levels]) -> SiteEvaluation:
         hidden = self._hidden(levels, beside=True)
         tables = families(levels, self._study.fairness.intersections)
-        overall = self._tally(self._everybody(), hidden[OVERALL])
+        overall = self._tally(self._everybody(), OVERALL, hidden)
         groups = {
-            name: {level: self._tally(rows, hidden[name, level]) for level, rows in table.items()}
-            for name, table in tables.items()
+            name: {level: self._tally(rows, (name, level), hidden) for level, rows in some.items()}
+            for name, some in tables.items()
         }
         agree = getattr(self._kind, "agree", None)
         return SiteEvaluation(
             overall=overall,
             groups=agree(overall, groups) if agree and self._minimum_cell else groups,
-            beside={name: self._beside(name, tables, hidden, overall) for name in self._others},
+            beside={
+                name: self._beside(name, tables, hidden.facets, overall) for name in self._others
+            },
         )
 
-    def _hidden(self, levels: Mapping[str, Levels], beside: bool) -> Mapping[Group, frozenset[str]]:
+    def _hidden(self, levels: Mapping[str, Levels], beside: bool) -> cube.Hidden:
         questions = list(self._kind.questions(self._federated, self._outcome, self._study))
         if beside:
             questions += [
@@ -111,15 +113,21 @@ class _Counted:
             ]
         intersections = self._study.fairness.intersections if levels else ()
         minimum_cell = self._minimum_cell if len(self._outcome) else 0
-        return cube.hide(questions, levels, intersections, minimum_cell).facets
+        return cube.hide(questions, levels, intersections, minimum_cell)
 
     def _everybody(self) -> Flags:
         return np.ones(len(self._outcome), np.bool_)
 
-    def _tally(self, rows: Flags, hidden: frozenset[str]) -> Tally:
+    def _tally(self, rows: Flags, group: Group, hidden: cube.Hidden) -> Tally:
         found: Tally = self._kind.tally(
-            self._federated[rows], self._outcome[rows], self._study, hidden, self._minimum_cell
+            self._federated[rows],
+            self._outcome[rows],
+            self._study,
+            hidden.facets[group],
+            self._minimum_cell,
         )
+        if group in hidden.unchecked:
+            return found.model_copy(update={"reason": hidden.unchecked[group]})
         return found
 
     def _beside(

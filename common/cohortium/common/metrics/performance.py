@@ -82,9 +82,17 @@ def performance(
 
 
 def of_study(evaluations: Mapping[str, SiteEvaluation], study: Study) -> tuple[Performance, ...]:
-    """`performance` over all patients, the sites in the order that the study names them."""
+    """`performance` over all patients, the sites in the order that the study names them.
+
+    Where sites add noise to their counts, values come without intervals.
+    """
     tallies = {name: evaluations[name].overall for name in _ordered(evaluations, study)}
-    return performance(tallies, study.evaluation.thresholds, _horizons(study))
+    found = performance(tallies, study.evaluation.thresholds, _horizons(study))
+    return tuple(map(_without_intervals, found)) if _noisy(evaluations) else found
+
+
+def _noisy(evaluations: Mapping[str, SiteEvaluation]) -> bool:
+    return any(evaluation.noise_std for evaluation in evaluations.values())
 
 
 def by_group(
@@ -99,12 +107,11 @@ def by_group(
         for attribute, levels in evaluations[site].groups.items():
             for level, tally in levels.items():
                 groups.setdefault((attribute, level), {})[site] = tally
-    noisy = any(evaluation.noise_std for evaluation in evaluations.values())
     found = {
         group: performance(tallies, study.evaluation.thresholds, _horizons(study))
         for group, tallies in groups.items()
     }
-    if not noisy:
+    if not _noisy(evaluations):
         return found
     return {group: tuple(map(_without_intervals, measured)) for group, measured in found.items()}
 

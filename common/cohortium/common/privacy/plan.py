@@ -1,6 +1,7 @@
 """What a study's rounds will run, and hence cost: the same answer for who plans and who pays."""
 
 from cohortium.common.privacy.accounting import Mechanism, Sampler, noise_multiplier
+from cohortium.common.privacy.count_noise import CountNoise, count_noise
 from cohortium.common.study import Study
 
 
@@ -29,6 +30,29 @@ def planned(study: Study, rounds: int = 1) -> Mechanism | None:
 def planned_in_all(study: Study) -> Mechanism | None:
     """The mechanism of all rounds that one site can take part in; None without privacy."""
     return planned(study, study.rounds_at_a_site)
+
+
+def planned_noise(study: Study) -> CountNoise | None:
+    """The noise in the counts of the last evaluation; None where the study wants none.
+
+    Families of cells: all patients, each attribute, each declared intersection.
+    """
+    if study.evaluation.noise_epsilon is None:
+        return None
+    assert study.privacy.delta is not None
+    families = 1 + len(study.fairness.attributes) + len(study.fairness.intersections)
+    return count_noise(study.evaluation.noise_epsilon, study.privacy.delta, families)
+
+
+def planned_at(study: Study, site: str) -> tuple[Mechanism, ...]:
+    """All that a study costs the patients of a site: one mechanism for each purpose, if any.
+
+    A site that only evaluates pays for no training.
+    """
+    training = None if site in study.sites.evaluate_only else planned_in_all(study)
+    noise = planned_noise(study)
+    evaluation = noise.mechanism if noise is not None else None
+    return tuple(mechanism for mechanism in (training, evaluation) if mechanism is not None)
 
 
 def price_of_tracks(study: Study) -> tuple[float, float] | None:
