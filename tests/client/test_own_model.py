@@ -57,7 +57,7 @@ def model(*values: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
 # ------------------------------------------------------------------ own
 
 
-@pytest.mark.parametrize("n", [60, 400])
+@pytest.mark.parametrize("n", [30, 60, 400])
 def test_the_own_model_is_not_worse_than_what_a_site_would_fit_itself(
     private: Study, n: int
 ) -> None:
@@ -66,7 +66,7 @@ def test_the_own_model_is_not_worse_than_what_a_site_would_fit_itself(
     ours = roc_auc_score(patients.test_labels, scores(private, own, patients.test_features))
     oracle = LogisticRegression().fit(patients.features, patients.labels)
     theirs = roc_auc_score(patients.test_labels, oracle.predict_proba(patients.test_features)[:, 1])
-    assert ours > theirs - 0.01
+    assert ours > theirs - (0.03 if n < 50 else 0.01)
 
 
 def test_the_own_model_is_the_same_each_time(private: Study) -> None:
@@ -104,7 +104,7 @@ def test_a_site_with_few_patients_or_one_outcome_still_has_a_model(
 ) -> None:
     patients = cohort(5)
     own, fit = train_own(private, patients.features, np.full(5, labels, np.float32))
-    assert 1 <= fit.passes <= 20
+    assert fit.passes == 20
     assert np.isfinite(own).all()
     assert (scores(private, own, patients.features).mean() > 0.5) == (labels == 1.0)
 

@@ -45,7 +45,7 @@ def study(tmp_path: Path) -> Study:
 
 def asking(root: Path, key: SigningKey, study: Study) -> Asker:
     """A site that has approved the study; all of them are the same hospital."""
-    asker = Asker(key, make_site(root, "a", key.public, policy=ALLOWED))
+    asker = Asker(key, make_site(root, "a", key.public, policy=ALLOWED, patients=60))
     approve(asker.site, study)
     assert asker.invite(study).message.decision == "approved"
     return asker
@@ -64,7 +64,7 @@ def personal(site: Site, study: Study) -> bytes:
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Federation]:
     root = tmp_path_factory.mktemp("ran")
     study = write_study(root, FULL, ALL)
-    federation = federate(root, policy=ALLOWED)
+    federation = federate(root, policy=ALLOWED, patients=60)
     for site in federation.sites.values():
         approve(site, study)
     run_study(study, federation.desk(study))

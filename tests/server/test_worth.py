@@ -35,7 +35,7 @@ Ran = tuple[Study, Federation, Value]
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     root = tmp_path_factory.mktemp("worth")
-    study = write_study(root, FULL.replace("rounds = 3", "rounds = 2"), ASKED)
+    study = write_study(root, FULL.replace("rounds = 3", "rounds = 1"), ASKED)
     federation = federate(root, policy={"allow_own_model": "true"}, patients=400)
     for site in federation.sites.values():
         approve(site, study)

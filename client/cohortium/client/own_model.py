@@ -6,17 +6,19 @@ is fixed, so that nobody can tune the comparison: minibatch SGD in batches of th
 without privacy (`batches = "shuffle"`), or 0.05 and 0.9.
 """
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cohortium.client.cohort import Cohort
 from cohortium.client.results import Fit
 from cohortium.client.training import plain
-from cohortium.client.training.batch_order import own_stream
+from cohortium.client.training.batch_order import Batch, own_stream
 from cohortium.client.training.sgd import Sgd
 from cohortium.common import arrays
 from cohortium.common.errors import DataError
@@ -29,8 +31,9 @@ Floats = npt.NDArray[np.float32]
 
 BATCH_SIZE, LEARNING_RATE, MOMENTUM = 32, 0.05, 0.9
 PASSES, PATIENCE = 100, 10  # over the patients, at most, and without a better one before stopping
-LEAST_TO_WATCH = 25  # with fewer patients none is held back to find the number of passes
-FEW_PASSES = 20
+FOLDS = 5
+ONE_FOLD_FROM = 200  # patients from which on one fifth says enough
+FEW, FEW_PASSES = 10, 20  # with fewer patients nobody is held back, and so many passes are made
 QUARTERED = 10  # times at most
 STREAM = 2**20  # no position of a site: batches are not those of the federated rounds
 
@@ -59,23 +62,44 @@ class Recipe:
         rate = self.sgd.learning_rate / 4
         return replace(self, sgd=replace(self.sgd, learning_rate=rate))
 
-    def one_pass(
-        self,
-        module: nn.Module,
-        start: Vector,
-        patients: Patients,
-        number: int,
-        proximal: float = 0.0,
-        anchor: Vector | None = None,
-    ) -> Vector:
-        """The model after the `number`-th pass, from 1, over all patients in a new order."""
-        rows, seed = len(patients.labels), self.study.training.seed
-        plan = plain.PlainPlan(self.study.task.kind, self.sgd, proximal, seed + number)
-        steps = -(-rows // self.batch_size)
-        batches = own_stream(rows, self.batch_size, steps, number, seed, STREAM)
-        data = (patients.features, patients.labels)
-        update = plain.train(module, start, *data, plan, batches, self.device, anchor)
-        return start + update.delta
+    def batches(self, rows: int, number: int) -> list[Batch]:
+        """The `number`-th pass, from 1, over so many rows, in a new order."""
+        steps, seed = -(-rows // self.batch_size), self.study.training.seed
+        return own_stream(rows, self.batch_size, steps, number, seed, STREAM)
+
+
+class _Training:
+    """A model on its way, pass by pass."""
+
+    def __init__(self, how: Recipe, patients: Patients) -> None:
+        self._how = how
+        self._features = torch.tensor(patients.features, device=how.device)
+        self._labels = torch.tensor(patients.labels, device=how.device)
+        self.module = _module(how.study, patients).to(how.device)
+        self._optimiser = how.sgd.of(self.module)
+        self._passes = 0
+
+    def go_on(self) -> None:
+        """One pass more."""
+        self.module.train()
+        self._passes += 1
+        for batch in self._how.batches(len(self._labels), self._passes):
+            index = torch.from_numpy(batch).to(self._how.device)
+            loss = self._losses(self._features[index], self._labels[index]).mean()
+            self._optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            self._optimiser.step()
+
+    def loss(self, watched: Patients) -> float:
+        """Summed over patients."""
+        self.module.eval()
+        features = torch.from_numpy(watched.features).to(self._how.device)
+        labels = torch.from_numpy(watched.labels).to(self._how.device)
+        with torch.no_grad():
+            return float(self._losses(features, labels).double().sum())
+
+    def _losses(self, features: Tensor, labels: Tensor) -> Tensor:
+        return per_example(self._how.study.task.kind, self.module(features), labels)
 
 
 def recipe(study: Study, device: str) -> Recipe:
@@ -93,32 +117,27 @@ def train_own(
 ) -> tuple[Vector, Fit]:
     """A model of the study's kind from its initial parameters, on patients of this site alone.
 
-    A fifth of them, drawn by the study's seed, is held back to find after how many passes the loss
-    no longer falls, and whether a quarter of the rate does better; then all train so. The same
-    arguments give the same model.
+    After how many passes the loss on patients held back is lowest, and whether a quarter of the
+    rate does better, is found by five folds drawn by the study's seed, or from 200 patients on by
+    one of them; then all train so. The same arguments give the same model.
 
     Raises:
         DataError: it diverges however slowly it learns.
     """
-    patients = Patients(features, labels)
-    how, module = recipe(study, device), _module(study, patients)
-    start, parts = arrays.flatten(module), _held_back(patients, study.training.seed)
-    loss, fit = _fit(how, module, start, *parts)
-    for _ in range(QUARTERED):
-        slower = how.slower()
-        lower, found = _fit(slower, module, start, *parts)
-        if lower >= loss:
-            break
-        how, loss, fit = slower, lower, found
-    model = start
-    for number in range(1, fit.passes + 1):
-        model = how.one_pass(module, model, patients, number)
+    patients, how = Patients(features, labels), recipe(study, device)
+    with torch.random.fork_rng(devices=[how.device] if how.device.type == "cuda" else []):
+        torch.manual_seed(study.training.seed)
+        how, passes = _found(how, patients)
+        training = _Training(how, patients)
+        for _ in range(passes):
+            training.go_on()
+    model = arrays.flatten(training.module)
     if not np.isfinite(model).all():
         raise DataError(
             "evaluation.own_model: the site's own model diverges at every learning rate; scale "
             "the inputs (preprocessing.scaling)"
         )
-    return model, fit
+    return model, Fit(passes=passes, learning_rate=how.sgd.learning_rate)
 
 
 def train_personal(
@@ -137,45 +156,61 @@ def train_personal(
     how = recipe(study, device)
     rate = how.sgd.learning_rate / (1 - how.sgd.momentum)
     sgd = Sgd(min(rate, 1 / pull) if pull else rate, 0.0, how.sgd.weight_decay)
-    patients = Patients(cohort.features, cohort.labels)
-    how = replace(how, sgd=sgd)
-    new = how.one_pass(_module(study, patients), personal, patients, number, pull, federated)
+    how, rows = replace(how, sgd=sgd), len(cohort.labels)
+    plan = plain.PlainPlan(study.task.kind, sgd, pull, study.training.seed + number)
+    update = plain.train(
+        _module(study, Patients(cohort.features, cohort.labels)),
+        personal,
+        cohort.features,
+        cohort.labels,
+        plan,
+        how.batches(rows, number),
+        how.device,
+        anchor=federated,
+    )
+    new = personal + update.delta
     return new if np.isfinite(new).all() else personal
 
 
-def _held_back(patients: Patients, seed: int) -> tuple[Patients, Patients]:
-    """A fifth to watch and the rest to train on; all of them for both where they are few."""
+def _found(how: Recipe, patients: Patients) -> tuple[Recipe, int]:
+    """The rate and the number of passes that do best on patients held back."""
+    folds = list(_folds(patients, how.study.training.seed))
+    if not folds:
+        return how, FEW_PASSES
+    loss, passes = _best(how, folds)
+    for _ in range(QUARTERED):
+        slower = how.slower()
+        lower, found = _best(slower, folds)
+        if lower >= loss:
+            break
+        how, loss, passes = slower, lower, found
+    return how, passes
+
+
+def _folds(patients: Patients, seed: int) -> Iterator[tuple[Patients, Patients]]:
+    """Who is watched, and who is trained on."""
     rows = len(patients.labels)
-    if rows < LEAST_TO_WATCH:
-        return patients, patients
-    order = np.random.default_rng((seed, STREAM)).permutation(rows)
-    return patients.select(order[: rows // 5]), patients.select(order[rows // 5 :])
+    if rows < FEW:
+        return
+    fold = np.random.default_rng((seed, STREAM)).permutation(rows) % FOLDS
+    for number in range(1 if rows >= ONE_FOLD_FROM else FOLDS):
+        watched = np.flatnonzero(fold == number)
+        yield patients.select(watched), patients.select(np.flatnonzero(fold != number))
 
 
-def _fit(
-    how: Recipe, module: nn.Module, start: Vector, watched: Patients, rest: Patients
-) -> tuple[float, Fit]:
-    """The lowest loss on the patients watched, and after how many passes; 0 if it never fell."""
-    arrays.load_into(module.to(how.device), start)
-    model, lowest, best = start, _loss(how, module, watched), 0
-    last = PASSES if watched is not rest else FEW_PASSES
-    for number in range(1, last + 1):
-        model = how.one_pass(module, model, rest, number)
-        loss = _loss(how, module, watched)
+def _best(how: Recipe, folds: Sequence[tuple[Patients, Patients]]) -> tuple[float, int]:
+    """The lowest loss on those watched, and after how many passes; 0 if it never fell."""
+    running = [(_Training(how, rest), watched) for watched, rest in folds]
+    lowest, best = sum(training.loss(watched) for training, watched in running), 0
+    for number in range(1, PASSES + 1):
+        for training, _ in running:
+            training.go_on()
+        loss = sum(training.loss(watched) for training, watched in running)
         if loss < lowest:
             lowest, best = loss, number
-        if not np.isfinite(model).all() or number - best >= PATIENCE:
+        if not math.isfinite(loss) or number - best >= PATIENCE:
             break
-    return lowest, Fit(passes=best, learning_rate=how.sgd.learning_rate)
-
-
-def _loss(how: Recipe, module: nn.Module, watched: Patients) -> float:
-    """Mean loss of the module as it was trained last."""
-    module.eval()
-    with torch.no_grad():
-        logits = module(torch.from_numpy(watched.features).to(how.device))
-        labels = torch.from_numpy(watched.labels).to(how.device)
-        return float(per_example(how.study.task.kind, logits, labels).mean())
+    return lowest, best
 
 
 def _module(study: Study, patients: Patients) -> nn.Module:
