@@ -13,13 +13,21 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import tomli_w
+import torch
 from numpy.typing import NDArray
-from tests.federation import approve, coordinate, make_any_site, set_policy
+from tests.federation import Federation, approve, coordinate, make_any_site, set_policy
 from tests.transport import free_port
 
+from cohortium.client.cohort import Cohort, load_table, prepare
 from cohortium.client.config import DatasetConfig
+from cohortium.client.site import Site
+from cohortium.common import arrays
 from cohortium.common.errors import CohortiumError, UnreachableError
 from cohortium.common.identity import SigningKey
+from cohortium.common.messages import Evaluated
+from cohortium.common.metrics.tallies import SiteEvaluation
+from cohortium.common.models.building import build_seeded
+from cohortium.common.predict import predictions
 from cohortium.common.study import Study
 from cohortium.server.coordinator import run_study
 from cohortium.server.demo.processes import Daemon, command, stop_all
@@ -54,12 +62,55 @@ class Outcome:
     epsilon: float
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The last evaluation of a run, and the same patients for a comparison that pools them.
+
+    Attributes:
+        evaluations: by site, what it sent of its held-out patients.
+        sent: bytes by site of that message.
+        scores, labels: float64 and bool (held-out patients,) by site.
+        levels: by site and fairness attribute, int16 (held-out patients,), -1 unknown.
+    """
+
+    evaluations: Mapping[str, SiteEvaluation]
+    sent: Mapping[str, int]
+    scores: Mapping[str, NDArray[np.float64]]
+    labels: Mapping[str, NDArray[np.bool_]]
+    levels: Mapping[str, Mapping[str, NDArray[np.int16]]]
+
+
 def in_process(study: Study, tables: Tables, policy: Policy) -> Outcome:
     """Run a study at new sites that nobody has asked before; `tables` by site.
 
     Raises:
         CohortiumError: the study failed, or a site could not be measured.
     """
+    with assembled(study, tables, policy) as federation:
+        model = run_study(study, federation.desk(study))
+        sites = federation.sites.values()
+        spent = [site.ledger(study).balance().epsilon_spent for site in sites]
+        return _outcome(model, federation.store.rounds(study.digest), max(spent), len(sites))
+
+
+def measured(study: Study, tables: Tables, policy: Policy) -> Measured:
+    """The same, for what was measured in the last round."""
+    with assembled(study, tables, policy) as federation:
+        model = run_study(study, federation.desk(study))
+        last = federation.store.rounds(study.digest)[-1]
+        cohorts = {name: _cohort(site, study) for name, site in federation.sites.items()}
+        return Measured(
+            evaluations=last.evaluations,
+            sent={site: kinds[Evaluated.kind] for site, kinds in last.received.items()},
+            scores={name: _scores(study, cohort, model) for name, cohort in cohorts.items()},
+            labels={name: cohort.test_labels > 0.5 for name, cohort in cohorts.items()},
+            levels={name: cohort.test_attributes for name, cohort in cohorts.items()},
+        )
+
+
+@contextmanager
+def assembled(study: Study, tables: Tables, policy: Policy) -> Iterator[Federation]:
+    """New sites below a temporary folder, which have approved the study."""
     with TemporaryDirectory() as name:
         root = Path(name)
         write_documents(study, root)
@@ -78,11 +129,23 @@ def in_process(study: Study, tables: Tables, policy: Policy) -> Outcome:
         try:
             for site in sites.values():
                 approve(site, study)
-            model = run_study(study, federation.desk(study))
-            spent = [site.ledger(study).balance().epsilon_spent for site in sites.values()]
-            return _outcome(model, federation.store.rounds(study.digest), max(spent), len(sites))
+            yield federation
         finally:
             federation.close()
+
+
+def _cohort(site: Site, study: Study) -> Cohort:
+    dataset = site.directory.load_dataset(study.data.dataset)
+    return prepare(load_table(study, dataset, site.name), study, site.name)
+
+
+def _scores(study: Study, cohort: Cohort, model: NDArray[np.float32]) -> NDArray[np.float64]:
+    """A model's predictions of held-out patients."""
+    module = build_seeded(study.model, cohort.test_features.shape[1], 1, study.training.seed)
+    arrays.load_into(module, model)
+    module.eval()
+    with torch.no_grad():
+        return predictions(study, module(torch.from_numpy(cohort.test_features)))
 
 
 @dataclass(frozen=True)

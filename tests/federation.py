@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import tomli_w
 
 from cohortium.client import rounds
 from cohortium.client.config import CoordinatorPeer, DatasetConfig, SiteDir, site_toml
 from cohortium.client.site import Site, open_site
 from cohortium.common.audit.events import Actor
 from cohortium.common.audit.log import EventLog
+from cohortium.common.document import Document
 from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.study import Study, load_study
 from cohortium.server.conversation import Conversation
@@ -150,6 +152,12 @@ def write_study(
     text = text.replace("round_deadline = 60.0", f"round_deadline = {round_deadline}")
     (directory / "study.toml").write_text(text)
     return load_study(directory / "study.toml")
+
+
+def write_toml(path: Path, document: Document) -> Path:
+    """A document as a person would write it."""
+    path.write_text(tomli_w.dumps(document.model_dump(mode="json", exclude_none=True)))
+    return path
 
 
 def make_site(

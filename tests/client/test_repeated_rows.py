@@ -140,7 +140,7 @@ def gradients(study: Study, folder: Path, rows: list[str]) -> np.ndarray:
     held_out = [f"T{i},50,0,{i / 4},{i % 2},test" for i in range(10)]
     lines = ["mrn,age,sex,marker,ill,side", *others, *rows, *held_out]
     path = write(folder, "\n".join(lines) + "\n")
-    label = (study.task.label,)
+    label = study.task.columns
     table = read_table(path, study.data_model, study.columns_read, ["side"], label)
     cohort = prepare(table, study, "a")
     module = build_seeded(study.model, cohort.features.shape[1], 1, study.training.seed)

@@ -4,10 +4,12 @@ import csv
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.client.outcomes import OUTCOMES, labels_of
 from torch import nn
 
 from cohortium.client.training.batch_order import own_stream, shared_stream
@@ -17,6 +19,7 @@ from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.arrays import flatten
 from cohortium.common.errors import UsageError
+from cohortium.common.loss import per_example
 from cohortium.common.models.building import build_seeded
 from cohortium.common.models.options import ModelOptions
 
@@ -39,6 +42,23 @@ def test_each_step_is_sgd_with_momentum_decay_and_a_pull_to_the_start() -> None:
     update = train(nn.Linear(2, 1), START, X, Y, plan, ALL, CPU)
     assert update.delta == pytest.approx(w - START, abs=1e-5)
     assert update.mechanism is None
+
+
+@pytest.mark.parametrize(("outcome", "outputs"), OUTCOMES)
+def test_a_step_follows_the_mean_of_the_patients_gradients_whatever_the_outcome(
+    outcome: Any, outputs: int
+) -> None:
+    module = build_seeded(ModelOptions(name="mlp", hidden=(4,)), 2, outputs, seed=1)
+    start, labels = flatten(module), labels_of(outcome, 3)
+    x, y = torch.tensor(X), torch.tensor(labels)
+    mean = np.zeros(len(start))
+    for i in range(3):
+        loss = per_example(outcome, module(x[i : i + 1]), y[i : i + 1]).sum()
+        parts = torch.autograd.grad(loss, list(module.parameters()))
+        mean += np.concatenate([g.reshape(-1).double().numpy() for g in parts]) / 3
+    plan = PlainPlan(outcome, Sgd(1.0))
+    update = train(module, start, X, labels, plan, [np.arange(3)], CPU)
+    assert update.delta == pytest.approx(-mean, abs=1e-5)
 
 
 def test_a_strong_proximal_term_keeps_the_model_near_its_start() -> None:

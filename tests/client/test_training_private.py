@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.client.outcomes import OUTCOMES, labels_of
 from torch import nn
 
 from cohortium.client.training.private import OwnNoise, PrivatePlan, train
 from cohortium.client.training.sgd import Sgd
 from cohortium.common.arrays import flatten
 from cohortium.common.errors import RefusedError
+from cohortium.common.loss import per_example
 from cohortium.common.models.building import build_seeded
 from cohortium.common.models.options import ModelOptions
 from cohortium.common.privacy.accounting import Mechanism
@@ -162,9 +164,30 @@ def test_the_module_can_be_used_again_afterwards() -> None:
     assert module(torch.zeros(1, 2)).shape == (1, 1)
 
 
-@pytest.mark.parametrize(("outcome", "outputs"), [("multiclass", 3), ("regression", 1)])
-def test_other_outcomes_train_too(outcome: Any, outputs: int) -> None:
-    plan = replace(PLAN, outcome=outcome, noise_multiplier=0.1)
-    module = nn.Linear(2, outputs)
-    update = train(module, flatten(module), FEATURES, LABELS, plan, NoiseSource(), CPU)
-    assert np.isfinite(update.delta).all()
+def by_loop(
+    module: nn.Module, outcome: Any, features: np.ndarray, labels: np.ndarray, clip_norm: float
+) -> np.ndarray:
+    """The sum of each patient's gradient, scaled into the ball."""
+    x, y = torch.tensor(features), torch.tensor(labels)
+    total = np.zeros(len(flatten(module)))
+    for i in range(len(x)):
+        loss = per_example(outcome, module(x[i : i + 1]), y[i : i + 1]).sum()
+        parts = torch.autograd.grad(loss, list(module.parameters()))
+        gradient = np.concatenate([g.reshape(-1).double().numpy() for g in parts])
+        total += gradient * min(1, clip_norm / float(np.linalg.norm(gradient) + 1e-12))
+    return total
+
+
+@pytest.mark.parametrize(("outcome", "outputs"), OUTCOMES)
+@pytest.mark.parametrize("clip_norm", [0.3, 1e6])
+def test_a_step_takes_each_patients_clipped_gradient_whatever_the_outcome(
+    outcome: Any, outputs: int, clip_norm: float
+) -> None:
+    options = ModelOptions(name="mlp", hidden=(4,), activation="tanh")
+    module = build_seeded(options, 2, outputs, seed=1)
+    features = np.random.default_rng(2).normal(size=(17, 2)).astype(np.float32)
+    labels = labels_of(outcome, 17)
+    start, expected = flatten(module), by_loop(module, outcome, features, labels, clip_norm)
+    plan = replace(PLAN, outcome=outcome, clip_norm=clip_norm)
+    update = train(module, start, features, labels, plan, NoiseSource(), CPU)
+    assert update.delta == pytest.approx(-expected, rel=1e-4, abs=1e-4)

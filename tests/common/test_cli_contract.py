@@ -85,7 +85,8 @@ def test_the_commands_of_the_contract_are_there() -> None:
         coordinator sites, coordinator revoke,
         site join, site doctor, site data add, site up, site status, site studies, site review,
         site approve, site reject, site budget,
-        study validate, study submit, study list, study watch, study stop, study report"""
+        study validate, study submit, study list, study watch, study stop, study report,
+        study flags, study disposition, study release, study export"""
     names = {" ".join(path) for path in COMMANDS}
     assert set(re.split(r",?\s*\n\s*|,\s*", promised)) <= names
 
@@ -165,6 +166,10 @@ def test_a_wrong_call_is_usage_and_with_json_one_document(
         ("study", "watch", "s"),
         ("study", "stop", "s"),
         ("study", "report", "s", "--out", "o"),
+        ("study", "flags", "s"),
+        ("study", "disposition", "s", "f", "--as", "A", "--reason", "because"),
+        ("study", "release", "s", "--as", "A"),
+        ("study", "export", "s", "--out", "o"),
         ("audit", "log"),
     ],
     ids=" ".join,

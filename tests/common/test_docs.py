@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -18,6 +19,7 @@ from cohortium.common.schema import (
     TableFormat,
 )
 from cohortium.common.study import Study
+from cohortium.common.task import Task
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ("README.md", "CHANGELOG.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md")))
@@ -44,6 +46,7 @@ def test_every_key_of_a_study_is_explained() -> None:
         NumberColumn,
         FlagColumn,
         CategoryColumn,
+        *get_args(get_args(Task)[0]),
     ]
     for section in parts:
         for key in section.model_fields:

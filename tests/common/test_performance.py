@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from cohortium.common.document import parse
-from cohortium.common.metrics.disclosure import suppress
-from cohortium.common.metrics.performance import Performance, performance
-from cohortium.common.metrics.tallies import BinaryTally, Called
-from cohortium.common.metrics.tally import measure
+from cohortium.common.metrics.evaluation import FEDERATED, evaluate
+from cohortium.common.metrics.performance import Performance, by_group, performance
+from cohortium.common.metrics.tallies import BinaryTally, Calibration, Called, SiteEvaluation
 from cohortium.common.study import Study
 
 THRESHOLDS = (0.5, 0.3, 0.75)
@@ -50,10 +49,14 @@ def ward(seed: int, patients: int) -> tuple[Labels, Scores]:
     return labels, 1 / (1 + np.exp(-rng.normal(2 * labels - 1, 1.5)))
 
 
+def measured(labels: Labels, scores: Scores, minimum: int = 0) -> BinaryTally:
+    found = evaluate({FEDERATED: scores}, labels, {}, STUDY, minimum).overall
+    assert isinstance(found, BinaryTally)
+    return found
+
+
 WARDS = {name: ward(seed, 60 * seed) for seed, name in enumerate(("a", "b", "c", "d"), start=1)}
-TALLIES = {
-    name: measure(scores, labels, {}, STUDY).overall for name, (labels, scores) in WARDS.items()
-}
+TALLIES = {name: measured(*rows) for name, rows in WARDS.items()}
 
 
 def at(found: Iterable[Performance], name: str, threshold: float | None = None) -> Performance:
@@ -83,6 +86,8 @@ ORACLES: dict[str, Callable[[Labels, NDArray[np.bool_]], float]] = {
     "npv": lambda y, called: metrics.precision_score(1 - y, ~called),
     "f1": metrics.f1_score,
     "mcc": metrics.matthews_corrcoef,
+    "balanced_accuracy": metrics.balanced_accuracy_score,
+    "selection_rate": lambda y, called: float(called.mean()),
 }
 
 
@@ -111,6 +116,12 @@ def test_scores_of_four_sites_give_what_scikit_learn_gives_on_their_pooled_rows(
     low, high = at(found, "brier").pooled.low, at(found, "brier").pooled.high
     reach = 1.959964 * squares.std() / math.sqrt(len(squares))
     assert (low, high) == pytest.approx((squares.mean() - reach, squares.mean() + reach), rel=1e-6)
+    log_loss = at(found, "log_loss").pooled
+    assert log_loss.value == pytest.approx(metrics.log_loss(labels, scores), abs=1e-12)
+    assert (log_loss.low, log_loss.reason) == (
+        None,
+        "sites send nothing that says how precise it is",
+    )
     assert at(found, "prevalence").pooled.value == pytest.approx(labels.mean())
     expected = labels.sum() / scores.sum()
     assert at(found, "observed_to_expected").pooled.value == pytest.approx(expected)
@@ -126,7 +137,7 @@ def test_rounding_at_the_site_moves_a_pooled_mean_by_less_than_it_rounds() -> No
 
 def suppress_one(one: BinaryTally) -> BinaryTally:
     labels, scores = next(WARDS[site] for site, found in TALLIES.items() if found is one)
-    return suppress(measure(scores, labels, {}, STUDY), 5).overall
+    return measured(labels, scores, 5)
 
 
 def test_areas_are_averaged_over_sites_and_never_pooled() -> None:
@@ -229,10 +240,7 @@ def test_a_further_threshold_uses_its_own_counts() -> None:
 def test_how_patients_are_spread_over_sites_does_not_change_what_is_pooled() -> None:
     (labels, scores), half = WARDS["d"], len(WARDS["d"][0]) // 2
     halves = (slice(None, half), slice(half, None))
-    split = {
-        str(k): measure(scores[rows], labels[rows], {}, STUDY).overall
-        for k, rows in enumerate(halves)
-    }
+    split = {str(k): measured(labels[rows], scores[rows]) for k, rows in enumerate(halves)}
     others = {site: one for site, one in TALLIES.items() if site != "d"}
     whole = performance(TALLIES, THRESHOLDS)
     for found, other in zip(performance({**split, **others}, THRESHOLDS), whole, strict=True):
@@ -240,3 +248,96 @@ def test_how_patients_are_spread_over_sites_does_not_change_what_is_pooled() -> 
             assert found.pooled.value == pytest.approx(other.pooled.value, abs=1e-12)
             assert found.pooled.low == pytest.approx(other.pooled.low, abs=1e-12)
             assert found.pooled.of == other.pooled.of
+
+
+def test_net_benefit_by_hand() -> None:
+    """Of 40 patients 10 rightly and 10 wrongly called, a wrong one at 0.2 weighing a quarter."""
+    found = performance({"a": tally(40, 10, 10, 10, 10)}, (0.2,))
+    one = at(found, "net_benefit", 0.2).pooled
+    value = (10 - 10 / 4) / 40
+    reach = 1.959964 * math.sqrt(((10 + 10 / 16) / 40 - value**2) / 40)
+    assert (one.value, one.low, one.high) == pytest.approx((value, value - reach, value + reach))
+
+
+def test_net_benefit_of_every_threshold_weighs_by_its_own() -> None:
+    one = tally(40, 10, 10, 10, 10).model_copy(update={"further": (Called(tp=15, fp=10),)})
+    found = performance({"a": one}, (0.5, 0.2))
+    assert at(found, "net_benefit", 0.5).pooled.value == pytest.approx(0.0)
+    assert at(found, "net_benefit", 0.2).pooled.value == pytest.approx((15 - 10 / 4) / 40)
+
+
+def test_average_precision_has_boyd_s_logit_interval_and_is_never_pooled() -> None:
+    areas = (0.4, 0.5, 0.6)
+    found = at(
+        performance(
+            {
+                str(k): tally(100, 20, 20, 40, 20).model_copy(update={"auprc": area})
+                for k, area in enumerate(areas)
+            },
+            (0.5,),
+        ),
+        "auprc",
+    )
+    low, high = (1 / (1 + math.exp(-end * 1.959964 / math.sqrt(40 * 0.25))) for end in (-1, 1))
+    assert (found.sites["1"].low, found.sites["1"].high) == pytest.approx((low, high))
+    assert found.pooled.value is None
+    assert found.over_sites is not None
+    assert found.over_sites.mean == pytest.approx(0.5)
+
+
+def test_calibration_of_sites_is_averaged_with_their_own_variances() -> None:
+    def fitted(slope: float) -> BinaryTally:
+        fit = Calibration(
+            intercept=0.1,
+            slope=slope,
+            intercept_variance=0.01,
+            slope_variance=0.04,
+            covariance=0.0,
+        )
+        return tally(100, 20, 20, 40, 20).model_copy(update={"calibration": fit})
+
+    tallies = {str(slope): fitted(slope) for slope in (0.8, 1.0, 1.2)}
+    found = at(performance(tallies, (0.5,)), "calibration_slope")
+    assert found.sites["0.8"].low == pytest.approx(0.8 - 1.959964 * 0.2)
+    assert found.over_sites is not None
+    assert found.over_sites.mean == pytest.approx(1.0)
+    assert "pooled calibration" in found.pooled.reason
+
+
+def test_measures_of_groups_name_every_group_and_leave_out_the_intervals_of_noisy_counts() -> None:
+    study = STUDY
+    women, men = tally(40, 10, 10, 10, 10), tally(40, 15, 5, 15, 5)
+    sites = {
+        name: SiteEvaluation(overall=women, groups={"sex": {"female": women, "male": men}})
+        for name in ("north", "south", "east")
+    }
+    found = by_group(sites, study)
+    assert set(found) == {("sex", "female"), ("sex", "male")}
+    one = at(found["sex", "male"], "sensitivity", 0.5)
+    assert (one.pooled.value, one.pooled.of) == (0.75, 60)
+    assert list(one.sites) == ["north", "south", "east"]
+    noisy = {name: one.model_copy(update={"noise_std": 3.0}) for name, one in sites.items()}
+    other = at(by_group(noisy, study)["sex", "male"], "sensitivity", 0.5)
+    assert (other.pooled.value, other.pooled.low, other.over_sites) == (0.75, None, None)
+    assert "noise" in other.pooled.reason
+
+
+def test_counts_that_noise_made_impossible_break_nothing() -> None:
+    odd = BinaryTally(
+        n=10,
+        positives=14,
+        correct=12,
+        tp=9,
+        fp=0,
+        tn=3,
+        fn=0,
+        log_loss=None,
+        auroc=None,
+        further=(Called(tp=20, fp=1),),
+    )
+    for one in performance({"a": odd}, (0.5, 0.3)):
+        assert one.pooled.value is None or math.isfinite(one.pooled.value)
+
+
+def test_no_site_at_all_is_no_result_rather_than_an_error() -> None:
+    assert all(one.pooled.value is None for one in performance({}, (0.5,)))

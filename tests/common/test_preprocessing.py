@@ -9,7 +9,7 @@ from cohortium.common.errors import CohortiumError, DataError, ProtocolError
 from cohortium.common.preprocessing.encode import (
     encode,
     feature_names,
-    require_both_classes,
+    require_classes,
     site_statistics,
 )
 from cohortium.common.preprocessing.statistics import Statistics
@@ -160,7 +160,6 @@ def test_codes_can_be_the_label() -> None:
     [
         ([9.0, 9.0, 9.0, 1.0], None, r"label has one class only at this site \(1-9 training"),
         ([NAN] * 4, None, "no row has a label"),
-        ([9.0, 1.0, 9.0, 1.0], ["train"] * 4, "no row is held out"),
         ([9.0, 1.0, 9.0, 1.0], ["test"] * 4, "no row is left to train on"),
         ([9.0, 1.0, 9.0, 1.0], ["train"] + ["test"] * 3, "fewer than 2 rows"),
         ([9.0, 1.0, 9.0, 1.0], ["train", "test", "Train", "train"], "1-9 rows say neither"),
@@ -171,7 +170,7 @@ def test_a_site_that_cannot_train_hears_why_and_no_count(
 ) -> None:
     rows = table(age=[71.625] * 4, score=score, split=split)
     with pytest.raises(DataError, match=rule) as caught:
-        require_both_classes(encode(rows, study(), "north"), "north")
+        require_classes(encode(rows, study(), "north"), study(), "north")
     assert "71.625" not in str(caught.value)
     assert "Train" not in str(caught.value)
     assert isinstance(caught.value, CohortiumError)

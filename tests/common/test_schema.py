@@ -15,7 +15,7 @@ NUMBER = 'kind = "number"\nlow = 18\nhigh = 100\n'
     ("column", "says"),
     [
         ('kind = "number"\nlow = 5\nhigh = 5', "low (5.0) must be below high (5.0)"),
-        ('kind = "number"\nlow = 5', '"columns.x.number.high" is missing'),
+        ('kind = "number"\nlow = 5', '"columns.x.high" is missing'),
         (NUMBER + "centre = 101", "centre (101.0) must lie between low and high"),
         (NUMBER + "spread = 0", "spread"),
         (NUMBER + "hgih = 3", 'did you mean "high"?'),

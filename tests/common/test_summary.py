@@ -1,7 +1,11 @@
 """Putting sites together: means and pooled rates by hand, and what is hidden stays unknown."""
 
+import numpy as np
 import pytest
+from sklearn import metrics
+from tests.outcomes import patients, study
 
+from cohortium.common.metrics import multiclass, regression, survival
 from cohortium.common.metrics.summary import summarise
 from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
 
@@ -70,3 +74,30 @@ def test_nobody_measured_is_unknown() -> None:
     assert (summary.accuracy.unweighted, summary.accuracy.weighted) == (None, None)
     assert summary.accuracy.sites == 0
     assert summarise({}).accuracy.unweighted is None
+
+
+def test_a_headline_of_every_kind_of_outcome_and_fields_that_do_not_apply_unknown() -> None:
+    expected = {
+        "multiclass": {"log_loss", "accuracy"},
+        "regression": {"mae", "rmse", "r2"},
+        "survival": {"concordance", "brier"},
+    }
+    modules = {"multiclass": multiclass, "regression": regression, "survival": survival}
+    for kind, names in expected.items():
+        overall = modules[kind].tally(*patients(kind, 80, 1), study(kind), frozenset(), 0)
+        found = summarise(
+            {"north": SiteEvaluation(overall=overall, groups={"sex": {"f": overall}})}
+        )
+        assert set(found.headline) == names
+        assert all(mean.unweighted is not None for mean in found.headline.values())
+        assert found.sites["north"].n == 80
+        assert (found.groups[0].accuracy.value is None) == (kind != "multiclass")
+        assert (found.majority.unweighted is None) == (kind != "multiclass")
+
+
+def test_the_headline_of_numbers_is_what_scikit_learn_says() -> None:
+    predicted, outcome = patients("regression", 80, 1)
+    overall = regression.tally(predicted, outcome, study("regression"), frozenset(), 0)
+    found = summarise({"north": SiteEvaluation(overall=overall, groups={})}).headline
+    assert found["r2"].unweighted == pytest.approx(metrics.r2_score(outcome, predicted))
+    assert found["mae"].unweighted == pytest.approx(np.abs(outcome - predicted).mean())

@@ -1,17 +1,19 @@
 """Counting at a site, and that what is hidden cannot be worked out from what is shown."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.metrics import log_loss, roc_auc_score
 
 from cohortium.common.document import parse
 from cohortium.common.errors import ProtocolError
 from cohortium.common.metrics.auroc import auroc
-from cohortium.common.metrics.disclosure import suppress
-from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
-from cohortium.common.metrics.tally import measure
+from cohortium.common.metrics.evaluation import FEDERATED, evaluate
+from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation, Tally
 from cohortium.common.study import Study
 
 STUDY = parse(
@@ -40,25 +42,55 @@ STUDY = parse(
 )
 
 
-def tally(tp: int, fp: int, tn: int, fn: int) -> BinaryTally:
-    """A measured tally with these cells; its AUROC and log-loss are made up."""
-    return BinaryTally(
-        n=tp + fp + tn + fn,
-        positives=tp + fn,
-        correct=tp + tn,
-        tp=tp,
-        fp=fp,
-        tn=tn,
-        fn=fn,
-        log_loss=0.123456,
-        auroc=0.987654,
-    )
+Cells = tuple[int, int, int, int]  # tp, fp, tn, fn
 
 
-def evaluation(*levels: tuple[int, int, int, int]) -> SiteEvaluation:
-    cells = [sum(cell) for cell in zip(*levels, strict=True)]
-    groups = {f"level {place}": tally(*level) for place, level in enumerate(levels)}
-    return SiteEvaluation(overall=tally(*cells), groups={"band": groups})
+def counted(*levels: Cells, minimum: int) -> SiteEvaluation:
+    """Patients of each level of `band` with these cells; scores of 0.7 and 0.3, or nearly so."""
+    cells = [(called, ill) for called, ill in ((1, 1), (1, 0), (0, 0), (0, 1))]
+    who = [
+        (level, *cell)
+        for level, counts in enumerate(levels)
+        for cell, count in zip(cells, counts, strict=True)
+        for _ in range(count)
+    ]
+    level, called, ill = np.array(who or np.zeros((0, 3), int)).T
+    scores = np.where(called > 0, 0.7, 0.3) + 0.01 * np.sin(np.arange(len(who)))
+    band = {"band": level.astype(np.int16)}
+    return evaluate({FEDERATED: scores}, ill.astype(np.float32), band, banded(len(levels)), minimum)
+
+
+def banded(levels: int) -> Study:
+    """STUDY with an attribute `band` of so many levels, and no curves."""
+    codes = tuple(f"level {place}" for place in range(max(levels, 2)))
+    columns = STUDY.data_model.model_dump()["columns"]
+    columns["band"] = {"kind": "category", "codes": codes}
+    values = {
+        **STUDY.model_dump(),
+        "data_model": {"name": "ward", "columns": columns},
+        "fairness": {"attributes": ("band",)},
+        "evaluation": {"curves": False},
+    }
+    return parse(values, Study, "study.toml")
+
+
+def measure(
+    scores: NDArray[np.floating],
+    labels: NDArray[np.float32],
+    attributes: Mapping[str, NDArray[np.int16]],
+    study: Study,
+    minimum: int = 0,
+) -> SiteEvaluation:
+    return evaluate({FEDERATED: scores}, labels, attributes, study, minimum)
+
+
+def band(found: SiteEvaluation, place: int) -> BinaryTally:
+    return binary(found.groups["band"][f"level {place}"])
+
+
+def binary(found: Tally) -> BinaryTally:
+    assert isinstance(found, BinaryTally)
+    return found
 
 
 def test_six_patients_by_hand() -> None:
@@ -66,7 +98,7 @@ def test_six_patients_by_hand() -> None:
     labels = np.array([1, 0, 1, 0, 1, 0], dtype=np.float32)
     sex = np.array([0, 0, 1, 1, -1, 0], dtype=np.int16)
     found = measure(scores, labels, {"sex": sex}, STUDY)
-    overall = found.overall
+    overall = binary(found.overall)
     assert (overall.n, overall.positives, overall.correct) == (6, 3, 4)
     assert (overall.tp, overall.fp, overall.tn, overall.fn) == (2, 1, 2, 1)  # 0.5 is not above 0.5
     assert overall.auroc == pytest.approx(8 / 9)  # only 0.5 against 0.6 is in the wrong order
@@ -78,9 +110,9 @@ def test_six_patients_by_hand() -> None:
 def test_what_cannot_be_measured_is_unknown_not_zero() -> None:
     scores = np.array([0.9, 0.2], dtype=np.float32)
     found = measure(scores, np.zeros(2, np.float32), {"sex": np.zeros(2, np.int16)}, STUDY)
-    assert found.overall.auroc is None
+    assert binary(found.overall).auroc is None
     assert found.overall.reason == "no patient has the outcome"
-    nobody = found.groups["sex"]["male"]
+    nobody = binary(found.groups["sex"]["male"])
     assert (nobody.n, nobody.auroc, nobody.log_loss) == (0, None, None)
     assert nobody.reason == "no patients"
 
@@ -119,35 +151,41 @@ def test_auroc_with_ties_equals_scikit_learn(rows: list[tuple[int, bool]]) -> No
 
 
 def test_a_reproduction_on_public_data_hides_and_rounds_nothing() -> None:
-    small = evaluation((1, 1, 1, 1), (20, 20, 20, 20))
-    assert suppress(small, 0) == small
+    found = counted((1, 1, 1, 1), (20, 20, 20, 20), minimum=0)
+    assert [(one.n, one.tp, one.reason) for one in (band(found, 0), band(found, 1))] == [
+        (4, 1, ""),
+        (80, 20, ""),
+    ]
+    exact = binary(found.overall).brier
+    assert exact is not None
+    assert exact != round(exact, 3)
 
 
 def test_large_cells_are_shown_and_scores_rounded() -> None:
-    shown = suppress(evaluation((10, 20, 30, 10), (10, 0, 11, 12)), 10).overall
+    found = counted((10, 20, 30, 10), (10, 0, 11, 12), minimum=10)
+    shown = binary(found.overall)
     assert (shown.n, shown.tp, shown.fn, shown.reason) == (103, 20, 22, "")
-    assert (shown.auroc, shown.log_loss) == (0.988, 0.123)
+    assert shown.auroc is not None
+    assert shown.auroc == round(shown.auroc, 3)
 
 
 def test_a_small_group_takes_the_next_smallest_with_it() -> None:
-    levels = suppress(evaluation((1, 0, 1, 1), (20, 20, 20, 20), (50, 50, 50, 50)), 10)
-    small, middle, large = levels.groups["band"].values()
-    assert small.n is None
-    assert small.reason == "fewer than 10 patients in a cell"
-    assert middle.n is None
-    assert middle.reason == "hidden so that a smaller group cannot be worked out"
-    assert large.n == 200
-    assert levels.overall.n == 283
+    found = counted((1, 0, 1, 1), (20, 20, 20, 20), (50, 50, 50, 50), minimum=10)
+    assert [band(found, k).n for k in range(3)] == [None, None, 200]
+    assert {band(found, k).reason for k in (0, 1)} == {
+        "fewer than 10 patients in a cell, or in one that would follow"  # which of both is not said
+    }
+    assert found.overall.n == 283
 
 
 def test_few_mistakes_hide_accuracy_but_not_size() -> None:
-    group = suppress(evaluation((30, 2, 30, 1), (20, 20, 20, 20)), 10).groups["band"]["level 0"]
+    group = band(counted((30, 2, 30, 1), (20, 20, 20, 20), minimum=10), 0)
     assert (group.n, group.positives) == (63, 31)
     assert (group.correct, group.tp, group.fp, group.tn, group.fn) == (None,) * 5
 
 
 def test_few_positives_hide_auroc() -> None:
-    group = suppress(evaluation((3, 20, 20, 2), (20, 20, 20, 20)), 10).groups["band"]["level 0"]
+    group = band(counted((3, 20, 20, 2), (20, 20, 20, 20), minimum=10), 0)
     assert (group.n, group.correct) == (45, 23)
     assert (group.positives, group.auroc, group.log_loss) == (None, None, None)
 
@@ -157,38 +195,96 @@ def test_scores_near_0_and_1_do_not_tell_by_their_squares_how_few_mistakes_there
     labels = np.repeat(np.array([1, 0], np.float32), 50)
     scores = np.where(labels > 0, 0.9999, 0.0001)
     scores[:3] = 0.0001
-    sex = np.tile(np.array([0, 1], np.int16), 50)
-    found = measure(scores, labels, {"sex": sex}, STUDY)
-    assert found.overall.brier == pytest.approx(0.03, abs=5e-4)
-    shown = suppress(found, 10)
-    for one in (shown.overall, *shown.groups["sex"].values()):
+    sex = {"sex": np.tile(np.array([0, 1], np.int16), 50)}
+    assert binary(measure(scores, labels, sex, STUDY).overall).brier == pytest.approx(
+        0.03, abs=5e-4
+    )
+    shown = measure(scores, labels, sex, STUDY, 10)
+    for one in map(binary, (shown.overall, *shown.groups["sex"].values())):
         assert (one.correct, one.brier, one.mean_score, one.auroc, one.log_loss) == (None,) * 5
-    assert (shown.overall.n, shown.overall.positives) == (100, 50)
+    assert (shown.overall.n, binary(shown.overall).positives) == (100, 50)
+
+
+def test_one_group_with_scores_near_0_and_1_takes_the_means_of_the_others_with_it() -> None:
+    """Else those of that group would follow from the total minus the others."""
+    labels = np.tile(np.repeat(np.array([1, 0], np.float32), 25), 2)
+    scores = np.where(labels > 0, 0.9999, 0.0001)
+    scores[50:] = np.where(labels[50:] > 0, 0.7, 0.3)
+    sex = {"sex": np.repeat(np.array([0, 1], np.int16), 50)}
+    shown = measure(scores, labels, sex, STUDY, 10)
+    assert binary(shown.overall).brier is not None
+    for one in map(binary, shown.groups["sex"].values()):
+        assert (one.brier, one.auroc, one.mean_score, one.calibration) == (None,) * 4
+        assert one.bins is None or set(one.bins.mean_score) == {None}
 
 
 def test_whoever_has_no_mistake_to_hide_still_says_why_the_means_are_missing() -> None:
     labels = np.repeat(np.array([1, 0], np.float32), 50)
-    shown = suppress(measure(labels, labels, {}, STUDY), 10).overall
+    shown = binary(measure(labels, labels, {}, STUDY, 10).overall)
     assert (shown.correct, shown.auroc) == (100, None)
     assert shown.reason == "scores near 0 and 1 would give counts away"
 
 
-def test_suppressing_what_is_hidden_already_is_an_error_not_a_zero() -> None:
-    hidden = suppress(evaluation((1, 1, 1, 1), (20, 20, 20, 20)), 10)
-    with pytest.raises(ProtocolError):
-        suppress(hidden, 10)
+def test_a_perfect_model_where_nobody_is_ill_has_no_sensitivity_and_no_gap() -> None:
+    scores = np.array([0.9] * 20 + [0.1] * 60)
+    labels = (scores > 0.5).astype(np.float32)
+    sex = {"sex": np.array([0] * 40 + [1] * 40, np.int16)}
+    well = binary(measure(scores, labels, sex, STUDY, 10).groups["sex"]["male"])
+    assert (well.n, well.tp, well.fn, well.auroc) == (40, 0, 0, None)
+    assert well.reason == "no patient has the outcome"
+
+
+def test_before_the_last_round_nothing_is_said_by_group_nor_in_bins() -> None:
+    scores = np.linspace(0.05, 0.95, 200)
+    labels = (np.arange(200) % 3 == 0).astype(np.float32)
+    sex = {"sex": np.tile(np.array([0, 1], np.int16), 100)}
+    found = evaluate({FEDERATED: scores}, labels, sex, STUDY, 10, last=False)
+    assert found.groups == {}
+    assert binary(found.overall).n == 200
+
+
+def test_bins_are_as_fine_as_small_cells_allow() -> None:
+    labels = np.tile(np.array([0, 1], np.float32), 80)
+    fine = np.repeat(np.linspace(0.06, 0.94, 8), 20)
+    bins = binary(measure(fine, labels, {}, STUDY, 10).overall).bins
+    assert bins is not None
+    assert (bins.n, bins.positives) == ((20,) * 8, (10,) * 8)
+    assert bins.mean_score[0] == 0.06
+    coarse = np.repeat([0.1, 0.2, 0.4, 0.6, 0.8], 32)
+    coarse[:4] = 0.01  # two with and two without the outcome alone in the lowest eighth
+    coarse[4:32] = 0.2
+    bins = binary(measure(coarse, labels, {}, STUDY, 10).overall).bins
+    assert bins is not None
+    assert len(bins.n) == 4
+
+
+def test_models_beside_are_counted_on_the_same_patients() -> None:
+    labels = np.tile(np.array([0, 1], np.float32), 60)
+    scores = np.where(labels > 0, 0.7, 0.3)
+    scores[:30] = 1 - scores[:30]  # wrong
+    other = np.where(labels > 0, 0.6, 0.4)
+    other[15:50] = 1 - other[15:50]
+    sex = {"sex": np.tile(np.array([0, 0, 1, 1], np.int16), 30)}
+    found = evaluate({FEDERATED: scores, "own": other}, labels, sex, STUDY, 0)
+    whole = found.beside["own"].overall
+    assert (whole.both, whole.federated_only, whole.other_only, whole.neither) == (70, 20, 15, 15)
+    assert whole.auroc == pytest.approx(roc_auc_score(labels, other))
+    parts = found.beside["own"].groups["sex"].values()
+    assert sum(part.neither or 0 for part in parts) == 15
+    shown = evaluate({FEDERATED: scores, "own": other}, labels, sex, STUDY, 10).beside["own"]
+    assert shown.overall.both == 70
+    assert all(part.neither is None for part in shown.groups["sex"].values())
 
 
 cells = st.tuples(*[st.integers(0, 25)] * 4)
 
 
-@settings(max_examples=300)
+@settings(max_examples=60, deadline=None)
 @given(levels=st.lists(cells, min_size=1, max_size=5), minimum=st.integers(2, 12))
 def test_no_small_cell_follows_from_the_total_minus_the_shown_levels(
-    levels: list[tuple[int, int, int, int]], minimum: int
+    levels: list[Cells], minimum: int
 ) -> None:
-    raw = evaluation(*levels)
-    shown = suppress(raw, minimum)
+    shown = counted(*levels, minimum=minimum)
     for key in ("n", "positives", "correct", "tp", "fp", "tn", "fn"):
         total = getattr(shown.overall, key)
         assert total is None or not 0 < total < minimum
@@ -201,14 +297,15 @@ def test_no_small_cell_follows_from_the_total_minus_the_shown_levels(
             assert not 0 < rest < minimum
 
 
+@settings(max_examples=60, deadline=None)
 @given(levels=st.lists(cells, min_size=1, max_size=4))
-def test_what_is_shown_is_true(levels: list[tuple[int, int, int, int]]) -> None:
-    raw = evaluation(*levels)
-    for level, shown in suppress(raw, 10).groups["band"].items():
+def test_what_is_shown_is_true(levels: list[Cells]) -> None:
+    raw, shown = counted(*levels, minimum=0), counted(*levels, minimum=10)
+    for level, one in shown.groups["band"].items():
         for key in ("n", "positives", "correct", "tp", "fp", "tn", "fn"):
-            assert getattr(shown, key) in (None, getattr(raw.groups["band"][level], key))
+            assert getattr(one, key) in (None, getattr(raw.groups["band"][level], key))
 
 
 def test_an_evaluation_survives_the_wire() -> None:
-    sent = suppress(evaluation((1, 0, 1, 1), (20, 20, 20, 20), (50, 50, 50, 50)), 10)
+    sent = counted((1, 0, 1, 1), (20, 20, 20, 20), (50, 50, 50, 50), minimum=10)
     assert parse(sent.model_dump(mode="json"), SiteEvaluation, "message") == sent

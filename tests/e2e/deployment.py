@@ -231,6 +231,13 @@ class Deployment:
             watching.kill_group()
         return Result(code, watching.lines, watching.stderr)
 
+    def export(self, study: str, out: Path) -> Path:
+        """Release a study's model, over open gates if there are any; its file."""
+        opened = [f for f in self.at_coordinator("study", "flags", study)["flags"] if f["open"]]
+        over = ("--override", "--reason", "it is a test") if opened else ()
+        self.at_coordinator("study", "release", study, "--as", APPROVER, *over)
+        return Path(self.at_coordinator("study", "export", study, "--out", out)["model"])
+
     def wait_told(self, site: str, study: str, outcome: str, timeout_s: float = UP_S) -> None:
         """Wait until a site knows how a study ended; who was away is told within seconds."""
         deadline = time.monotonic() + timeout_s

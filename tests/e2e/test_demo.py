@@ -38,7 +38,8 @@ def check(document: dict[str, Any], place: Path, sites: int) -> None:
     names = {site["name"] for site in document["sites"]}
     assert set(document["site_dirs"]) == names
     assert set(document["audit"]) == {"coordinator", *names}
-    files = [document["model"], document["report"], *document["audit"].values()]
+    released = [document["model"], document["card"], document["release"]]
+    files = [*released, document["report"], *document["audit"].values()]
     folders = [document["coordinator_dir"], *document["site_dirs"].values()]
     for path in (*files, *folders):
         assert Path(path).exists()
@@ -46,12 +47,22 @@ def check(document: dict[str, Any], place: Path, sites: int) -> None:
     for path in document["audit"].values():
         actions = [json.loads(line)["action"] for line in Path(path).read_text().splitlines()]
         assert "study.approved" in actions
+    log = Path(document["audit"]["coordinator"]).read_text()
+    actions = [json.loads(line)["action"] for line in log.splitlines()]
+    assert actions.count("flag.raised") == document["flags"]
+    assert actions.count("flag.dispositioned") == document["flags"]
+    assert actions[-2:] == ["model.released", "model.downloaded"]
+    card = Path(document["card"]).read_text()
+    assert card.count("Dr. E. Haddad") >= 1
+    assert "RELEASED OVER OPEN GATES" not in card
 
 
 def test_the_demonstration_ends_with_one_document_and_no_process(tmp_path: Path) -> None:
     document = demonstrate(tmp_path, "--rounds", "2", "--sites", "2")
     check(document, tmp_path, sites=2)
-    keys = "study rounds seconds tls sites model report audit coordinator_dir site_dirs"
+    keys = (
+        "study rounds seconds tls sites model card release report audit coordinator_dir site_dirs"
+    )
     assert set(document) >= set(keys.split())
 
 

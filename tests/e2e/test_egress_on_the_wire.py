@@ -186,7 +186,7 @@ def test_no_number_of_a_patient_left_as_text_or_float_raw_or_as_it_is_trained_on
     needles += images(MARKER)
     for name in SITES:
         dataset = SiteDir(tapped.made.site(name)).load_dataset("ward")
-        cohort = prepare(load_table(tapped.study, dataset), tapped.study, name)
+        cohort = prepare(load_table(tapped.study, dataset, name), tapped.study, name)
         rows = [*cohort.features, *cohort.test_features]
         assert len(rows) == 200
         needles += [image for row in rows for image in images(*row)]

@@ -62,8 +62,9 @@ def test_a_reply_in_another_sites_name_never_enters_the_model_nor_evicts_the_sit
     assert watched.code == 0, watched
     rounds = {line["round"]: sorted(line["replied"]) for line in watched.lines[:-1]}
     assert rounds == {number: ["a", "b", "c"] for number in (1, 2, 3)}
-    consortium.at_coordinator("study", "report", "spoofed", "--out", tmp_path / "report")
-    model = load_file(tmp_path / "report" / "model.safetensors")
+    raised = consortium.at_coordinator("study", "flags", "spoofed")["flags"]
+    assert ("quarantine", "a") in {(flag["gate"], flag["site"]) for flag in raised}
+    model = load_file(consortium.export("spoofed", tmp_path / "model"))
     assert max(float(tensor.abs().max()) for tensor in model.values()) < 100
 
 

@@ -75,7 +75,10 @@ def accuracy_and_majority(data: DemoData, study: Study) -> tuple[float, float]:
     models = [federated(study, patients) for _ in range(3)]
     summaries = [
         summarise(
-            {site: local_round.evaluate(study, patients[site], model, 0) for site in patients}
+            {
+                site: local_round.evaluate(study, patients[site], model, 0).leaves
+                for site in patients
+            }
         )
         for model in models
     ]

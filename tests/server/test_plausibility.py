@@ -8,7 +8,7 @@ from cohortium.common.document import parse
 from cohortium.common.errors import ProtocolError
 from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
 from cohortium.common.study import Study
-from cohortium.server.plausibility import check_evaluation
+from cohortium.server.plausible_evaluation import check_evaluation
 
 STUDY = parse(
     {
@@ -58,12 +58,12 @@ def evaluation(**values: Any) -> SiteEvaluation:
 
 
 def test_a_possible_evaluation_passes_whole_cut_short_or_without_means() -> None:
-    check_evaluation(STUDY, evaluation())
-    check_evaluation(STUDY, evaluation(further=POSSIBLE["further"][:1]))  # type: ignore[index]
+    check_evaluation(STUDY, evaluation(), last=True)
+    check_evaluation(STUDY, evaluation(further=POSSIBLE["further"][:1]), last=True)  # type: ignore[index]
     bare = dict.fromkeys(("auroc", "auroc_variance", "brier", "brier_squares", "mean_score"))
-    check_evaluation(STUDY, evaluation(**bare))
+    check_evaluation(STUDY, evaluation(**bare), last=True)
     nothing = {key: None for key in POSSIBLE if key != "further"}
-    check_evaluation(STUDY, evaluation(**nothing, further=[]))
+    check_evaluation(STUDY, evaluation(**nothing, further=[]), last=True)
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_a_possible_evaluation_passes_whole_cut_short_or_without_means() -> None
 )
 def test_an_evaluation_that_contradicts_itself_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ProtocolError):
-        check_evaluation(STUDY, evaluation(**values))
+        check_evaluation(STUDY, evaluation(**values), last=True)

@@ -9,9 +9,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from tests.federation import Federation, InProcessSites, approve, federate, write_study
 
-from cohortium.client import local_round
 from cohortium.client.calibration import groups_of
 from cohortium.client.refusal import refuse
+from cohortium.client.scoring import scores
 from cohortium.client.site import Site
 from cohortium.client.workshop import Inline
 from cohortium.common.document import canonical, parse_json
@@ -86,7 +86,7 @@ def rows(study: Study, federation: Federation) -> dict[str, Rows]:
     for name, site in federation.sites.items():
         assert isinstance(site.workshop, Inline)
         cohort = Inline(site.name, "cpu", site.directory.load_dataset)._cohort(study, None)
-        x = logits(local_round._scores(study, cohort, model))
+        x = logits(scores(study, model, cohort.test_features))
         groups = {EVERYBODY: np.ones(len(x), bool)} | groups_of(study, cohort.test_attributes)
         found[name] = Rows(x, cohort.test_labels > 0.5, groups)
     return found

@@ -8,18 +8,19 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from tests.server import report_samples
 
 from cohortium.common.document import parse
 from cohortium.common.errors import CohortiumError
 from cohortium.common.metrics.performance import Estimate, Performance
 from cohortium.common.metrics.random_effects import RandomEffects
 from cohortium.server.reports import numbers
-from cohortium.server.reports.charts import line_chart
-from cohortium.server.reports.forest import LEFT, RIGHT, forest
-from cohortium.server.reports.report import html, verdict, write_report
+from cohortium.server.reports.headline import impossibility, points, verdict
+from cohortium.server.reports.page import html
+from cohortium.server.reports.report import write_report
 from cohortium.server.reports.report_data import (
-    GroupReport,
     ModelReport,
+    Promise,
     Proof,
     ReportData,
     RoundReport,
@@ -45,9 +46,7 @@ def site(name: str, **values: object) -> SiteReport:
         "sampler": "poisson",
         "noise_multiplier": 0.9814,
         "steps": 40,
-        "accuracy": 0.8125,
-        "auroc": 0.87654,
-        "log_loss": 0.43219,
+        "headline": {"log_loss": 0.43219, "auroc": 0.87654, "accuracy": 0.8125},
         "majority": 0.5234,
         "n": 64,
         "messages": (Traffic(kind="update", count=10, bytes=12_340),),
@@ -81,32 +80,21 @@ AUROC = Performance(
 
 
 def report(*sites: SiteReport) -> ReportData:
+    hidden = {"log_loss": 0.5, "auroc": 0.8, "accuracy": None}
     return ReportData(
         study="heart",
         purpose="Find heart disease before it is felt.",
         state="completed",
         minimum_cell=11,
-        sites=sites or (site("northgate"), site("harbour", accuracy=None, n=None)),
-        groups=(
-            GroupReport(
-                attribute="sex",
-                level="female",
-                accuracy=0.75,
-                accuracy_low=0.661,
-                accuracy_high=0.8214,
-                n=108,
-                sites_shown=2,
-                sites_total=2,
-            ),
-            GroupReport(attribute="sex", level="male", sites_shown=0, sites_total=2),
-        ),
+        promise=Promise(spent=2.9731, epsilon=3.0, delta=1e-5),
+        sites=sites or (site("northgate"), site("harbour", headline=hidden, n=None)),
         performance=(AUROC, SENSITIVITY),
         rounds=(
-            RoundReport(round=1, seconds=0.84, accuracy=0.5, log_loss=0.69, replied=("northgate",)),
+            RoundReport(round=1, seconds=0.84, headline={"accuracy": 0.5}, replied=("northgate",)),
             RoundReport(round=2, seconds=0.81, missing=("harbour",)),
-            RoundReport(round=3, seconds=130.0, accuracy=0.8, log_loss=0.45),
+            RoundReport(round=3, seconds=130.0, headline={"accuracy": 0.8}),
         ),
-        summary=Summary(accuracy_weighted=0.8125, majority_accuracy=0.5417, sites_measured=1),
+        summary=Summary(weighted={"accuracy": 0.8125}, majority_accuracy=0.5417, sites_measured=1),
         model=ModelReport(file="model.safetensors", sha256="0c" * 32, parameters=1_209),
         proof=Proof(study_digest="5d" * 32, version="0.1.0", tls="TLSv1.3"),
     )
@@ -126,13 +114,31 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def heart() -> ReportData:
+    return report_samples.heart()
+
+
+@pytest.fixture(scope="module")
+def heart_page(heart: ReportData) -> str:
+    return html(heart)
+
+
+@pytest.fixture(scope="module")
+def survival() -> ReportData:
+    return report_samples.survival()
+
+
+def test_a_hostile_name_stays_text() -> None:
     data = report(site(HOSTILE, approved_by=HOSTILE, reasons=(HOSTILE,)))
-    data = data.model_copy(update={"study": HOSTILE, "purpose": HOSTILE, "state": HOSTILE})
-    page = html(data)
+    measured = SENSITIVITY.model_copy(update={"sites": {HOSTILE: Estimate(value=0.5, of=9)}})
+    hostile = {"study": HOSTILE, "purpose": HOSTILE, "state": HOSTILE, "performance": (measured,)}
+    page = html(data.model_copy(update=hostile))
     assert "<script" not in page
     assert page_tables(page)["table-results"][0][0] == HOSTILE
     assert ElementTree.fromstring(page).findtext("head/title") == f"{HOSTILE}: report"
+    labels = {text.text for text in ElementTree.fromstring(page).iter("text")}
+    assert HOSTILE[:20] in {str(label)[:20] for label in labels}
 
 
 def test_a_name_that_a_spreadsheet_would_run_is_disarmed(tmp_path: Path) -> None:
@@ -140,47 +146,55 @@ def test_a_name_that_a_spreadsheet_would_run_is_disarmed(tmp_path: Path) -> None
     assert csv_rows(tmp_path / "results.csv")[0]["site"] == "'=cmd|'/c calc'!A1"
 
 
-def test_the_page_needs_nothing_from_outside_and_runs_nothing() -> None:
-    page = html(report())
-    assert not re.search(r"https?:|//|url\(|@import|src=|href=|<link|<script|\son\w+=", page)
-    assert "default-src 'none'" in page
+def test_the_page_needs_nothing_from_outside_and_runs_nothing(heart_page: str) -> None:
+    assert not re.search(r"https?:|//|url\(|@import|src=|<link|<script|\son\w+=", heart_page)
+    assert "default-src 'none'" in heart_page
+    links = re.findall(r'href="([^"]*)"', heart_page)
+    assert links
+    assert all(link.startswith("#") and f'id="{link[1:]}"' in heart_page for link in links)
 
 
-def test_the_page_is_well_formed_and_closes_every_element() -> None:
-    page = html(report())
-    ElementTree.fromstring(page)
-    assert page.startswith("<!DOCTYPE html>")
+def test_the_page_is_well_formed_and_closes_every_element(heart_page: str) -> None:
+    ElementTree.fromstring(heart_page)
+    assert heart_page.startswith("<!DOCTYPE html>")
     parser = HTMLParser()
-    parser.feed(page)
+    parser.feed(heart_page)
     parser.close()
     assert parser.rawdata == ""
 
 
-def test_every_row_of_every_table_is_on_the_page() -> None:
-    data = report()
-    shown = page_tables(html(data))
-    made = tables(data)
-    assert set(shown) == {f"table-{name}" for name in made}
+@pytest.mark.parametrize("kind", ["heart", "survival"])
+def test_every_row_of_every_table_is_on_the_page_or_in_a_file_of_its_own(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    data: ReportData = request.getfixturevalue(kind)
+    shown, made = page_tables(html(data)), tables(data)
     for name, table in made.items():
-        assert shown[f"table-{name}"] == [[cell.text for cell in row] for row in table.rows]
-    assert [len(made[name].rows) for name in ("results", "sites", "groups", "rounds")] == [
-        4,
-        2,
-        2,
-        3,
-    ]
+        if table.on_page and table.rows:
+            cells = [[cell.text for cell in row] for row in table.rows]
+            assert shown[f"table-{name}"] == cells, name
+    assert [name for name, table in made.items() if not table.on_page] == ["groups_by_site"]
 
 
-def test_a_measure_that_a_site_hides_is_not_drawn_and_never_zero(tmp_path: Path) -> None:
-    plot = forest(SENSITIVITY)
-    assert plot is not None
-    hidden = plot.rows[1]
-    assert (hidden.label, hidden.at, hidden.span, hidden.text) == (
-        "harbour",
-        None,
-        None,
-        "not shown",
-    )
+def test_every_figure_has_words_for_those_who_do_not_see_it(heart_page: str) -> None:
+    drawings = [s for s in ElementTree.fromstring(heart_page).iter("svg") if "role" in s.attrib]
+    assert len(drawings) > 30
+    assert all("in the table below" in s.attrib["aria-label"] for s in drawings)
+    for table in ElementTree.fromstring(heart_page).iter("table"):
+        assert "".join(table.find("caption").itertext())  # type: ignore[union-attr]
+        assert all(cell.attrib["scope"] == "col" for cell in table.iterfind("thead/tr/th"))
+
+
+def test_the_same_data_give_the_same_bytes(heart: ReportData, tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        write_report(heart, tmp_path / place)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(files) > 20
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_a_measure_that_a_site_hides_is_never_zero(tmp_path: Path) -> None:
     write_report(report(), tmp_path)
     rows = {(row["measure"], row["where"]): row for row in csv_rows(tmp_path / "performance.csv")}
     row = rows["sensitivity", "harbour"]
@@ -188,25 +202,6 @@ def test_a_measure_that_a_site_hides_is_not_drawn_and_never_zero(tmp_path: Path)
     assert row["reason"] == "fewer than 11 patients in a cell"
     assert rows["sensitivity", "mean over 3 sites"]["new_high"] == "0.99"
     assert rows["auroc", "mean over sites"]["reason"] == "fewer than three sites"
-
-
-def test_an_interval_wider_than_the_figure_is_cut_at_its_edge() -> None:
-    plot = forest(SENSITIVITY)
-    assert plot is not None
-    assert [tick.label for tick in plot.ticks] == ["0.4", "0.6", "0.8", "1"]
-    assert [row.kind for row in plot.rows] == ["site"] * 4 + ["pooled", "over"]
-    assert plot.rows[-1].new is not None
-    assert plot.rows[-1].new[0] == LEFT
-    assert plot.rows[-1].text == "70.0\u00a0% (55.0\u00a0to\u00a082.0\u00a0%)"
-    assert plot.rows[0].at == pytest.approx(LEFT + (RIGHT - LEFT) * 2 / 3, abs=0.1)
-
-
-def test_a_measure_that_nobody_shows_makes_no_empty_figure() -> None:
-    nobody = AUROC.model_copy(update={"sites": {"northgate": Estimate(reason="no patients")}})
-    assert forest(nobody) is None
-    alone = forest(AUROC)
-    assert alone is not None
-    assert [(row.text, row.span) for row in alone.rows] == [("1.000", None)]
 
 
 def test_an_empty_study_still_makes_a_page() -> None:
@@ -217,18 +212,22 @@ def test_an_empty_study_still_makes_a_page() -> None:
     assert page_tables(page)["table-rounds"] == [["nothing to show"]]
     assert "nothing is known about this model" in page
     assert "No model came out of this study" in page
+    assert "Nothing is known about differences between groups" in page
 
 
-def test_what_is_suppressed_is_said_in_words_and_never_zero(tmp_path: Path) -> None:
-    write_report(report(), tmp_path)
-    shown = page_tables((tmp_path / "report.html").read_text(encoding="utf-8"))
-    male = shown["table-groups"][1]
-    assert male[2:6] == ["suppressed: fewer than 11 patients"] * 4
-    assert shown["table-results"][1][1:3] == ["not shown", "not shown"]
-    row = csv_rows(tmp_path / "groups.csv")[1]
-    assert [row["accuracy"], row["accuracy_low"], row["test_patients"]] == ["", "", ""]
-    written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert written["groups"][1]["accuracy"] is None
+def test_what_is_suppressed_is_said_in_words_and_never_zero(
+    heart: ReportData, heart_page: str, tmp_path: Path
+) -> None:
+    write_report(heart, tmp_path)
+    shown = page_tables(heart_page)
+    switzerland = next(row for row in shown["table-results"] if row[0] == "switzerland")
+    assert switzerland[2:] == ["not shown"] * 4
+    hidden = [row for row in csv_rows(tmp_path / "groups_by_site.csv") if row["value"] == ""]
+    assert {row["reason"] for row in hidden} >= {report_samples.FEW}
+    assert all(row["low"] == row["high"] == "" for row in hidden)
+    unseen = {(row[0], row[1]): row[2:] for row in shown["table-invisible"]}
+    assert unseen["sex", "female"] == ["switzerland, va-long-beach", report_samples.FEW]
+    assert unseen["sex x age", "female x >=60"][0] == "at every site"
 
 
 def test_page_csv_and_json_tell_the_same_numbers(tmp_path: Path) -> None:
@@ -240,17 +239,66 @@ def test_page_csv_and_json_tell_the_same_numbers(tmp_path: Path) -> None:
         "northgate",
         "64",
         "81.2\u00a0%",
-        "52.3\u00a0%",
-        "0.877",
         "0.432",
+        "0.877",
+        "52.3\u00a0%",
     ]
     assert numbers.percent(float(result["accuracy"])) == "81.2\u00a0%"
     assert (result["auroc"], result["log_loss"]) == ("0.87654", "0.43219")
     spent = csv_rows(tmp_path / "privacy.csv")[0]
     assert (spent["epsilon_spent"], spent["delta"], spent["steps"]) == ("2.9731", "1e-05", "40")
-    assert shown["table-groups"][0][3] == "75.0\u00a0% (66.1\u00a0to\u00a082.1\u00a0%)"
     written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert parse(written, ReportData, "report.json") == data
+
+
+@pytest.mark.parametrize("kind", ["heart", "survival"])
+def test_the_json_document_is_read_back_as_it_was(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    data: ReportData = request.getfixturevalue(kind)
+    write_report(data, tmp_path)
+    written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert parse(written, ReportData, "report.json") == data
+
+
+def test_a_gap_stands_on_the_first_screen_and_nobody_is_called_fair(
+    heart: ReportData, heart_page: str
+) -> None:
+    answers = {point.question: point.answers for point in points(heart)}
+    found = answers["Differences between groups"]
+    assert found[0].startswith("GAP: Sensitivity (equal opportunity), sex female against male")
+    assert "have been neither shown nor excluded" in found[-1]
+    assert answers["Groups nobody could see"][0].startswith("sex x age female x >=60: at no site")
+    assert "kept." in answers["Privacy, spent and promised"][0]
+    assert answers["Release"] == ("Not released.", "1 flag is open (gates: fairness).")
+    text = "".join(ElementTree.fromstring(heart_page).find("body").itertext())  # type: ignore[union-attr]
+    assert not re.search(r"\bfair\b|\bunbiased\b", text, re.IGNORECASE)
+
+
+def test_a_study_without_a_gap_is_not_called_equal(survival: ReportData) -> None:
+    answers = {point.question: point.answers for point in points(survival)}
+    assert answers["Differences between groups"][0] == "No gap larger than its margin was shown."
+    assert "neither shown nor excluded" in answers["Differences between groups"][1]
+
+
+def test_unequal_base_rates_are_said_to_exclude_equal_errors(heart: ReportData) -> None:
+    assert heart.audit is not None
+    said = impossibility(heart)
+    first = heart.audit.contrasts[0]
+    level = first.model_copy(update={"base_rate": 0.5, "reference_base_rate": 0.5})
+    same = heart.audit.model_copy(update={"contrasts": (level,)})
+    apart = heart.audit.model_copy(
+        update={"contrasts": (first.model_copy(update={"base_rate": 0.2, "n": 100}),)}
+    )
+    assert impossibility(heart.model_copy(update={"audit": same})) == ""
+    assert "sex: female 20.0" in impossibility(heart.model_copy(update={"audit": apart}))
+    assert said == "" or "calibrated" in said
+
+
+def test_a_promise_that_was_broken_is_not_called_kept() -> None:
+    broken = report().model_copy(update={"promise": Promise(spent=3.2, epsilon=3.0, delta=1e-5)})
+    answers = {point.question: point.answers for point in points(broken)}
+    assert "NOT KEPT" in answers["Privacy, spent and promised"][0]
 
 
 @pytest.mark.parametrize(
@@ -266,6 +314,10 @@ def test_page_csv_and_json_tell_the_same_numbers(tmp_path: Path) -> None:
         (numbers.size(999_600), "1.0\u00a0MB"),
         (numbers.seconds(0.84), "0.8\u00a0s"),
         (numbers.seconds(130), "2\u00a0min\u00a010\u00a0s"),
+        (numbers.points(-0.0304), "−3.0"),
+        (numbers.points(-0.0001), "0.0"),
+        (numbers.plain(1234.5), "1,234"),
+        (numbers.plain(-0.01234), "−0.0123"),
     ],
 )
 def test_numbers_carry_their_units_and_privacy_is_rounded_up(written: str, expected: str) -> None:
@@ -284,34 +336,29 @@ def test_numbers_carry_their_units_and_privacy_is_rounded_up(written: str, expec
 def test_a_model_that_has_learnt_nothing_is_not_praised(
     accuracy: float | None, majority: float | None, words: str
 ) -> None:
-    summary = Summary(accuracy_weighted=accuracy, majority_accuracy=majority)
+    summary = Summary(weighted={"accuracy": accuracy}, majority_accuracy=majority)
     assert words in verdict(report().model_copy(update={"summary": summary}))
+
+
+def test_a_model_whose_interval_holds_the_majority_is_not_called_better() -> None:
+    measured = Performance(
+        measure="accuracy",
+        threshold=0.5,
+        sites={},
+        pooled=Estimate(value=0.6, low=0.5, high=0.7, of=100),
+        over_sites=None,
+    )
+    data = report().model_copy(update={"performance": (measured,)})
+    assert "has not been shown to be better" in verdict(data)
 
 
 def test_a_study_without_privacy_says_so() -> None:
     bare = {"epsilon_spent": None, "epsilon_lifetime": None, "epsilon_cap": None, "sampler": None}
-    page = html(report(site("northgate", **bare)))
+    data = report(site("northgate", **bare)).model_copy(update={"promise": Promise()})
+    page = html(data)
     assert "not private" in page
     assert "no differential privacy" in page
     assert "no cap" in page
-
-
-def test_a_chart_of_one_round_or_of_equal_values_divides_by_no_zero() -> None:
-    one = line_chart([(1, 0.5)], str, None)
-    flat = line_chart([(1, 0.0), (2, 0.0)], str, 0.0)
-    assert one is not None
-    assert flat is not None
-    assert [tick.label for tick in one.x_ticks] == ["1"]
-    assert len({y for _, y in flat.dots}) == 1
-    assert line_chart([], str, 0.5) is None
-
-
-def test_the_ends_of_a_chart_lie_on_its_levels() -> None:
-    chart = line_chart([(1, 0.5), (11, 0.8)], lambda level: f"{level:.1f}", None)
-    assert chart is not None
-    assert [tick.label for tick in chart.y_ticks] == ["0.5", "0.6", "0.7", "0.8"]
-    assert chart.dots[1][1] == chart.y_ticks[-1].at
-    assert [tick.label for tick in chart.x_ticks] == ["1", "3", "5", "7", "9", "11"]
 
 
 def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

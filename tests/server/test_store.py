@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tests.common.test_older_studies import OLD_DIGEST, OLD_STUDY
 from tests.federation import PLAIN, write_study
 
 from cohortium.common.errors import UsageError
@@ -165,3 +166,50 @@ def test_studies_are_listed_in_the_order_of_submission(store: Store, tmp_path: P
     for at, name in enumerate(("zeta", "alpha", "mid")):
         store.submit(other(tmp_path, name), at)
     assert [row.study.name for row in store.studies()] == ["zeta", "alpha", "mid"]
+
+
+OLD_ROUND = (  # what b2de269 kept of a round; tallies said no kind then
+    b'{"evaluations":{"a":{"groups":{"sex":{"female":{"auroc":0.989,"auroc_variance":0.00013,"'
+    b'brier":0.191,"brier_squares":0.0531,"correct":null,"fn":null,"fp":null,"further":[],"log'
+    b'_loss":0.561,"mean_score":0.367,"n":33,"positives":18,"reason":"fewer than 10 patients i'
+    b'n a cell","tn":null,"tp":null,"undecided":null},"male":{"auroc":0.979,"auroc_variance":0'
+    b'.000453,"brier":0.158,"brier_squares":0.0319,"correct":null,"fn":null,"fp":null,"further'
+    b'":[],"log_loss":0.5,"mean_score":0.452,"n":24,"positives":13,"reason":"fewer than 10 pat'
+    b'ients in a cell","tn":null,"tp":null,"undecided":null}}},"overall":{"auroc":0.973,"auroc'
+    b'_variance":0.000297,"brier":0.177,"brier_squares":0.0442,"correct":40,"fn":17,"fp":0,"fu'
+    b'rther":[],"log_loss":0.536,"mean_score":0.403,"n":57,"positives":31,"reason":"","tn":26,'
+    b'"tp":14,"undecided":null}}},"missing":[],"received":{"a":{"evaluated":1681,"update":543}'
+    b',"b":{"evaluated":1651,"update":543},"c":{"evaluated":1656,"update":543}},"refused":{},"'
+    b'replied":["a","b","c"],"round":1,"seconds":2.516,"spent":{"a":{"cap_delta":1e-05,"cap_ep'
+    b'silon":10.0,"delta":1e-05,"epsilon":2.9999999965953745,"lifetime_epsilon":2.999999996595'
+    b'3745,"noise_multiplier":1.3905934580651302,"sample_rate":1.0,"sampler":"full-batch","ste'
+    b'ps":1}},"summary":{"accuracy":{"sites":3,"unweighted":0.7710541952028019,"weighted":0.77'
+    b'4869109947644},"auroc":{"sites":3,"unweighted":0.9833333333333334,"weighted":0.983837696'
+    b'3350786},"groups":[{"accuracy":{"high":null,"low":null,"of":0,"sites_shown":0,"value":nu'
+    b'll},"attribute":"sex","level":"female","selection_rate":{"high":null,"low":null,"of":0,"'
+    b'sites_shown":0,"value":null},"sensitivity":{"high":null,"low":null,"of":0,"sites_shown":'
+    b'0,"value":null},"sites":3}],"log_loss":{"sites":3,"unweighted":0.51,"weighted":0.5085340'
+    b'314136126},"majority":{"sites":3,"unweighted":0.549527785595897,"weighted":0.54973821989'
+    b'52879},"sites":{"a":{"accuracy":0.7017543859649122,"auroc":0.973,"log_loss":0.536,"major'
+    b'ity":0.543859649122807,"n":57,"reason":""},"b":{"accuracy":0.7878787878787878,"auroc":0.'
+    b'992,"log_loss":0.507,"majority":0.5606060606060606,"n":66,"reason":""},"c":{"accuracy":0'
+    b'.8235294117647058,"auroc":0.985,"log_loss":0.487,"majority":0.5441176470588235,"n":68,"r'
+    b'eason":""}}}}'
+)
+
+
+def test_a_study_kept_by_an_older_program_is_found_with_its_rounds_and_digest(
+    store: Store,
+) -> None:
+    store.database.execute(
+        "INSERT INTO studies (digest, name, canonical, state, cause, progress, stop_by, "
+        "submitted_ms) VALUES (?, 'ward-study', ?, 'running', '', '', '', 1)",
+        (OLD_DIGEST, OLD_STUDY),
+    )
+    store.database.execute("INSERT INTO rounds VALUES (?, 1, ?)", (OLD_DIGEST, OLD_ROUND.decode()))
+    row = store.study("ward-study")
+    assert row.study.digest == row.digest == OLD_DIGEST
+    assert store.submit(row.study, 2).submitted_ms == 1  # it is known
+    (kept,) = store.rounds(row.digest)
+    tally = kept.evaluations["a"].overall
+    assert (tally.kind, tally.n, tally.reason) == ("binary", 57, "")

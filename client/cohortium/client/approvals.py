@@ -13,6 +13,7 @@ from typing import Literal
 from cohortium.common.database import Database
 from cohortium.common.document import Document, canonical, digest, parse_json
 from cohortium.common.errors import RefusedError, SignatureError
+from cohortium.common.evaluating import other_models
 from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.study import Study
 
@@ -53,10 +54,23 @@ class Approval(Document):
     sites: tuple[str, ...]
 
 
-def leaves(study: Study) -> tuple[str, ...]:
-    """The kinds of message with something of the patients in them that a study asks for."""
+def leaves(study: Study, site: str = "") -> tuple[str, ...]:
+    """The kinds of message with something of the patients in them that a study asks a site for.
+
+    Args:
+        site: if it only evaluates, it is asked for less.
+    """
+    if site in study.sites.evaluate_only:
+        return ("evaluated",)
     extra = ("measured",) if study.preprocessing.scaling == "federated-standard" else ()
     return ("update", "evaluated", *extra)
+
+
+def compared(study: Study, site: str = "") -> tuple[str, ...]:
+    """The models without noise beside which a study wants the results of a site's patients."""
+    if site in study.sites.evaluate_only:
+        return ()  # nobody there to train them on
+    return other_models(study.evaluation, study.mitigation)
 
 
 def approval_of(
@@ -76,8 +90,11 @@ def approval_of(
         dataset=study.data.dataset,
         purpose=study.purpose.duo,
         columns=study.columns_read,
-        leaves=leaves(study),
-        rounds=study.training.rounds,
+        leaves=(
+            *leaves(study, site),
+            *(f"evaluated beside {name}" for name in compared(study, site)),
+        ),
+        rounds=study.rounds_at_a_site,
         epsilon=study.privacy.epsilon,
         delta=study.privacy.delta,
         sites=study.sites.names,

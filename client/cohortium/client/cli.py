@@ -8,6 +8,7 @@ import typer
 
 from cohortium.client.config import SiteDir
 from cohortium.client.data_cli import data
+from cohortium.client.results_cli import crossvalidate, results
 from cohortium.common import daemon
 from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
@@ -23,6 +24,8 @@ site = typer.Typer(
     rich_markup_mode=None,
 )
 site.add_typer(data, name="data")
+site.command()(results)
+site.command()(crossvalidate)
 
 Person = Annotated[str, typer.Option("--as", help="Who decides, by name: it is signed and kept.")]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
@@ -162,7 +165,7 @@ def approve(
     known = opened.studies.by_name(study)
     if known.over:
         raise UsageError(f'study "{study}" is over ({known.note}): there is nothing to approve')
-    policy.check(known.study, opened.policy, opened.directory.config)
+    policy.check(known.study, opened.policy, opened.directory.config, opened.name)
     if opened.directory.is_withdrawn(known.study.data.dataset):
         raise halt.withdrawn(known.study.data.dataset)
     opened.check_approver(person)
@@ -351,4 +354,4 @@ def _sheet(opened: "Site", known: "KnownStudy") -> str:
         balance = Ledger(opened.database, dataset).balance()
     except CohortiumError:
         balance = None
-    return sheet(known.study, balance, opened.studies.approved_before(known))
+    return sheet(known.study, balance, opened.studies.approved_before(known), opened.name)

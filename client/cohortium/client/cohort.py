@@ -13,7 +13,7 @@ from cohortium.common.errors import RefusedError
 from cohortium.common.preprocessing.encode import (
     Encoded,
     encode,
-    require_both_classes,
+    require_classes,
     site_statistics,
 )
 from cohortium.common.preprocessing.statistics import Statistics
@@ -28,29 +28,38 @@ class Cohort:
     """What training and evaluation need.
 
     Attributes:
-        features: float32 (n, inputs) and labels float32 (n,) of the training patients.
-        test_features, test_labels: the same of the held-out patients.
+        features, labels: float32 (n, inputs), and (n,) or (n, columns), of the training patients;
+            the outcome as a model learns it (see `preprocessing/labels.py`).
+        test_features: float32 (m, inputs) of the held-out patients.
+        test_labels: float64 (m,) or (m, columns), their outcome as it was observed, in its units.
         test_attributes: int16 level per held-out patient (-1 unknown), by fairness attribute.
-        nominal: public number that stands for n (its size band), used wherever a size leaves.
+        nominal: public number that stands for `patients` (their size band), used wherever a size
+            leaves.
         band: the same as text.
     """
 
     features: Floats
     labels: Floats
     test_features: Floats
-    test_labels: Floats
+    test_labels: npt.NDArray[np.float64]
     test_attributes: dict[str, npt.NDArray[np.int16]]
     nominal: int
     band: str
 
     @property
     def patients(self) -> int:
-        """Exact number of training patients: never leaves unless the policy allows it."""
-        return len(self.labels)
+        """Exact number of training patients, or of all at a site that only evaluates.
+
+        It never leaves unless the policy allows it.
+        """
+        return len(self.labels) or len(self.test_labels)
 
 
-def load_table(study: Study, dataset: Dataset) -> Table:
-    """Read the columns that the study may read.
+def load_table(study: Study, dataset: Dataset, site: str, also: tuple[str, ...] = ()) -> Table:
+    """Read the columns that the study may read; no split where every patient is held out.
+
+    Args:
+        also: further columns, for the site's own use.
 
     Raises:
         RefusedError: the dataset was registered with another schema than the study's.
@@ -62,16 +71,17 @@ def load_table(study: Study, dataset: Dataset) -> Table:
             f'dataset "{dataset.name}" is registered here with another schema than the study\'s; '
             "coordinator and site operator must agree on one schema.toml",
         )
-    extra = (study.split.column,) if study.split.column else ()
-    agreeing = (study.task.label,)
-    return read_table(dataset.path, dataset.data_model, study.columns_read, extra, agreeing)
+    split = None if site in study.sites.evaluate_only else study.split.column
+    extra = (split,) if split else ()
+    agreeing = study.task.columns
+    columns = tuple(dict.fromkeys((*study.columns_read, *also)))
+    return read_table(dataset.path, dataset.data_model, columns, extra, agreeing)
 
 
 def prepare(table: Table, study: Study, site: str, statistics: Statistics | None = None) -> Cohort:
     """Encode a table for one study; raises DataError for what cannot be trained on."""
     encoded = encode(table, study, site, statistics)
-    if study.task.one_class_sites == "refuse":
-        require_both_classes(encoded, site)
+    require_classes(encoded, study, site)
     return _split(encoded)
 
 
@@ -82,12 +92,12 @@ def measure(table: Table, study: Study, site: str) -> Statistics:
 
 def _split(encoded: Encoded) -> Cohort:
     train, test = encoded.train, ~encoded.train
-    patients = int(train.sum())
+    patients = int(train.sum()) or int(test.sum())
     return Cohort(
         features=encoded.features[train],
         labels=encoded.labels[train],
         test_features=encoded.features[test],
-        test_labels=encoded.labels[test],
+        test_labels=encoded.outcomes[test],
         test_attributes={name: levels[test] for name, levels in encoded.attributes.items()},
         nominal=bands.nominal(patients),
         band=bands.text(patients),

@@ -44,7 +44,7 @@ class Policy(Document):
     """What a study may do here. Every default denies; see docs/site-policy.md."""
 
     purposes: tuple[str, ...] = ()
-    models: tuple[str, ...] = ("logistic", "mlp")
+    models: tuple[str, ...] = ("logistic", "linear", "mlp")
     max_rounds: PositiveInt = 100
     max_epsilon_per_study: PositiveFloat = 4.0
     minimum_patients: PositiveInt = 20
@@ -60,6 +60,7 @@ class Policy(Document):
     require_secure_aggregation: bool = False
     allow_unprotected: bool = False
     allow_exact_counts: bool = False
+    allow_own_model: bool = False
 
 
 class AutoApprove(Document):
@@ -251,7 +252,7 @@ POLICY_TEXT = """\
 # A refusal names the key below that refused. A change takes effect at once.
 [policy]
 purposes = []                  # Data Use Ontology codes that you allow, such as "HMB", "DS", "GRU"
-models = ["logistic", "mlp"]
+models = ["logistic", "linear", "mlp"]
 max_rounds = 100
 max_epsilon_per_study = 4.0    # privacy that one study may spend of a dataset's lifetime cap
 minimum_patients = 20          # smaller cohorts take part in nothing
@@ -263,6 +264,7 @@ hours = ""                     # "20:00-06:00" trains only then, in local time
 require_secure_aggregation = false  # true refuses until updates are masked from the coordinator
 allow_unprotected = false      # true lets studies without differential privacy run
 allow_exact_counts = false     # true lets exact numbers of patients leave
+allow_own_model = false        # true lets counts leave that depend on models trained without noise
 """
 
 

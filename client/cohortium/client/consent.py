@@ -4,7 +4,7 @@ from cohortium.client import halt, policy
 from cohortium.client.site import Site
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import Consent
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import planned_at
 from cohortium.common.study import Study
 
 
@@ -44,26 +44,27 @@ def consider(site: Site, study: Study) -> Consent:
 
 def begin(site: Site, study: Study) -> None:
     """The study may run: what it may still cost is set aside, so that no other can take it."""
-    plan = planned(study, study.training.rounds)
+    plan = planned_at(study, site.name)
     with site.database.transaction():
         site.studies.mark(study.digest, "approved", "")
-        if plan is not None and site.ledger(study).reserve(study.digest, plan, site.now_ms()):
+        for part in site.ledger(study).reserve(study.digest, plan, site.now_ms()) if plan else ():
             site.log.append(
                 "privacy.reserved",
                 actor=site.actor,
                 study=study.digest,
                 detail={
                     "dataset": study.data.dataset,
-                    "sampler": plan.sampler,
-                    "noise_multiplier": repr(plan.noise_multiplier),
-                    "steps": str(site.ledger(study).left(study.digest, plan).steps),
+                    "kind": part.purpose,
+                    "sampler": part.sampler,
+                    "noise_multiplier": repr(part.noise_multiplier),
+                    "steps": str(part.steps),
                 },
             )
 
 
 def _may_take_part(site: Site, study: Study) -> None:
     """Everything that site.toml, the roster and the budget can say before a person is asked."""
-    policy.check(study, site.policy, site.directory.config)
+    policy.check(study, site.policy, site.directory.config, site.name)
     if site.name not in study.sites.names:
         raise RefusedError("study.sites", "this site is not among the sites of the study")
     if study.data.dataset not in site.directory.datasets():
@@ -74,8 +75,8 @@ def _may_take_part(site: Site, study: Study) -> None:
         )
     if site.directory.is_withdrawn(study.data.dataset):
         raise halt.withdrawn(study.data.dataset)
-    plan = planned(study, study.training.rounds)
-    if plan is not None and study.digest not in site.ledger(study).reserved():
+    plan = planned_at(study, site.name)
+    if plan and study.digest not in site.ledger(study).reserved():
         site.ledger(study).check_delta(study)
         site.ledger(study).check(site.ledger(study).left(study.digest, plan), study.digest)
 

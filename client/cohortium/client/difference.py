@@ -1,6 +1,6 @@
 """What changed between two versions of a study, in the words of the person who has to decide."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cohortium.common.document import Document
@@ -13,6 +13,7 @@ WORDS = {
     ("training", "rounds"): "rounds",
     ("purpose", "text"): "purpose",
     ("purpose", "legal_basis"): "legal basis",
+    ("sites", "evaluate_only"): "sites that only evaluate",
 }
 
 
@@ -60,6 +61,9 @@ def _settings(section: str, old: Document, new: Document) -> Iterator[str]:
         if old != new:
             yield "the schema changed"
         return
+    if type(old) is not type(new):  # the task: another kind of outcome has other keys
+        yield f"{section}.kind {getattr(old, 'kind', '')} -> {getattr(new, 'kind', '')}"
+        return
     for key in type(new).model_fields:
         if (section, key) in (("data", "features"), ("sites", "names")):
             continue
@@ -70,7 +74,19 @@ def _settings(section: str, old: Document, new: Document) -> Iterator[str]:
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = _words(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _words(value: Any) -> str:
+    if value is None or value == () or value == {}:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(map(_words, value))
+    return str(value)

@@ -10,6 +10,7 @@ from typing import IO, ClassVar, Literal
 import numpy as np
 
 from cohortium.client.calibration import Inquiry
+from cohortium.client.results import Results
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
 from cohortium.common.messages import EMPTY, Calibrated, Vector, pack
@@ -36,18 +37,26 @@ class Setup(Document):
 
 
 class Job(Document):
-    """One piece of work; a model comes as the frame's vector."""
+    """One piece of work; a model comes as the frame's vector.
+
+    A personal model follows it in the same vector, of the same length; `personal` says so.
+    """
 
     kind: ClassVar[str] = "job"
-    task: Literal["prepare", "measure", "train", "evaluate", "calibrate"]
+    task: Literal["prepare", "measure", "train", "personalise", "evaluate", "calibrate"]
     statistics: Statistics | None = None
     round: int = 0
     minimum_cell: int = 0
+    last: bool = False
+    personal: bool = False
     inquiry: Inquiry | None = None
 
 
 class Done(Document):
-    """What a job made, whichever it was; an update comes as the frame's vector."""
+    """What a job made, whichever it was; an update or a model comes as the frame's vector.
+
+    `stays` goes no further than the daemon and its database.
+    """
 
     kind: ClassVar[str] = "done"
     isolation: str = ""
@@ -56,7 +65,9 @@ class Done(Document):
     weight: float = 0.0
     statistics: Statistics | None = None
     mechanism: Mechanism | None = None
+    loss: float | None = None
     evaluation: SiteEvaluation | None = None
+    stays: Results | None = None
     calibrated: Calibrated | None = None
     error: Literal["", "data", "refused", "failed"] = ""
     rule: str = ""

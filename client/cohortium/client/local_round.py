@@ -4,33 +4,37 @@ Every number that matters to privacy comes from the study that the site approved
 request that asks for the round.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from cohortium.client import beside
 from cohortium.client.calibration import Inquiry, groups_of
 from cohortium.client.cohort import Cohort
+from cohortium.client.results import Evaluation, Results
+from cohortium.client.scoring import mean_loss, scores
 from cohortium.client.training import batch_order, full_batch, plain, private
 from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
-from cohortium.common import arrays
-from cohortium.common.messages import Calibrated
+from cohortium.common.messages import EMPTY, Calibrated
+from cohortium.common.metrics import noisy
 from cohortium.common.metrics.calibration import EVERYBODY, by_level, flat, logits
 from cohortium.common.metrics.calibration_disclosure import Patients, answer
-from cohortium.common.metrics.disclosure import suppress
+from cohortium.common.metrics.evaluation import FEDERATED
+from cohortium.common.metrics.evaluation import evaluate as count
 from cohortium.common.metrics.tallies import SiteEvaluation
-from cohortium.common.metrics.tally import measure
 from cohortium.common.models.building import build_seeded
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import planned, planned_noise
 from cohortium.common.study import Study
 
 Vector = npt.NDArray[np.float32]
 
 NO_CLIPPING = 1e30  # without privacy a gradient keeps its length
-EVALUATION_ROWS = 65_536
 
 
 def weight(study: Study, cohort: Cohort) -> float:
@@ -53,6 +57,16 @@ def train(
         ProtocolError: `start` does not fit the study's model.
         RefusedError: the model cannot be trained privately.
     """
+    update = _trained(study, cohort, start, round_number, site, device)
+    if study.strategy.q is None or update.loss is not None:
+        return update
+    loss = mean_loss(study, start, cohort.features, cohort.labels)
+    return LocalUpdate(update.delta, update.mechanism, loss)
+
+
+def _trained(
+    study: Study, cohort: Cohort, start: Vector, round_number: int, site: str, device: str
+) -> LocalUpdate:
     module = _module(study, cohort)
     mechanism = planned(study)
     data = (module, start, cohort.features, cohort.labels)
@@ -63,7 +77,7 @@ def train(
         return _plain(study, cohort, round_number, site, data, place)
     assert study.privacy.clip_norm is not None
     plan = private.PrivatePlan(
-        outcome="binary",
+        outcome=study.task.kind,
         sgd=_sgd(study),
         local_steps=study.training.local_steps,
         sample_rate=mechanism.sample_rate,
@@ -74,12 +88,47 @@ def train(
     return private.train(*data, plan, NoiseSource(), place)
 
 
-def evaluate(study: Study, cohort: Cohort, model: Vector, minimum_cell: int) -> SiteEvaluation:
-    """Metrics of a model on held-out patients, after disclosure control."""
-    found = measure(
-        _scores(study, cohort, model), cohort.test_labels, cohort.test_attributes, study
-    )
-    return suppress(found, minimum_cell)
+def evaluate(
+    study: Study,
+    cohort: Cohort,
+    model: Vector,
+    minimum_cell: int,
+    *,
+    last: bool = False,
+    personal: Vector = EMPTY,
+    device: str = "cpu",
+) -> Evaluation:
+    """Metrics of a model on held-out patients.
+
+    Args:
+        last: of the final model: the site's own models are made, and measured beside it.
+        personal: Ditto's model of this site; empty where it has none.
+    """
+    noise = planned_noise(study)
+    if noise is not None and not last:
+        return Evaluation(noisy.nothing())
+    federated = scores(study, model, cohort.test_features)
+    if not last:
+        return Evaluation(_counted(study, cohort, {FEDERATED: federated}, minimum_cell, last=False))
+    others = beside.make(study, cohort, model, personal, device)
+    scored = {FEDERATED: federated, **others.scored}
+    alone = {name: _counted(study, cohort, {FEDERATED: said}, 0) for name, said in scored.items()}
+    models = {**alone, FEDERATED: _counted(study, cohort, scored, 0)}
+    stays = Results(models=models, recalibration=others.recalibration, own=others.own)
+    if noise is None:
+        return Evaluation(_counted(study, cohort, scored, minimum_cell), stays)
+    patients = (cohort.test_labels.astype(np.float64), cohort.test_attributes)
+    return Evaluation(noisy.evaluate(federated, *patients, study, noise, others.scored), stays)
+
+
+def _counted(
+    study: Study,
+    cohort: Cohort,
+    scored: Mapping[str, beside.Scores],
+    minimum_cell: int,
+    last: bool = True,
+) -> SiteEvaluation:
+    return count(scored, cohort.test_labels, cohort.test_attributes, study, minimum_cell, last=last)
 
 
 def calibrate(
@@ -89,7 +138,7 @@ def calibrate(
     everybody = {EVERYBODY: np.ones(len(cohort.test_labels), bool)}
     members = everybody | groups_of(study, cohort.test_attributes)
     patients = Patients(
-        x=logits(_scores(study, cohort, model)),
+        x=logits(scores(study, model, cohort.test_features)),
         positive=cohort.test_labels > 0.5,
         groups={group: members[group] for group in inquiry.shown if group in members},
     )
@@ -107,10 +156,11 @@ def _full_batch(
 ) -> LocalUpdate:
     exact = study.strategy.weighting == "exact"
     plan = full_batch.FullBatchPlan(
-        outcome="binary",
+        outcome=study.task.kind,
         clip_norm=study.privacy.clip_norm or NO_CLIPPING,
         noise_multiplier=mechanism.noise_multiplier if mechanism else 0.0,
         nominal_rows=cohort.patients if exact else cohort.nominal,
+        tell_loss=mechanism is not None and study.strategy.q is not None,
     )
     update = full_batch.train(*data, plan, NoiseSource(), device)
     return update if mechanism else LocalUpdate(update.delta, None)
@@ -127,7 +177,7 @@ def _plain(
     training, position = study.training, study.sites.names.index(site)
     assert training.batch_size is not None
     plan = plain.PlainPlan(
-        outcome="binary",
+        outcome=study.task.kind,
         sgd=_sgd(study),
         proximal=study.strategy.proximal_mu,
         seed=training.seed + round_number,
@@ -149,17 +199,6 @@ def _sgd(study: Study) -> Sgd:
     )
 
 
-def _scores(study: Study, cohort: Cohort, model: Vector) -> npt.NDArray[np.float64]:
-    """The model's probabilities (held-out patients,)."""
-    module = _module(study, cohort)
-    arrays.load_into(module, model)
-    module.eval()
-    with torch.no_grad():
-        parts = torch.split(torch.from_numpy(cohort.test_features), EVALUATION_ROWS)
-        outputs = torch.cat([module(part)[:, 0] for part in parts])
-        scores: npt.NDArray[np.float64] = torch.sigmoid(outputs.double()).numpy()
-    return scores
-
-
 def _module(study: Study, cohort: Cohort) -> nn.Module:
-    return build_seeded(study.model, cohort.features.shape[1], 1, study.training.seed)
+    inputs = cohort.features.shape[1]
+    return build_seeded(study.model, inputs, study.outputs, study.training.seed)

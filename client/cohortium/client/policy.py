@@ -4,26 +4,27 @@ import re
 from datetime import datetime, time
 from pathlib import Path
 
-from cohortium.client.approvals import leaves
+from cohortium.client.approvals import compared, leaves
 from cohortium.client.config import AutoApprove, Policy
 from cohortium.common.errors import RefusedError
 from cohortium.common.study import Study
 
 
-def check(study: Study, policy: Policy, file: Path | None = None) -> None:
+def check(study: Study, policy: Policy, file: Path | None = None, site: str = "") -> None:
     """Raise RefusedError at the first rule that a study breaks.
 
     Args:
         file: site.toml, to name the line that set the rule.
+        site: whose policy it is: rules about training say nothing where it only evaluates.
     """
-    for key, explanation in _broken(study, policy):
+    for key, explanation in _broken(study, policy, site):
         raise _refusal(key, explanation, file)
 
 
 def check_cohort(patients: int, policy: Policy, file: Path | None = None) -> None:
     """Raise RefusedError for a cohort that is too small to hide in; the size itself is not said."""
     if patients < policy.minimum_patients:
-        explanation = f"fewer than {policy.minimum_patients} patients are left for training"
+        explanation = f"fewer than {policy.minimum_patients} patients are left for the study"
         raise _refusal("minimum_patients", explanation, file)
 
 
@@ -47,9 +48,12 @@ def automatic(study: Study, rules: tuple[AutoApprove, ...]) -> AutoApprove | Non
     return next((rule for rule in rules if _covers(rule, study)), None)
 
 
-def _broken(study: Study, policy: Policy) -> list[tuple[str, str]]:
-    rounds, privacy = study.training.rounds, study.privacy
-    hidden = set(leaves(study)) - set(policy.may_leave)
+def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
+    rounds, privacy = study.rounds_at_a_site, study.privacy
+    trains = site not in study.sites.evaluate_only
+    epsilon = _epsilon(study, trains)
+    hidden = set(leaves(study, site)) - set(policy.may_leave)
+    beside = compared(study, site)
     exact = study.strategy.weighting == "exact"
     sums = study.preprocessing.scaling == "federated-standard"
     rules = [
@@ -69,28 +73,33 @@ def _broken(study: Study, policy: Policy) -> list[tuple[str, str]]:
             f"{rounds} rounds, {policy.max_rounds} are allowed",
         ),
         (
-            privacy.mechanism == "none" and not policy.allow_unprotected,
+            trains and privacy.mechanism == "none" and not policy.allow_unprotected,
             "allow_unprotected",
             "the study has no differential privacy",
         ),
         (
-            (privacy.epsilon or 0.0) > policy.max_epsilon_per_study,
+            epsilon > policy.max_epsilon_per_study,
             "max_epsilon_per_study",
-            f"epsilon {privacy.epsilon}, {policy.max_epsilon_per_study:g} is allowed",
+            f"epsilon {epsilon:g}, {policy.max_epsilon_per_study:g} is allowed",
         ),
         (bool(hidden), "may_leave", f"{', '.join(sorted(hidden))} may not leave"),
         (
-            exact and not policy.allow_exact_counts,
+            trains and exact and not policy.allow_exact_counts,
             "allow_exact_counts",
             "the study weighs sites by exact numbers of patients",
         ),
         (
-            sums and not policy.allow_exact_counts,
+            trains and sums and not policy.allow_exact_counts,
             "allow_exact_counts",
             "federated-standard scaling sends exact sums and counts",
         ),
         (
-            policy.require_secure_aggregation,
+            bool(beside) and not policy.allow_own_model,
+            "allow_own_model",
+            f"the study counts results of models without noise ({', '.join(beside)})",
+        ),
+        (
+            trains and policy.require_secure_aggregation,
             "require_secure_aggregation",
             "updates are not yet masked from the coordinator",
         ),
@@ -98,14 +107,19 @@ def _broken(study: Study, policy: Policy) -> list[tuple[str, str]]:
     return [(key, explanation) for broken, key, explanation in rules if broken]
 
 
+def _epsilon(study: Study, trains: bool) -> float:
+    """What a study costs a patient at most: its training, and the noise in its results."""
+    training = study.privacy.epsilon if trains else None
+    return (training or 0.0) + (study.evaluation.noise_epsilon or 0.0)
+
+
 def _covers(rule: AutoApprove, study: Study) -> bool:
-    epsilon = study.privacy.epsilon
     return (
         study.purpose.duo in rule.purposes
         and study.data.dataset in rule.datasets
-        and study.training.rounds <= rule.max_rounds
-        and epsilon is not None
-        and epsilon <= rule.max_epsilon
+        and study.rounds_at_a_site <= rule.max_rounds
+        and study.privacy.epsilon is not None
+        and _epsilon(study, trains=True) <= rule.max_epsilon
     )
 
 

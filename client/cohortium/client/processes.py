@@ -20,13 +20,13 @@ import numpy as np
 from cohortium.client.calibration import Inquiry
 from cohortium.client.config import Dataset, SiteDir
 from cohortium.client.jobs import Done, Job, Setup, read_frame, write_frame
+from cohortium.client.results import Evaluation
 from cohortium.client.training.update import LocalUpdate
 from cohortium.client.turns import Turns
 from cohortium.client.workshop import Prepared
 from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, DataError, RefusedError, StorageError
 from cohortium.common.messages import EMPTY, Calibrated, Vector, unpack
-from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 
@@ -95,15 +95,40 @@ class Processes:
     ) -> LocalUpdate:
         job = Job(task="train", statistics=statistics, round=round_number)
         done, delta = self._do(study, job, start)
-        return LocalUpdate(delta.astype(np.float32, copy=False), done.mechanism)
+        return LocalUpdate(delta.astype(np.float32, copy=False), done.mechanism, done.loss)
+
+    def personalise(
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        start: Vector,
+        personal: Vector,
+        round_number: int,
+    ) -> Vector:
+        job = Job(task="personalise", statistics=statistics, round=round_number, personal=True)
+        _, model = self._do(study, job, np.concatenate([start, personal]))
+        return model.astype(np.float32)
 
     def evaluate(
-        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
-    ) -> SiteEvaluation:
-        job = Job(task="evaluate", statistics=statistics, minimum_cell=minimum_cell)
-        done, _ = self._do(study, job, model)
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        model: Vector,
+        minimum_cell: int,
+        last: bool = False,
+        personal: Vector = EMPTY,
+    ) -> Evaluation:
+        job = Job(
+            task="evaluate",
+            statistics=statistics,
+            minimum_cell=minimum_cell,
+            last=last,
+            personal=bool(len(personal)),
+        )
+        both = np.concatenate([model, personal]) if len(personal) else model
+        done, _ = self._do(study, job, both)
         assert done.evaluation is not None
-        return done.evaluation
+        return Evaluation(done.evaluation, done.stays)
 
     def calibrate(
         self,

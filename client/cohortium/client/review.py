@@ -2,6 +2,7 @@
 
 from cohortium.client.budget import Balance
 from cohortium.client.difference import difference, start
+from cohortium.common.privacy.plan import in_words, price_of_tracks
 from cohortium.common.study import Study
 
 WHAT_LEAVES = {
@@ -11,13 +12,27 @@ WHAT_LEAVES = {
 }
 
 
-def sheet(study: Study, balance: Balance | None, before: Study | None = None) -> str:
+RESULTS = {
+    "binary": "counts of who is rightly and wrongly called",
+    "multiclass": "counts of classes and of what was called",
+    "multilabel": "counts of who is rightly and wrongly called, by label",
+    "regression": "means of errors, values and predictions",
+    "survival": "counts of events; by horizon, observed and predicted risk",
+}
+NOT_TRAINED = "no model is trained on this site's patients"
+
+
+def sheet(
+    study: Study, balance: Balance | None, before: Study | None = None, site: str = ""
+) -> str:
     """Plain text, a screen long.
 
     Args:
         balance: the dataset's account, if it is registered.
         before: the study on the same dataset that was approved last, to say what is new.
+        site: whose sheet it is: one that only evaluates is asked for less.
     """
+    trains = site not in study.sites.evaluate_only
     lines = [
         f"Study      {study.name}   ({study.digest[:16]}...)",
         f"Purpose    {study.purpose.text} [{study.purpose.duo}]",
@@ -25,18 +40,79 @@ def sheet(study: Study, balance: Balance | None, before: Study | None = None) ->
         f'Data       "{study.data.dataset}", columns read: {", ".join(study.columns_read)}',
         f"Predicts   {study.task.outcome}",
         f"Model      {study.model.name}, {study.training.rounds} rounds, from {start(study)}",
-        f"Leaves     {WHAT_LEAVES[study.training.batches]};",
-        "           results on held-out patients (counts at or above the site's minimum cell);",
-        f"           the site's size as {_size(study)}",
-        f"Privacy    {_privacy(study)}",
-        f"Budget     {_budget(study, balance)}",
+        *_tracks(study),
+        *_leaves(study, trains),
+        f"Privacy    {_privacy(study) if trains else NOT_TRAINED}",
+        f"Budget     {_budget(study, balance) if trains else _budget_of_results(study)}",
         f"Sites      {', '.join(study.sites.names)} (at least {study.sites.min_sites} a round)",
-        f"Load       {_load(study)}",
+        *_role(study, site),
+        f"Load       {_load(study) if trains else 'evaluations only'}",
     ]
     if before is not None:
         changes = "; ".join(difference(before, study)) or "nothing but the name"
         lines.append(f"Changes    against {before.name}: {changes}")
     return "\n".join(lines)
+
+
+def _tracks(study: Study) -> list[str]:
+    """What leaving one site out after the other asks for beyond the one model."""
+    if not study.left_out:
+        return []
+    models, rounds = len(study.left_out), study.rounds_at_a_site
+    lines = [
+        f"Left out   {models} more models, each trained without one site and measured there:",
+        f"           {rounds} rounds at each site instead of {study.training.rounds}",
+    ]
+    price = price_of_tracks(study)
+    return lines if price is None else [*lines, f"           {in_words(price)}"]
+
+
+def _leaves(study: Study, trains: bool) -> list[str]:
+    """What of the patients leaves, in any form."""
+    evaluation, mitigation = study.evaluation, study.mitigation
+    whom = "held-out patients" if trains else "all patients"
+    lines = [f"{WHAT_LEAVES[study.training.batches]};"] if trains else []
+    if trains and study.strategy.q is not None:
+        how = "WITHOUT PRIVACY" if study.privacy.mechanism == "none" else "in the same noise"
+        lines.append(f"with it, {how}, the mean loss of the model on the training patients;")
+    lines.append(f"of {whom}: {RESULTS[study.task.kind]},")
+    lines += _small_cells(evaluation.noise_epsilon)
+    beside = {
+        "its own model (trained without noise)": evaluation.own_model,
+        "the recalibrated model (fitted without noise)": mitigation.recalibrate,
+        "its personal model (trained without noise)": mitigation.ditto is not None,
+    }
+    for model, wanted in beside.items():
+        if wanted and trains and evaluation.noise_epsilon is not None:
+            lines.append(f"nothing of how {model} does;")
+        elif wanted and trains:
+            lines.append(f"for how many of them {model} is right; it stays here,")
+            lines.append("and such counts are covered by the minimum cell, not by epsilon;")
+    lines.append(f"the site's size as {_size(study)}")
+    first, *others = lines
+    return [f"Leaves     {first}", *(f"           {line}" for line in others)]
+
+
+def _small_cells(noise_epsilon: float | None) -> list[str]:
+    if noise_epsilon is None:
+        return ["none about fewer patients than the site's minimum cell;"]
+    return [
+        f"all with noise that costs epsilon {noise_epsilon:g} more, small groups included,",
+        "once, of the final model, and nothing else of them;",
+    ]
+
+
+def _role(study: Study, site: str) -> list[str]:
+    """Who only evaluates, if anybody."""
+    only = study.sites.evaluate_only
+    if site in only:
+        return ["           THIS SITE ONLY EVALUATES: its patients are all held out"]
+    return [f"           of which only evaluate: {', '.join(only)}"] if only else []
+
+
+def _budget_of_results(study: Study) -> str:
+    noise = study.evaluation.noise_epsilon
+    return "not charged" if noise is None else f"epsilon {noise:g} for the noise in the results"
 
 
 def _load(study: Study) -> str:
@@ -45,7 +121,7 @@ def _load(study: Study) -> str:
         work = "one pass over the patients"
     else:
         work = f"{training.local_steps} training steps"
-    return f"{training.rounds} times {work}, in a process with the limits of site.toml"
+    return f"{study.rounds_at_a_site} times {work}, in a process with the limits of site.toml"
 
 
 def _size(study: Study) -> str:

@@ -9,10 +9,11 @@ and what is asked again is the stored reply. Nothing leaves that the mark does n
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cohortium.client import calibration, consent, egress, halt, policy
+from cohortium.client import calibration, consent, egress, halt, policy, staying
 from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
@@ -30,6 +31,7 @@ from cohortium.common.messages import (
     Invite,
     Measure,
     Measured,
+    Spent,
     Train,
     Update,
     Vector,
@@ -37,14 +39,16 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import planned, planned_at, planned_noise
 from cohortium.common.study import Study
+from cohortium.common.tracks import Track
 
 SENT: dict[str, Action] = {
     "update": "round.update.sent",
     "evaluated": "evaluation.completed",
     "calibrated": "evaluation.calibrated",
 }
+RNG = {"training": "AES-256-CTR, os.urandom keys", "evaluation": "os.urandom"}
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
 
 
@@ -74,14 +78,21 @@ class Request:
 
 @dataclass(eq=False)
 class Answer:
-    """What a handler made: the message, its vector, and what that cost the dataset."""
+    """What a handler made: the message, its vector, and what that cost the dataset.
+
+    `norm` is how much one patient changes it at most, in L2; `account` is the ledger after it.
+    `keep` stores, in the reply's transaction, what stays at the site.
+    """
 
     message: Document
     study: Study | None
     vector: Vector = field(default_factory=lambda: EMPTY)
     parameters: int = 0
     spent: Mechanism | None = None
+    norm: float = 0.0
+    account: Spent | None = None
     stored: bool = True
+    keep: staying.Keep = staying.nothing
 
     def take(self) -> Vector:
         """The vector, which is then no longer held here."""
@@ -145,10 +156,11 @@ def _released(made: Answer) -> Reply:
 
 
 def _priced(site: Site, made: Answer) -> Answer:
-    """An update says what it costs beside all that was spent before it."""
-    if made.spent is not None and made.study is not None and isinstance(made.message, Update):
-        spent = site.ledger(made.study).spent(made.study, made.spent)
-        made.message = Update(weight=made.message.weight, spent=spent)
+    """What it costs beside all that was spent before it; an update says so."""
+    if made.spent is not None and made.study is not None:
+        made.account = site.ledger(made.study).spent(made.study, made.spent)
+        if isinstance(made.message, Update):
+            made.message = made.message.model_copy(update={"spent": made.account})
     return made
 
 
@@ -159,18 +171,18 @@ def _pay(request: Request, made: Answer) -> Reply:
     with site.database.transaction():
         _allowed(request)  # nobody has said no while it was made
         if made.spent is not None and made.study is not None:
-            _spend(request, made.study, made.spent, made.message)
+            _spend(request, made.study, made.spent, made)
         Replies(site.database).store(request.kept_as, request.sha256, reply)
+        made.keep()
         _record(request, reply)
         site.latest.advance(site.now_ms())
     return reply
 
 
-def _spend(request: Request, study: Study, mechanism: Mechanism, message: Document) -> None:
-    site, header = request.site, request.header
+def _spend(request: Request, study: Study, mechanism: Mechanism, made: Answer) -> None:
+    site, header, account = request.site, request.header, made.account
     row = site.ledger(study).spend(header.study, header.round, mechanism, site.now_ms())
-    assert isinstance(message, Update)
-    assert message.spent is not None
+    assert account is not None
     site.log.append(
         "privacy.spent",
         actor=site.actor,
@@ -179,18 +191,19 @@ def _spend(request: Request, study: Study, mechanism: Mechanism, message: Docume
         detail={
             "dataset": study.data.dataset,
             "row": str(row),
-            "epsilon": f"{message.spent.epsilon:.6f}",
-            "epsilon_after": f"{message.spent.lifetime_epsilon:.6f}",
-            "cap": f"{message.spent.cap_epsilon:g}",
-            "delta": f"{message.spent.cap_delta:g}",
+            "kind": mechanism.purpose,
+            "epsilon": f"{account.epsilon:.6f}",
+            "epsilon_after": f"{account.lifetime_epsilon:.6f}",
+            "cap": f"{account.cap_epsilon:g}",
+            "delta": f"{account.cap_delta:g}",
             "sampler": mechanism.sampler,
             "sample_rate": repr(mechanism.sample_rate),
             "noise_multiplier": repr(mechanism.noise_multiplier),
-            "clip_norm": repr(study.privacy.clip_norm),
+            "clip_norm": repr(made.norm),
             "steps": str(mechanism.steps),
             "unit": study.privacy.unit,
             "adjacency": "add-or-remove-one",
-            "rng": "AES-256-CTR, os.urandom keys",
+            "rng": RNG[mechanism.purpose],
         },
     )
 
@@ -232,10 +245,10 @@ def _approved(request: Request) -> Study:
     except RefusedError:
         _allowed(request)  # a stop withdraws approvals, too: it is the reason, not its consequence
         raise
-    if request.header.round > study.training.rounds:
+    if request.header.round > study.rounds_in_all:
         raise RefusedError(
             "study.rounds",
-            f"{study.training.rounds} rounds were approved, not {request.header.round}",
+            f"{study.rounds_in_all} rounds were approved, not {request.header.round}",
         )
     return study
 
@@ -249,7 +262,7 @@ def _allowed(request: Request) -> Study:
     if known.state != "approved":
         why = known.note or "nobody at this site has approved it"
         raise RefusedError(f"study.{known.state}", why)
-    policy.check(known.study, site.policy, site.directory.config)
+    policy.check(known.study, site.policy, site.directory.config, site.name)
     return known.study
 
 
@@ -259,6 +272,7 @@ def _measure(request: Request) -> Answer:
     study = _approved(request)
     if study.preprocessing.scaling != "federated-standard":
         raise RefusedError("study.scaling", "the study's scaling needs no statistics")
+    _trains(site, study)
     statistics = site.workshop.measure(study)
     policy.check_cohort(statistics.count, site.policy, site.directory.config)
     return Answer(Measured(statistics=statistics), study)
@@ -268,45 +282,80 @@ def _train(request: Request) -> Answer:
     site, header = request.site, request.header
     message, start = unpack(request.body, Train)
     study = _approved(request)
-    if header.round < 1:
-        raise ProtocolError("rounds count from 1")
+    at = _place(header, study)
+    _trains(site, study)
+    if at.left_out == site.name:
+        raise RefusedError("round.left_out", "this round trains a model without this site")
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    _check_budget(site, study)
-    update = site.workshop.train(study, message.statistics, start, header.round)
+    _check_budget(site, study, planned(study))
+    update = site.workshop.train(study, message.statistics, start, at.round)
+    keep = staying.train_personal(site, study, message.statistics, start, at)
     parameters = len(start)
     del start
     request.body = memoryview(b"")
     return Answer(
-        Update(weight=cohort.weight, spent=None),
+        Update(weight=cohort.weight, spent=None, loss=update.loss),
         study,
         update.delta,
         parameters,
         update.mechanism,
+        study.privacy.clip_norm or 0.0,
+        keep=keep,
     )
 
 
-def _check_budget(site: Site, study: Study) -> None:
-    """Nothing trains on privacy that is not set aside, or beyond what was approved."""
-    step, plan = planned(study), planned(study, study.training.rounds)
-    if step is None or plan is None:
+def _place(header: Header, study: Study) -> Track:
+    if header.round < 1:
+        raise ProtocolError("rounds count from 1")
+    return study.track(header.round)
+
+
+def _trains(site: Site, study: Study) -> None:
+    """Whoever asks: a site that was approved to evaluate trains on nobody."""
+    if site.name in study.sites.evaluate_only:
+        raise RefusedError("study.evaluate_only", "by the study this site only evaluates")
+
+
+def _check_budget(site: Site, study: Study, step: Mechanism | None) -> None:
+    """Nothing begins on privacy that is not set aside, or beyond what was approved."""
+    if step is None:
         return
-    if study.digest not in site.ledger(study).reserved():
+    plan = planned_at(study, site.name)
+    if len(site.ledger(study).reserved().get(study.digest, ())) < len(plan):
         consent.begin(site, study)
     site.ledger(study).check_left(study.digest, plan, step)
-    site.ledger(study).check(step, study.digest)
+    site.ledger(study).check((step,), study.digest)
 
 
 def _evaluate(request: Request) -> Answer:
     site = request.site
     message, model = unpack(request.body, Evaluate)
     study = _approved(request)
+    at = _place(request.header, study)
+    if not at.main and not at.last:
+        raise RefusedError("round.left_out", "such a model is measured once, when it is finished")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    minimum = site.policy.minimum_cell
-    evaluation = site.workshop.evaluate(study, message.statistics, model, minimum)
-    return Answer(Evaluated(evaluation=evaluation), study)
+    noise = planned_noise(study) if at.final else None
+    paid = noise.mechanism if noise is not None else None
+    _check_budget(site, study, paid)
+    found = site.workshop.evaluate(
+        study,
+        message.statistics,
+        model,
+        site.policy.minimum_cell,
+        at.final,
+        staying.personal(site, study, at),
+    )
+    return Answer(
+        Evaluated(evaluation=found.leaves),
+        study,
+        spent=paid,
+        norm=math.sqrt(noise.families) if noise is not None else 0.0,
+        keep=staying.results(site, study, found),
+    )
 
 
 def _calibrate(request: Request) -> Answer:

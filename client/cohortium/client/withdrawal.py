@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cohortium.client import halt
+from cohortium.client import halt, staying
 from cohortium.client.site import Site
 from cohortium.client.studies import KnownStudy
 from cohortium.client.watermark import LostRecords
@@ -16,6 +16,7 @@ from cohortium.common.audit.events import Event, os_user, timestamp
 from cohortium.common.errors import UsageError
 
 USES = {"measure": "measured", "train": "trained", "evaluate": "evaluated"}
+PAID = {"training": "trained", "evaluation": "evaluated"}
 EVENTS = {"round.update.sent": "trained", "evaluation.completed": "evaluated"}
 
 
@@ -64,6 +65,10 @@ def withdraw(site: Site, name: str, person: str) -> Withdrawn:
         words = f"{person}, {timestamp(site.clock())}"
         directory.write_dataset(name, config.model_copy(update={"withdrawn": words}))
     stopped = tuple(_end_studies(site, name, person))
+    with site.database.transaction():
+        for item in site.studies.all():
+            if item.study.data.dataset == name:
+                staying.forget(site, item.digest)  # models and results made of these patients
     event = _recorded(site, name) or site.log.append(
         "dataset.retired", actor=os_user(), detail={"dataset": name, "person": person}
     )
@@ -132,8 +137,10 @@ def _events(site: Site) -> Iterator[Use]:
 
 
 def _ledger(site: Site, name: str) -> Iterator[Use]:
-    rows = site.database.execute("SELECT study, round FROM ledger WHERE dataset = ?", (name,))
-    return ((row["study"], "trained", row["round"]) for row in rows)
+    rows = site.database.execute(
+        "SELECT study, round, purpose FROM ledger WHERE dataset = ?", (name,)
+    )
+    return ((row["study"], PAID[row["purpose"]], row["round"]) for row in rows)
 
 
 def _replies(site: Site) -> Iterator[Use]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import torch
 
 from cohortium.client.config import Dataset
@@ -59,13 +60,16 @@ def _do(workshop: Inline, setup: Setup, job: Job, vector: Vector) -> tuple[Done,
         return Done(statistics=workshop.measure(study)), EMPTY
     if job.task == "train":
         update = workshop.train(study, job.statistics, vector, job.round)
-        return Done(mechanism=update.mechanism), update.delta
+        return Done(mechanism=update.mechanism, loss=update.loss), update.delta
+    model, personal = np.split(vector, 2) if job.personal else (vector, EMPTY)
+    if job.task == "personalise":
+        return Done(), workshop.personalise(study, job.statistics, model, personal, job.round)
     if job.task == "calibrate":
         assert job.inquiry is not None
-        found = workshop.calibrate(study, job.statistics, vector, job.inquiry, job.minimum_cell)
-        return Done(calibrated=found), EMPTY
-    evaluation = workshop.evaluate(study, job.statistics, vector, job.minimum_cell)
-    return Done(evaluation=evaluation), EMPTY
+        sums = workshop.calibrate(study, job.statistics, vector, job.inquiry, job.minimum_cell)
+        return Done(calibrated=sums), EMPTY
+    found = workshop.evaluate(study, job.statistics, model, job.minimum_cell, job.last, personal)
+    return Done(evaluation=found.leaves, stays=found.stays), EMPTY
 
 
 def _dataset(setup: Setup) -> Dataset:

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from cohortium.client.calibration import Inquiry
 from cohortium.client.cohort import Cohort, load_table, measure, prepare
 from cohortium.client.config import Dataset
+from cohortium.client.results import Evaluation
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.document import Document, canonical
-from cohortium.common.messages import Calibrated
-from cohortium.common.metrics.tallies import SiteEvaluation
+from cohortium.common.messages import EMPTY, Calibrated
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.common.table import Table
@@ -49,10 +49,31 @@ class Workshop(Protocol):
     ) -> LocalUpdate:
         """One round from the model `start`, float32 (parameters,)."""
 
+    def personalise(
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        start: Vector,
+        personal: Vector,
+        round_number: int,
+    ) -> Vector:
+        """Ditto's personal model after a round that starts from `start`; both float32 (d,)."""
+
     def evaluate(
-        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
-    ) -> SiteEvaluation:
-        """Metrics on held-out patients, after disclosure control."""
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        model: Vector,
+        minimum_cell: int,
+        last: bool = False,
+        personal: Vector = EMPTY,
+    ) -> Evaluation:
+        """Metrics on held-out patients: what may leave, and what stays.
+
+        Args:
+            last: of the final model, with the site's own models beside it.
+            personal: Ditto's, if this site has one.
+        """
 
     def calibrate(
         self,
@@ -95,12 +116,40 @@ class Inline:
         cohort = self._cohort(study, statistics)
         return local_round.train(study, cohort, start, round_number, self.site, self.device)
 
+    def personalise(
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        start: Vector,
+        personal: Vector,
+        round_number: int,
+    ) -> Vector:
+        from cohortium.client.own_model import train_personal
+
+        cohort = self._cohort(study, statistics)
+        return train_personal(study, cohort, personal, start, round_number, self.device)
+
     def evaluate(
-        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
-    ) -> SiteEvaluation:
+        self,
+        study: Study,
+        statistics: Statistics | None,
+        model: Vector,
+        minimum_cell: int,
+        last: bool = False,
+        personal: Vector = EMPTY,
+    ) -> Evaluation:
         from cohortium.client import local_round
 
-        return local_round.evaluate(study, self._cohort(study, statistics), model, minimum_cell)
+        cohort = self._cohort(study, statistics)
+        return local_round.evaluate(
+            study,
+            cohort,
+            model,
+            minimum_cell,
+            last=last,
+            personal=personal,
+            device=self.device,
+        )
 
     def calibrate(
         self,
@@ -124,7 +173,7 @@ class Inline:
         dataset = self.load_dataset(study.data.dataset)
         stamp, kept = _stamp(dataset.path), self.tables.get(study.digest)
         if kept is None or kept[0] != stamp:
-            kept = (stamp, load_table(study, dataset))
+            kept = (stamp, load_table(study, dataset, self.site))
             self.tables[study.digest] = kept
         return kept
 

@@ -6,9 +6,16 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 from pydantic_core import ErrorDetails
 
 from cohortium.common.errors import DocumentError, ProtocolError
@@ -19,6 +26,31 @@ class Document(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
+
+class GrownDocument(Document):
+    """A document that has gained keys since studies were approved with it; `later` names those.
+
+    The canonical form leaves out a later key that is at its default, so that what was approved
+    without the key keeps its digest. Two documents still never share a canonical form.
+    """
+
+    later: ClassVar[frozenset[str]]
+
+    @model_serializer(mode="wrap")
+    def _as_before(
+        self, dump: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if info.context is not CANONICAL:
+            return values
+        return {key: value for key, value in values.items() if not self._is_new(key)}
+
+    def _is_new(self, key: str) -> bool:
+        default = type(self).model_fields[key].default
+        return key in self.later and getattr(self, key) == default
+
+
+CANONICAL = {"form": "canonical"}  # by identity: what a dump is for
 
 D = TypeVar("D", bound=BaseModel)
 
@@ -73,8 +105,11 @@ def parse_json(raw: bytes | memoryview, kind: type[D], source: str) -> D:
 
 
 def canonical(document: BaseModel) -> bytes:
-    """The one byte form of a document: JSON, sorted keys, no spaces, UTF-8."""
-    values = document.model_dump(mode="json")
+    """The one byte form of a document: JSON, sorted keys, no spaces, UTF-8.
+
+    Keys that came later than the first release are there only where they say something.
+    """
+    values = document.model_dump(mode="json", context=CANONICAL)
     text = json.dumps(
         values, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -120,33 +155,45 @@ def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
 
 
 def _explain_one(detail: ErrorDetails, kind: type[BaseModel]) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
+    path, models = _follow(kind, detail["loc"])
+    where = ".".join(path)
     if detail["type"] == "extra_forbidden":
-        key = str(detail["loc"][-1])
-        known = _keys_at(kind, detail["loc"][:-1])
-        return f'unknown key "{where}"{nearest(key, known)}'
+        known = {key: None for model in models for key in model.model_fields}
+        return f'unknown key "{where}"{nearest(path[-1], list(known))}'
     if detail["type"] == "missing":
         return f'"{where}" is missing and has no default'
     message = detail["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 
 
-def _keys_at(kind: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that a document knows at a place, following the types down."""
-    current: Any = kind
+def _follow(
+    kind: type[BaseModel], loc: tuple[int | str, ...]
+) -> tuple[list[str], list[type[BaseModel]]]:
+    """A place as people write it, and the documents that its last key may belong to.
+
+    Where a place has one of several documents, the word that tells them apart (its `kind`) leads to
+    one of them and is not part of what people write; a key of a mapping or an index leads nowhere.
+    """
+    path, models, owners = list[str](), [kind], [kind]
     for part in loc:
-        fields = getattr(current, "model_fields", None)
-        if fields is not None and part in fields:
-            current = _model_in(fields[part].annotation)
-        # A key of a mapping, an index of a tuple or a union's tag: the type stays.
-    return list(getattr(current, "model_fields", {}))
+        told_apart = [model for model in models if len(models) > 1 and part in _kinds(model)]
+        if told_apart:
+            models = owners = told_apart
+            continue
+        if part != "[key]":
+            path.append(str(part))
+        owners = models
+        inside = [model.model_fields[str(part)] for model in models if part in model.model_fields]
+        models = [m for field in inside for m in _models_in(field.annotation)] or models
+    return path, owners
 
 
-def _model_in(annotation: Any) -> Any:
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    field = model.model_fields.get("kind")
+    return get_args(field.annotation) if field is not None else ()
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation):
-        found = _model_in(argument)
-        if found is not None:
-            return found
-    return None
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]

@@ -1,11 +1,11 @@
 """What a study says about evaluation, fairness, mitigation and release."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from cohortium.common.document import Document
+from cohortium.common.document import Document, GrownDocument
 from cohortium.common.schema import Name
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -22,7 +22,7 @@ Criterion = Literal[
 Gate = Literal["fairness", "measured", "epsilon", "privacy_audit", "quarantine"]
 
 
-class Evaluation(Document):
+class Evaluation(GrownDocument):
     """How the model is measured on held-out patients: overall every so often, by group at the end.
 
     thresholds: a score above one is called positive. The first is that of accuracy and of the
@@ -34,9 +34,14 @@ class Evaluation(Document):
     and whom privacy harmed.
     leave_one_site_out: for each site one more model, trained without it and measured at it.
     blinded: reports name sites by pseudonyms, and by site only where three or more show a value.
-    noise_epsilon: counts by group leave with discrete Gaussian noise that costs this much of the
-    dataset's budget, at the study's delta, instead of with small cells hidden.
+    noise_epsilon: counts at the first threshold leave with discrete Gaussian noise that costs this
+    much of the dataset's budget, at the study's delta, instead of with small cells hidden; once, of
+    the final model, and nothing else leaves of held-out patients.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"curves", "own_model", "leave_one_site_out", "blinded", "noise_epsilon"}
+    )
 
     every: PositiveInt = 1
     thresholds: Annotated[tuple[Fraction, ...], Field(min_length=1, max_length=5)] = (0.5,)
@@ -53,7 +58,7 @@ class Evaluation(Document):
         return self
 
 
-class Fairness(Document):
+class Fairness(GrownDocument):
     """By which attributes results are broken down, and how large a gap is one.
 
     bands: where numbers are cut. intersections: pairs of attributes that are also looked at
@@ -62,6 +67,10 @@ class Fairness(Document):
     everything else is exploratory. margins: the largest gap without consequence, by criterion
     (differences; for `calibration` the factor by which observed / expected may differ, above 1).
     """
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"intersections", "reference", "primary", "margins"}
+    )
 
     attributes: tuple[Name, ...] = ()
     bands: Mapping[Name, Annotated[tuple[float, ...], Field(min_length=1)]] = {}
@@ -87,3 +96,17 @@ class Release(Document):
     """Which gates keep `study release` from signing while they are open."""
 
     gates: tuple[Gate, ...] = ("fairness", "measured", "epsilon", "quarantine")
+
+
+def other_models(evaluation: Evaluation, mitigation: Mitigation) -> tuple[str, ...]:
+    """The models without noise that each site makes beside the federated one, by name.
+
+    `own` knows the site's training patients alone, `recalibrated` is the federated one with an
+    intercept and a slope of the site's, `personal` is Ditto's. None of them leaves the site.
+    """
+    asked = {
+        "own": evaluation.own_model,
+        "recalibrated": mitigation.recalibrate,
+        "personal": mitigation.ditto is not None,
+    }
+    return tuple(name for name, wanted in asked.items() if wanted)

@@ -7,24 +7,29 @@ Opacus 1.6 broadcasts a loss of shape (B, 1) to (B, B), after which clipping bou
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from cohortium.common.errors import ProtocolError
 
-Outcome = Literal["binary", "multiclass", "regression"]
+Outcome = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
+
+LOSS_CAP = 2.0  # nats; where a site's loss is told with noise, a patient's counts no more
 
 
 def per_example(outcome: Outcome, logits: Tensor, labels: Tensor) -> Tensor:
-    """Loss of shape (B,) from logits (B, outputs) and labels (B,).
+    """Loss of shape (B,) from logits (B, outputs) and labels as `preprocessing/labels.py` has them.
 
     binary: cross-entropy of one logit, labels 0 or 1. multiclass: cross-entropy, labels are class
-    indices. regression: squared error of one output.
+    indices. multilabel: sum of the binary cross-entropies of all labels (B, outputs). regression:
+    squared error of one output. survival: negative log-likelihood of hazards in discrete time
+    (Gensheimer & Narasimhan 2019, PeerJ 7:e6257), one logit for each interval; labels (B, 2).
 
     Raises:
         ProtocolError: the logits or labels have another shape than the outcome needs.
     """
-    if outcome != "multiclass" and logits.shape[1:] != (1,):
+    if outcome in ("binary", "regression") and logits.shape[1:] != (1,):
         raise ProtocolError(
             f"loss: a {outcome} outcome needs a model with one output, this one gives logits of "
             f"shape {tuple(logits.shape)}; correct the study's model"
@@ -47,26 +52,48 @@ def one_dimensional(losses: Tensor, examples: int) -> Tensor:
 
 
 def _binary(logits: Tensor, labels: Tensor) -> Tensor:
-    _same_length(logits, labels)
+    one_dimensional(labels, len(logits))
     return functional.binary_cross_entropy_with_logits(logits[:, 0], labels, reduction="none")
 
 
 def _multiclass(logits: Tensor, labels: Tensor) -> Tensor:
-    _same_length(logits, labels)
+    one_dimensional(labels, len(logits))
     return functional.cross_entropy(logits, labels.long(), reduction="none")
 
 
+def _multilabel(logits: Tensor, labels: Tensor) -> Tensor:
+    _shaped(labels, tuple(logits.shape))
+    each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return each.sum(dim=1)
+
+
 def _regression(logits: Tensor, labels: Tensor) -> Tensor:
-    _same_length(logits, labels)
+    one_dimensional(labels, len(logits))
     return functional.mse_loss(logits[:, 0], labels, reduction="none")
 
 
-def _same_length(logits: Tensor, labels: Tensor) -> None:
-    one_dimensional(labels, len(logits))
+def _survival(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log h of the interval with the event, if any, and -log(1 - h) of those survived in full."""
+    _shaped(labels, (len(logits), 2))
+    survived, event = labels[:, :1], labels[:, 1:]
+    interval = torch.arange(logits.shape[1], device=logits.device)
+    alive = functional.softplus(logits) * (interval < survived)
+    died = functional.softplus(-logits) * ((interval == survived) * event)
+    return (alive + died).sum(dim=1)
+
+
+def _shaped(labels: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(labels.shape) != shape:
+        raise ProtocolError(
+            f"loss: labels of shape {tuple(labels.shape)} where {shape} is needed; the site's "
+            "labels and the study's model do not belong together"
+        )
 
 
 _LOSSES: dict[Outcome, Callable[[Tensor, Tensor], Tensor]] = {
     "binary": _binary,
     "multiclass": _multiclass,
+    "multilabel": _multilabel,
     "regression": _regression,
+    "survival": _survival,
 }

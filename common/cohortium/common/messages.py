@@ -103,8 +103,8 @@ class Train(Document):
 class Spent(Document):
     """What a round cost, and the site's ledger after it.
 
-    epsilon: of this study so far, at the study's delta; lifetime_epsilon: of everything ever done
-    with the dataset, at `cap_delta`; both as reported (composed mechanisms, never added).
+    epsilon: of this study's training so far, at its delta; lifetime_epsilon: of everything ever
+    done with the dataset, at `cap_delta`; both as reported (composed mechanisms, never added).
     """
 
     sampler: Literal["poisson", "full-batch"]
@@ -119,11 +119,16 @@ class Spent(Document):
 
 
 class Update(Document):
-    """The change of the model in the vector; `spent` is None only in a study without privacy."""
+    """The change of the model in the vector; `spent` is None only in a study without privacy.
+
+    `loss`: of the model that the round started from, mean over training patients; only for
+    `qfedavg`, and with privacy in the noise that `spent` accounts for, so that it may be negative.
+    """
 
     kind: ClassVar[str] = "update"
     weight: Annotated[float, Field(gt=0)]
     spent: Spent | None
+    loss: float | None = None
 
 
 class Evaluate(Document):

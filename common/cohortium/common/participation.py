@@ -1,11 +1,11 @@
 """Who takes part in a study, how many must, and how long anybody is waited for."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from cohortium.common.document import Document
+from cohortium.common.document import GrownDocument
 from cohortium.common.schema import Name
 
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -24,7 +24,7 @@ def seconds(value: object) -> object:
 Duration = Annotated[float, Field(gt=0, le=90 * 86_400), BeforeValidator(seconds)]
 
 
-class Sites(Document):
+class Sites(GrownDocument):
     """Who is asked, the quorum of a round, and what happens when somebody stays silent.
 
     min_patients: how many patients the replying sites must have together, counted by the lower
@@ -33,8 +33,10 @@ class Sites(Document):
     `wait` for it however long it takes, or `stop` the study. Without the quorum, `wait` waits and
     the others end the study as failed.
     evaluate_only: sites that train on nobody: every patient of theirs is held out, as in external
-    validation.
+    validation. They count for no quorum and spend no privacy on training.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"evaluate_only"})
 
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=1000)]
     min_sites: PositiveInt
@@ -48,6 +50,21 @@ class Sites(Document):
     def _quorum(self) -> Self:
         if len(set(self.names)) < len(self.names):
             raise ValueError("names holds a site twice")
-        if self.min_sites > len(self.names):
-            raise ValueError(f"min_sites is {self.min_sites} but only {len(self.names)} are named")
+        for name in self.evaluate_only:
+            if name not in self.names:
+                raise ValueError(f'evaluate_only: "{name}" is not in names')
+        if len(set(self.evaluate_only)) < len(self.evaluate_only):
+            raise ValueError("evaluate_only holds a site twice")
+        if not self.training:
+            raise ValueError("evaluate_only holds every site, so that none is left to train")
+        if self.min_sites > len(self.training):
+            only = " for training" if self.evaluate_only else ""
+            raise ValueError(
+                f"min_sites is {self.min_sites} but only {len(self.training)} are named{only}"
+            )
         return self
+
+    @property
+    def training(self) -> tuple[Name, ...]:
+        """The sites that train, in their order."""
+        return tuple(name for name in self.names if name not in self.evaluate_only)

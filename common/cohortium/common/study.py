@@ -6,19 +6,21 @@ digest covers all that a site is asked to agree to.
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from cohortium.common import coherence
 from cohortium.common.continuation import Continues
-from cohortium.common.document import Document, digest, nearest, parse, read_toml
+from cohortium.common.document import Document, GrownDocument, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
 from cohortium.common.evaluating import Evaluation, Fairness, Fraction, Mitigation, Release
 from cohortium.common.models.options import ModelOptions
 from cohortium.common.participation import Sites
 from cohortium.common.purpose import Purpose
 from cohortium.common.schema import CategoryColumn, Name, NumberColumn, Schema, load_schema
-from cohortium.common.task import BinaryTask, Task
+from cohortium.common.task import Task
+from cohortium.common.tracks import Track, check_left_out, track
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -114,15 +116,21 @@ class Training(Document):
         return self
 
 
-class Strategy(Document):
+class Strategy(GrownDocument):
     """How the coordinator turns updates into the next model (Reddi et al. 2021, Algorithm 2).
 
     weighting: `bands` by the public size band of each site, `equal`, or `exact` row counts, which
     a site sends only when its policy allows.
     average_last: share of the rounds whose models are averaged into the final one.
+    q: of `qfedavg`: a site counts by its loss to the power of q times its weight, so that those
+    whom the model serves worst count most (Li et al. 2020, q-FFL).
     """
 
-    name: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad"] = "fedavg"
+    later: ClassVar[frozenset[str]] = frozenset({"q"})
+
+    name: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "qfedavg"] = (
+        "fedavg"
+    )
     weighting: Literal["bands", "equal", "exact"] = "bands"
     learning_rate: PositiveFloat = 1.0
     momentum: Share = 0.9
@@ -132,6 +140,13 @@ class Strategy(Document):
     proximal_mu: NotNegative = 0.0
     weight_decay: NotNegative = 0.0
     average_last: Share = 0.0
+    q: Annotated[float, Field(gt=0, le=10)] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_power(self) -> Self:
+        if (self.name == "qfedavg") != (self.q is not None):
+            raise ValueError('q and name = "qfedavg" go together')
+        return self
 
     @model_validator(mode="after")
     def _proximal(self) -> Self:
@@ -161,8 +176,10 @@ class Privacy(Document):
         return self
 
 
-class Study(Document):
+class Study(GrownDocument):
     """One study, checked as a whole: what is impossible together is refused with the reason."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"mitigation", "release"})
 
     name: Name
     purpose: Purpose
@@ -187,7 +204,7 @@ class Study(Document):
         columns = self.data_model.columns
         for key, names in {
             "data.features": self.data.features,
-            "task": self.task.columns,
+            **{f"task.{key}": names for key, names in self.task.named.items()},
             "fairness.attributes": self.fairness.attributes,
             "preprocessing.missing_indicators": self.preprocessing.missing_indicators,
         }.items():
@@ -219,28 +236,9 @@ class Study(Document):
         return self
 
     @model_validator(mode="after")
-    def _label_rule_fits(self) -> Self:
-        if not isinstance(self.task, BinaryTask):
-            return self
-        column = self.data_model.columns[self.task.label]
-        if isinstance(column, NumberColumn):
-            above = self.task.positive_above
-            if above is None:
-                raise ValueError(f'task: "{self.task.label}" is a number: give positive_above')
-            if not column.low <= above < column.high:
-                raise ValueError(
-                    f"task.positive_above: {above} is outside the label's bounds, "
-                    "so every patient would have the same label"
-                )
-            return self
-        codes = column.codes
-        if not self.task.positive_codes:
-            raise ValueError(f'task: "{self.task.label}" has codes: give positive_codes')
-        unknown = set(self.task.positive_codes) - set(codes)
-        if unknown:
-            raise ValueError(f"task.positive_codes: {sorted(unknown)} are no codes of the label")
-        if set(self.task.positive_codes) == set(codes):
-            raise ValueError("task.positive_codes: every code is positive, nothing is left to tell")
+    def _outcome_can_be_learnt(self) -> Self:
+        self.task.check(self.data_model)
+        coherence.check_model(self)
         return self
 
     @model_validator(mode="after")
@@ -259,6 +257,11 @@ class Study(Document):
             raise ValueError(
                 f'preprocessing.scaling = "{self.preprocessing.scaling}" uses statistics of the '
                 'patients that no epsilon covers; with privacy use "public-range"'
+            )
+        if self.strategy.name == "qfedavg" and self.training.batches != "full":
+            raise ValueError(
+                'strategy.name = "qfedavg" asks each site for its loss, which only '
+                'training.batches = "full" protects, in the noise of its gradient'
             )
         if self.strategy.weighting == "exact":
             raise ValueError(
@@ -291,7 +294,19 @@ class Study(Document):
         return self
 
     @model_validator(mode="after")
-    def _model_fits(self) -> Self:
+    def _groups_can_be_compared(self) -> Self:
+        coherence.check_fairness(self)
+        return self
+
+    @model_validator(mode="after")
+    def _sites_can_do_what_is_asked(self) -> Self:
+        coherence.check_evaluation(self)
+        coherence.check_evaluate_only(self)
+        check_left_out(self)
+        return self
+
+    @model_validator(mode="after")
+    def _training_fits(self) -> Self:
         rows = self.training.shared_stream_rows
         if rows and len(rows) != len(self.sites.names):
             raise ValueError("training.shared_stream_rows: one number per site, in their order")
@@ -305,9 +320,33 @@ class Study(Document):
         return self
 
     @property
+    def left_out(self) -> tuple[Name, ...]:
+        """The sites of which one after the other is left out, in a track of its own each."""
+        return self.sites.training if self.evaluation.leave_one_site_out else ()
+
+    @property
+    def rounds_in_all(self) -> int:
+        """The number of the last round, over all tracks (`common/tracks.py`)."""
+        return self.training.rounds * (1 + len(self.left_out))
+
+    @property
+    def rounds_at_a_site(self) -> int:
+        """How many rounds a site trains in at most: all tracks but the one without it."""
+        return self.training.rounds * max(1, len(self.left_out))
+
+    def track(self, round: int) -> Track:
+        """Which model a round (from 1) trains, and without whom; ValueError beyond the last."""
+        return track(round, self.training.rounds, self.left_out)
+
+    @property
     def digest(self) -> str:
         """The study's identity: SHA-256 of the canonical form, hex."""
         return digest(self)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the model gives for a patient."""
+        return self.task.outputs(self.data_model)
 
     @property
     def columns_read(self) -> tuple[str, ...]:

@@ -1,16 +1,36 @@
-"""What is predicted: one document for each kind of outcome."""
+"""What is predicted: one document for each kind of outcome.
+
+`check` refuses, with the reason, columns of a schema that cannot be such an outcome; `outputs` is
+how many numbers a model gives for it.
+"""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cohortium.common.document import Document
-from cohortium.common.schema import Code, Name
+from cohortium.common.schema import CategoryColumn, Code, FlagColumn, Name, NumberColumn, Schema
+
+MOST_CLASSES = 100
 
 OneClass = Literal["refuse", "allow"]
 
 
-class BinaryTask(Document):
+class Outcome(Document):
+    """What all kinds of outcome have in common: columns of the table that hold it."""
+
+    @property
+    def named(self) -> dict[str, tuple[Name, ...]]:
+        """The columns that hold the outcome, by the key that names them."""
+        raise NotImplementedError
+
+    @property
+    def columns(self) -> tuple[Name, ...]:
+        """The columns of the table that hold the outcome."""
+        return tuple(name for names in self.named.values() for name in names)
+
+
+class BinaryTask(Outcome):
     """Ill or well: `label` above a threshold, or one of the positive codes.
 
     one_class_sites: `refuse` a site whose training patients all have the same label, which is
@@ -30,9 +50,8 @@ class BinaryTask(Document):
         return self
 
     @property
-    def columns(self) -> tuple[Name, ...]:
-        """The columns of the table that hold the outcome."""
-        return (self.label,)
+    def named(self) -> dict[str, tuple[Name, ...]]:
+        return {"label": (self.label,)}
 
     @property
     def outcome(self) -> str:
@@ -41,8 +60,34 @@ class BinaryTask(Document):
             return f"{self.label} above {self.positive_above:g}"
         return f"{self.label} is {' or '.join(self.positive_codes)}"
 
+    def outputs(self, schema: Schema) -> int:
+        return 1
 
-class MulticlassTask(Document):
+    def check(self, schema: Schema) -> None:
+        column = schema.columns[self.label]
+        if isinstance(column, NumberColumn):
+            self._check_threshold(column)
+            return
+        if not self.positive_codes:
+            raise ValueError(f'task: "{self.label}" has codes: give positive_codes')
+        unknown = set(self.positive_codes) - set(column.codes)
+        if unknown:
+            raise ValueError(f"task.positive_codes: {sorted(unknown)} are no codes of the label")
+        if set(self.positive_codes) == set(column.codes):
+            raise ValueError("task.positive_codes: every code is positive, nothing is left to tell")
+
+    def _check_threshold(self, column: NumberColumn) -> None:
+        above = self.positive_above
+        if above is None:
+            raise ValueError(f'task: "{self.label}" is a number: give positive_above')
+        if not column.low <= above < column.high:
+            raise ValueError(
+                f"task.positive_above: {above} is outside the label's bounds, "
+                "so every patient would have the same label"
+            )
+
+
+class MulticlassTask(Outcome):
     """One of the codes of a category column; classes are numbered in the schema's order."""
 
     kind: Literal["multiclass"]
@@ -50,45 +95,100 @@ class MulticlassTask(Document):
     one_class_sites: OneClass = "refuse"
 
     @property
-    def columns(self) -> tuple[Name, ...]:
-        return (self.label,)
+    def named(self) -> dict[str, tuple[Name, ...]]:
+        return {"label": (self.label,)}
 
     @property
     def outcome(self) -> str:
         return f"which {self.label}"
 
+    def outputs(self, schema: Schema) -> int:
+        return len(self.classes(schema))
 
-class MultilabelTask(Document):
+    def classes(self, schema: Schema) -> tuple[str, ...]:
+        """The names of the classes, in the schema's order."""
+        column = schema.columns[self.label]
+        assert isinstance(column, CategoryColumn)
+        return column.labels or column.codes
+
+    def check(self, schema: Schema) -> None:
+        column = schema.columns[self.label]
+        if not isinstance(column, CategoryColumn):
+            raise ValueError(
+                f'task.label: "{self.label}" is a {column.kind}, and classes are the codes of a '
+                f'category; use kind = "{"regression" if column.kind == "number" else "binary"}"'
+            )
+        if len(column.codes) > MOST_CLASSES:
+            raise ValueError(
+                f'task.label: "{self.label}" has {len(column.codes)} codes; at most '
+                f"{MOST_CLASSES} classes can be told apart"
+            )
+
+
+class MultilabelTask(Outcome):
     """Several flags of one patient, any number of which may be true."""
 
     kind: Literal["multilabel"]
     labels: Annotated[tuple[Name, ...], Field(min_length=2, max_length=100)]
 
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if len(set(self.labels)) < len(self.labels):
+            raise ValueError("labels names a column twice")
+        return self
+
     @property
-    def columns(self) -> tuple[Name, ...]:
-        return self.labels
+    def named(self) -> dict[str, tuple[Name, ...]]:
+        return {"labels": self.labels}
 
     @property
     def outcome(self) -> str:
         return f"which of {', '.join(self.labels)}"
 
+    def outputs(self, schema: Schema) -> int:
+        return len(self.labels)
 
-class RegressionTask(Document):
+    def check(self, schema: Schema) -> None:
+        for name in self.labels:
+            kind = schema.columns[name].kind
+            if kind != "flag":
+                raise ValueError(f'task.labels: "{name}" is a {kind}, and labels are flags')
+
+
+class RegressionTask(Outcome):
     """A number, learnt on the scale of the schema's public centre and spread."""
 
     kind: Literal["regression"]
     label: Name
 
     @property
-    def columns(self) -> tuple[Name, ...]:
-        return (self.label,)
+    def named(self) -> dict[str, tuple[Name, ...]]:
+        return {"label": (self.label,)}
 
     @property
     def outcome(self) -> str:
         return f"the value of {self.label}"
 
+    def outputs(self, schema: Schema) -> int:
+        return 1
 
-class SurvivalTask(Document):
+    def scale(self, schema: Schema) -> tuple[float, float]:
+        """Public (centre, spread) that a prediction of 0 and of 1 stand for."""
+        column = schema.columns[self.label]
+        assert isinstance(column, NumberColumn)
+        return column.scale
+
+    def check(self, schema: Schema) -> None:
+        column = schema.columns[self.label]
+        if not isinstance(column, NumberColumn):
+            other = "binary" if isinstance(column, FlagColumn) else "multiclass"
+            raise ValueError(
+                f'task.label: "{self.label}" is a {column.kind}, and a regression predicts a '
+                f'number; use kind = "{other}"'
+            )
+
+
+class SurvivalTask(Outcome):
     """Time to an event that some patients never have while they are watched.
 
     The model gives the hazard in each interval between the `horizons` (discrete time, Gensheimer &
@@ -110,12 +210,34 @@ class SurvivalTask(Document):
         return self
 
     @property
-    def columns(self) -> tuple[Name, ...]:
-        return (self.time, self.event)
+    def named(self) -> dict[str, tuple[Name, ...]]:
+        return {"time": (self.time,), "event": (self.event,)}
 
     @property
     def outcome(self) -> str:
         return f"{self.event} within {self.horizons[-1]:g} of {self.time}"
+
+    def outputs(self, schema: Schema) -> int:
+        return len(self.horizons)
+
+    def check(self, schema: Schema) -> None:
+        time, event = schema.columns[self.time], schema.columns[self.event]
+        if not isinstance(time, NumberColumn):
+            raise ValueError(f'task.time: "{self.time}" is a {time.kind}, and a time is a number')
+        if not isinstance(event, FlagColumn):
+            raise ValueError(
+                f'task.event: "{self.event}" is a {event.kind}, and an event is a flag'
+            )
+        if time.low < 0:
+            raise ValueError(
+                f'task.time: "{self.time}" may be below 0 by the schema, and nobody is watched for '
+                "less than no time; set its low to 0 or above"
+            )
+        if not time.low < self.horizons[0] or self.horizons[-1] > time.high:
+            raise ValueError(
+                f"task.horizons: outside the bounds of {self.time}, {time.low:g} to {time.high:g}, "
+                "where nobody is watched"
+            )
 
 
 Task = Annotated[

@@ -26,8 +26,12 @@ class Checkpoints:
         self._database = database
         self._study = study
 
-    def keep(self, round: int, state: ServerState) -> None:
-        """Keep the state after a round (inside the caller's transaction); drop what is too old."""
+    def keep(self, round: int, state: ServerState, always: int = 0) -> None:
+        """Keep the state after a round (inside the caller's transaction); drop what is too old.
+
+        Args:
+            always: a round whose state is never too old.
+        """
         self._drop(round)
         parts = _Parts(self._database, self._study, round)
         optimizer.write(state, parts)
@@ -35,7 +39,7 @@ class Checkpoints:
         held = 0
         for number, (kept, size) in enumerate(self._sizes()):
             held += size
-            if number >= KEEP_AT_LEAST and held > KEEP_BYTES:
+            if number >= KEEP_AT_LEAST and held > KEEP_BYTES and kept != always:
                 self._drop(kept)
 
     def rounds(self) -> list[int]:

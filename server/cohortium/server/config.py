@@ -21,7 +21,7 @@ from cohortium.common.document import Document, load
 from cohortium.common.errors import UsageError
 from cohortium.common.schema import Name
 
-Role = Literal["lead", "operator", "auditor"]
+Role = Literal["lead", "operator", "officer", "auditor"]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
@@ -30,9 +30,10 @@ class CoordinatorConfig(Document):
 
     host: the name or address that sites dial; bind: where we listen. studies_at_once: how many
     studies may train at the same time; the others wait in the order in which they were approved.
-    people: where it names anybody, only they may act, each by role: a `lead` everything, an
-    `operator` all but studies, an `auditor` nothing but reading. The names are those of the
-    operating system's users.
+    people: where it names anybody, only they may act, each by role: a `lead` everything but to
+    release a model, which an `officer` does (nobody releases their own study), an `operator` all
+    but studies, an `auditor` nothing but reading. The names are those of the operating system's
+    users.
     """
 
     name: Name

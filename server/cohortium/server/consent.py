@@ -43,7 +43,8 @@ def _quorum(study: Study, decided: dict[str, Consent]) -> tuple[str, ...]:
         for name in study.sites.names
         if name in decided and decided[name].decision == "approved"
     )
-    if len(approved) >= study.sites.min_sites:
+    training = [name for name in approved if name in study.sites.training]
+    if len(training) >= study.sites.min_sites:
         return approved
     reasons = [
         f"{name}: {consent.rule} ({consent.explanation})"
@@ -54,7 +55,7 @@ def _quorum(study: Study, decided: dict[str, Consent]) -> tuple[str, ...]:
     if silent:
         reasons.append(f"no decision in time: {', '.join(silent)}")
     raise StudyFailed(
-        f"{len(approved)} of the {study.sites.min_sites} sites that the study needs approved it; "
+        f"{len(training)} of the {study.sites.min_sites} sites that the study needs approved it; "
         + "; ".join(reasons),
         f"talk to them, {resume_it(study)}",
     )

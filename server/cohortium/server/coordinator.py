@@ -60,7 +60,7 @@ def run_study(study: Study, desk: Desk) -> Vector:
 def initial_model(study: Study) -> Vector:
     """The model that round 1 starts from: PyTorch's initialisation under the study's seed."""
     inputs = len(feature_names(study))
-    return arrays.flatten(build_seeded(study.model, inputs, 1, study.training.seed))
+    return arrays.flatten(build_seeded(study.model, inputs, study.outputs, study.training.seed))
 
 
 def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
@@ -69,7 +69,7 @@ def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
         "run.resumed" if desk.store.rounds(study.digest) else "run.started",
         actor=desk.actor,
         study=study.digest,
-        detail={"rounds": str(study.training.rounds), "sites": ", ".join(sites)[:200]},
+        detail={"rounds": str(study.rounds_in_all), "sites": ", ".join(sites)[:200]},
     )
     consents = desk.store.consents(study.digest)
     patients = {name: bands.least(consents[name].patients) for name in sites}
@@ -84,17 +84,17 @@ def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
 def _measure(plan: Plan, desk: Desk) -> Plan:
     study, seen = plan.study, Exchange()
     measured: dict[str, Statistics] = {}
+    training = replace(plan, sites=plan.trainers)
     for said in gather(
-        plan, desk, Measure(), Measured, round=0, seen=seen, doing="measuring for scaling"
+        training, desk, Measure(), Measured, round=0, seen=seen, doing="measuring for scaling"
     ):
         message = seen.note(said, lambda m: check_statistics(study, m.statistics))
         if message is not None:
             measured[said.site] = message.statistics
             seen.count_in(said.site)
-    present = tuple(name for name in plan.sites if name in measured)
-    total = measured[present[0]]
-    for name in present[1:]:
-        total = total + measured[name]
+    first, *others = (measured[name] for name in plan.trainers if name in measured)
+    total = sum(others, start=first)
+    present = tuple(n for n in plan.sites if n in measured or n not in plan.trainers)
     desk.store.keep_statistics(study.digest, total)
     return Plan(study, present, total, plan.patients, {**seen.refused})
 
@@ -111,19 +111,31 @@ def _rounds(plan: Plan, desk: Desk) -> Vector:
             steps |= _steps(record)
         if record.round > _forgiven(study, desk):
             gone |= _gone(record)
-    for number in range(first, study.training.rounds + 1):
+    for number in range(first, study.rounds_in_all + 1):
+        at = study.track(number)
         sites = tuple(name for name in plan.sites if name not in gone)
-        now = replace(plan, sites=sites, gone=gone, steps=steps)
+        now = replace(plan, sites=sites, gone=gone, steps=steps, left_out=at.left_out)
+        if not at.main and not _worth_it(now):
+            continue
+        if at.first and not at.main:
+            progress.state = _start(study, desk)
         record = run_round(now, desk, progress, number)
         if number == study.training.rounds:
             record = calibrated(now, desk, progress, record)
         with desk.store.database.transaction():
             desk.store.record(study.digest, record)
-            checkpoints.keep(number, progress.state)
+            checkpoints.keep(number, progress.state, always=study.training.rounds)
             _log_round(study, desk, record)
         gone |= _gone(record)
         steps |= _steps(record)
-    return final_model(progress.state)
+    if not study.left_out:
+        return final_model(progress.state)
+    return final_model(checkpoints.load(study.training.rounds))
+
+
+def _worth_it(plan: Plan) -> bool:
+    """Whether a model without a site can be measured there, and enough others are left."""
+    return plan.left_out in plan.sites and len(plan.trainers) >= plan.quorum[0]
 
 
 def _forgiven(study: Study, desk: Desk) -> int:
@@ -149,9 +161,14 @@ def _resume(study: Study, desk: Desk, checkpoints: Checkpoints) -> tuple[ServerS
             return checkpoints.load(number), number + 1
         except CohortiumError as error:
             logger.error("study %s: %s; going back one round", study.name, error)
+    return _start(study, desk), 1
+
+
+def _start(study: Study, desk: Desk) -> ServerState:
+    """Before the first round of a track."""
     if study.continues is not None:
-        return ServerState.start(start_of(study.continues, desk.store)), 1
-    return ServerState.start(initial_model(study)), 1
+        return ServerState.start(start_of(study.continues, desk.store))
+    return ServerState.start(initial_model(study))
 
 
 def _log_round(study: Study, desk: Desk, record: RoundRecord) -> None:

@@ -75,7 +75,31 @@ CREATE TABLE farewells (
 ) STRICT;
 """
 
+# Which flags were raised, and what persons signed: rows are only ever added.
+RELEASES = """
+CREATE TABLE flags (
+    study TEXT NOT NULL REFERENCES studies (digest),
+    digest TEXT NOT NULL,
+    event TEXT NOT NULL,
+    PRIMARY KEY (study, digest)
+) STRICT;
+CREATE TABLE signed (
+    seq INTEGER PRIMARY KEY,
+    study TEXT NOT NULL REFERENCES studies (digest),
+    kind TEXT NOT NULL CHECK (kind IN ('disposition', 'release')),
+    flag TEXT NOT NULL,
+    document BLOB NOT NULL,
+    signature BLOB NOT NULL,
+    event TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER signed_is_never_changed BEFORE UPDATE ON signed
+BEGIN SELECT raise(ABORT, 'what was signed is never changed'); END;
+CREATE TRIGGER signed_is_never_deleted BEFORE DELETE ON signed
+BEGIN SELECT raise(ABORT, 'what was signed is never deleted'); END;
+"""
+
 
 def open_coordinator_database(path: Path) -> Database:
     """Open coordinator.db, creating or upgrading it."""
-    return open_database(path, [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS])
+    migrations = [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS, RELEASES]
+    return open_database(path, migrations)

@@ -8,9 +8,11 @@ from cohortium.common.audit.events import Actor, os_user
 from cohortium.common.audit.log import EventLog
 from cohortium.common.database import Database
 from cohortium.common.errors import RefusedError
+from cohortium.common.identity import SigningKey
 from cohortium.server.config import CoordinatorConfig, CoordinatorDir, Role
 from cohortium.server.database import open_coordinator_database
 from cohortium.server.roster import Roster
+from cohortium.server.signed import Signatures
 from cohortium.server.store import Store
 
 
@@ -24,6 +26,16 @@ class Opened:
     log: EventLog
     roster: Roster
     store: Store
+
+    @property
+    def signatures(self) -> Signatures:
+        """What persons signed here; the key is read only where that is needed."""
+        return Signatures(self.database, lambda: SigningKey.load(self.directory.signing_key))
+
+    @property
+    def itself(self) -> Actor:
+        """The coordinator, for what a command finds rather than decides."""
+        return Actor(type="coordinator", id=self.config.name, auth="local")
 
     def acting(self, *roles: Role) -> Actor:
         """Who is asking, as the operating system knows them, if they may.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,20 +12,24 @@ from safetensors.torch import save
 
 from cohortium.common import arrays
 from cohortium.common.audit.log import EventLog
+from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Consent, Spent, Vector
-from cohortium.common.metrics.performance import Performance, performance
-from cohortium.common.metrics.summary import GroupSummary
+from cohortium.common.metrics.summary import Mean, SiteScores
 from cohortium.common.metrics.summary import Summary as Scores
 from cohortium.common.models.building import build_seeded
 from cohortium.common.preprocessing.encode import feature_names
+from cohortium.common.preprocessing.recipe import recipe
 from cohortium.common.study import Study
 from cohortium.server.aggregation.optimizer import final_model
 from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.config import CoordinatorConfig
+from cohortium.server.measured import Measured
+from cohortium.server.reports.blinding import blinded
+from cohortium.server.reports.findings import ReleaseReport
 from cohortium.server.reports.report import write_report
 from cohortium.server.reports.report_data import (
-    GroupReport,
     ModelReport,
+    Promise,
     Proof,
     ReportData,
     RoundReport,
@@ -32,7 +37,8 @@ from cohortium.server.reports.report_data import (
     Summary,
     Traffic,
 )
-from cohortium.server.store import RoundRecord, Store, StudyRow
+from cohortium.server.store import RoundRecord, Store, StudyRow, of_main_model
+from cohortium.server.value import value_of
 
 MODEL_FILE = "model.safetensors"
 LOAD = "from safetensors.torch import load_file; parameters = load_file('model.safetensors')"
@@ -47,11 +53,41 @@ class Evidence:
     ca_fingerprint: str
 
 
-def publish(row: StudyRow, store: Store, log: EventLog, evidence: Evidence, out: Path) -> Path:
-    """Write the model (of a completed study) and the report into `out`; returns report.html."""
+def publish(
+    row: StudyRow,
+    store: Store,
+    log: EventLog,
+    evidence: Evidence,
+    out: Path,
+    *,
+    shared_by: SigningKey | None = None,
+    release: ReleaseReport | None = None,
+) -> Path:
+    """Write the report into `out`; returns report.html.
+
+    It names the model of a completed study by its hash: the file itself leaves by `study export`.
+
+    Args:
+        shared_by: the coordinator's key, for a report that others read: where the study says
+            `blinded`, it names no site. None for the coordinator's own copy.
+        release: whether the model was released, as far as it is known.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    model = _write_model(row, store, out) if row.state == "completed" else None
-    return write_report(_report(row, store, log, evidence, model), out)
+    model = model_file(row, store)[1] if row.state == "completed" else None
+    data = _report(row, store, log, evidence, model, release)
+    if not row.study.evaluation.blinded:
+        return write_report(data, out)
+    if shared_by is None:
+        return write_report(data.model_copy(update={"blinding": "coordinator"}), out)
+    return write_report(blinded(data, _secret(shared_by, row.digest)), out)
+
+
+def _secret(key: SigningKey, study: str) -> bytes:
+    """What pseudonyms are drawn from: always the same, and nobody's who has not the key.
+
+    A signature by Ed25519 is deterministic, and one over this text is used for nothing else.
+    """
+    return hashlib.sha256(key.sign(b"cohortium-blinding-v1\n" + study.encode())).digest()
 
 
 def final_vector(row: StudyRow, store: Store) -> Vector:
@@ -59,15 +95,18 @@ def final_vector(row: StudyRow, store: Store) -> Vector:
     return final_model(Checkpoints(store.database, row.digest).load(row.study.training.rounds))
 
 
-def _write_model(row: StudyRow, store: Store, out: Path) -> ModelReport:
+def model_file(row: StudyRow, store: Store) -> tuple[bytes, ModelReport]:
+    """The final model of a completed study as a safetensors file, and what there is to say of it.
+
+    The same bytes whenever it is asked for.
+    """
     study, vector = row.study, final_vector(row, store)
     names = feature_names(study)
-    module = build_seeded(study.model, len(names), 1, study.training.seed)
+    module = build_seeded(study.model, len(names), study.outputs, study.training.seed)
     arrays.load_into(module, vector)
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    content = save(tensors, metadata=_metadata(study, row.digest, names))
-    (out / MODEL_FILE).write_bytes(content)
-    return ModelReport(
+    content = save(tensors, metadata=_metadata(study, row.digest, names, store))
+    return content, ModelReport(
         file=MODEL_FILE,
         sha256=hashlib.sha256(content).hexdigest(),
         parameters=vector.size,
@@ -75,38 +114,60 @@ def _write_model(row: StudyRow, store: Store, out: Path) -> ModelReport:
     )
 
 
-def _metadata(study: Study, digest: str, names: tuple[str, ...]) -> dict[str, str]:
-    """Under one key: safetensors writes several in an order that changes with the process."""
+def _metadata(study: Study, digest: str, names: tuple[str, ...], store: Store) -> dict[str, str]:
+    """All that it takes to use the model.
+
+    Under one key: safetensors writes several in an order that changes with the process.
+    """
     facts = {
         "study": study.name,
         "study_digest": digest,
         "model": study.model.model_dump(mode="json"),
         "inputs": names,
         "preprocessing": study.preprocessing.model_dump(mode="json"),
+        "recipe": [one.model_dump() for one in recipe(study, store.statistics(digest))],
+        "task": study.task.model_dump(mode="json"),
         "privacy": study.privacy.model_dump(mode="json"),
     }
     return {"cohortium": json.dumps(facts, sort_keys=True)}
 
 
 def _report(
-    row: StudyRow, store: Store, log: EventLog, evidence: Evidence, model: ModelReport | None
+    row: StudyRow,
+    store: Store,
+    log: EventLog,
+    evidence: Evidence,
+    model: ModelReport | None,
+    release: ReleaseReport | None,
 ) -> ReportData:
     study, rounds = row.study, store.rounds(row.digest)
     consents = store.consents(row.digest)
-    scores = next((r.summary for r in reversed(rounds) if r.summary is not None), None)
-    sites = tuple(_site(name, consents.get(name), rounds, scores) for name in study.sites.names)
+    main = of_main_model(rounds)
+    scores = next((r.summary for r in reversed(main) if r.summary is not None), None)
+    sites = tuple(_site(name, study, consents, rounds, scores) for name in study.sites.names)
+    last = next((record for record in reversed(main) if record.evaluations), None)
+    found = Measured(study, last.evaluations if last else {}, last.calibration if last else None)
     head = log.head()
     return ReportData(
         study=study.name,
         purpose=study.purpose.text,
         legal_basis=study.purpose.legal_basis,
         outcome=study.task.outcome,
-        state=row.state + (f" ({row.cause})" if row.cause else ""),
+        kind=study.task.kind,
+        state=_state(row, release),
+        promise=_promise(study, sites),
         sites=sites,
-        groups=_groups(study, scores),
-        performance=_performance(study, rounds),
-        rounds=tuple(_round(record) for record in rounds),
         summary=_summary(scores),
+        performance=found.performance(),
+        by_group=found.by_group(),
+        audit=found.audit(),
+        reliability=found.reliability(),
+        net_benefit=found.net_benefit(),
+        calibration=found.calibration(),
+        horizons=found.horizons(),
+        worth=value_of(study, rounds),
+        release=release,
+        rounds=tuple(_round(record) for record in main),
         model=model,
         proof=Proof(
             tls=evidence.tls or None,
@@ -122,10 +183,30 @@ def _report(
     )
 
 
+def _state(row: StudyRow, release: ReleaseReport | None) -> str:
+    if release is not None and release.state != "not released":
+        return release.state
+    return row.state + (f" ({row.cause})" if row.cause else "")
+
+
+def _promise(study: Study, sites: tuple[SiteReport, ...]) -> Promise:
+    spent = [site.epsilon_spent for site in sites if site.epsilon_spent is not None]
+    return Promise(
+        spent=max(spent, default=None),
+        epsilon=study.privacy.epsilon,
+        delta=study.privacy.delta,
+        noise_epsilon=study.evaluation.noise_epsilon,
+    )
+
+
 def _site(
-    name: str, consent: Consent | None, rounds: list[RoundRecord], scores: Scores | None
+    name: str,
+    study: Study,
+    consents: Mapping[str, Consent],
+    rounds: list[RoundRecord],
+    scores: Scores | None,
 ) -> SiteReport:
-    spent = _last_spent(name, rounds)
+    consent, spent = consents.get(name), _last_spent(name, rounds)
     found = scores.sites.get(name) if scores else None
     reasons = [record.refused[name] for record in rounds if name in record.refused]
     if consent is not None and consent.decision == "refused":
@@ -144,11 +225,10 @@ def _site(
         sampler=spent.sampler if spent else None,
         noise_multiplier=spent.noise_multiplier if spent else None,
         steps=spent.steps if spent else None,
-        accuracy=found.accuracy if found else None,
+        headline=_site_headline(found) if found else {},
         majority=found.majority if found else None,
-        auroc=found.auroc if found else None,
-        log_loss=found.log_loss if found else None,
         n=found.n if found else None,
+        external=name in study.sites.evaluate_only,
         messages=_traffic(name, rounds),
         reasons=tuple(dict.fromkeys(reasons)),
     )
@@ -169,53 +249,23 @@ def _traffic(name: str, rounds: list[RoundRecord]) -> tuple[Traffic, ...]:
     )
 
 
-def _performance(study: Study, rounds: list[RoundRecord]) -> tuple[Performance, ...]:
-    """Of the last round that was measured; the sites in the order that the study names."""
-    shown = next((r.evaluations for r in reversed(rounds) if r.evaluations), None)
-    if shown is None:
-        return ()
-    tallies = {name: shown[name].overall for name in study.sites.names if name in shown}
-    return performance(tallies, study.evaluation.thresholds)
+def _site_headline(found: SiteScores) -> dict[str, float | None]:
+    """Rounds of older versions have no headline of their own."""
+    older = {"log_loss": found.log_loss, "auroc": found.auroc, "accuracy": found.accuracy}
+    return dict(found.headline) or older
 
 
-def _groups(study: Study, scores: Scores | None) -> tuple[GroupReport, ...]:
-    """In the order that the study declares; `unknown` levels last."""
-    found = {(group.attribute, group.level): group for group in scores.groups} if scores else {}
-    declared = [
-        (a, level) for a in study.fairness.attributes for level in study.attribute_levels(a)
-    ]
-    ordered = [key for key in declared if key in found]
-    return tuple(_group(found[key]) for key in [*ordered, *(k for k in found if k not in ordered)])
-
-
-def _group(group: GroupSummary) -> GroupReport:
-    return GroupReport(
-        attribute=group.attribute,
-        level=group.level,
-        accuracy=group.accuracy.value,
-        accuracy_low=group.accuracy.low,
-        accuracy_high=group.accuracy.high,
-        sensitivity=group.sensitivity.value,
-        sensitivity_low=group.sensitivity.low,
-        sensitivity_high=group.sensitivity.high,
-        selection_rate=group.selection_rate.value,
-        selection_rate_low=group.selection_rate.low,
-        selection_rate_high=group.selection_rate.high,
-        n=group.accuracy.of or None,
-        sites_shown=group.accuracy.sites_shown,
-        sites_total=group.sites,
-        reason=None if group.accuracy.sites_shown else "suppressed at every site",
-    )
+def _headline(scores: Scores) -> dict[str, Mean]:
+    older = {"log_loss": scores.log_loss, "auroc": scores.auroc, "accuracy": scores.accuracy}
+    return dict(scores.headline) or older
 
 
 def _round(record: RoundRecord) -> RoundReport:
-    scores = record.summary
+    means = _headline(record.summary) if record.summary else {}
     return RoundReport(
         round=record.round,
         seconds=record.seconds,
-        accuracy=scores.accuracy.unweighted if scores else None,
-        auroc=scores.auroc.unweighted if scores else None,
-        log_loss=scores.log_loss.unweighted if scores else None,
+        headline={key: mean.unweighted for key, mean in means.items()},
         replied=record.replied,
         missing=record.missing,
     )
@@ -224,13 +274,12 @@ def _round(record: RoundRecord) -> RoundReport:
 def _summary(scores: Scores | None) -> Summary:
     if scores is None:
         return Summary()
+    means = _headline(scores)
     return Summary(
-        accuracy_mean=scores.accuracy.unweighted,
-        accuracy_weighted=scores.accuracy.weighted,
-        auroc_mean=scores.auroc.unweighted,
-        log_loss_mean=scores.log_loss.unweighted,
+        headline={key: mean.unweighted for key, mean in means.items()},
+        weighted={key: mean.weighted for key, mean in means.items()},
         majority_accuracy=scores.majority.weighted,
-        sites_measured=scores.accuracy.sites,
+        sites_measured=max(mean.sites for mean in means.values()),
     )
 
 

@@ -1,26 +1,56 @@
 """Studies and rounds in words: what `validate`, `watch` and the demo print."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from cohortium.common.privacy.accounting import rdp_epsilon
-from cohortium.common.privacy.plan import planned
+from cohortium.common.metrics.summary import Mean, Summary
+from cohortium.common.privacy.accounting import cap_needed, epsilon
+from cohortium.common.privacy.count_noise import CountNoise
+from cohortium.common.privacy.plan import (
+    in_words,
+    planned_in_all,
+    planned_noise,
+    price_of_tracks,
+)
 from cohortium.common.study import Study
 from cohortium.server.store import RoundRecord
 
-ROUND_LINE = "{round:>3}/{rounds}  log-loss {log_loss}  AUROC {auroc}  accuracy {accuracy}"
+NAMES = {
+    "log_loss": "log-loss",
+    "auroc": "AUROC",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R2",
+    "concordance": "C",
+    "brier": "Brier",
+}
+FOLLOWED = {
+    "binary": ("log_loss", "auroc", "accuracy"),
+    "multiclass": ("log_loss", "accuracy"),
+    "multilabel": ("log_loss", "accuracy"),
+    "regression": ("mae", "rmse", "r2"),
+    "survival": ("concordance", "brier"),
+}
 
 
 def describe(study: Study) -> tuple[dict[str, Any], str]:
     """What each site will be asked for, and what it costs in privacy: document and text."""
-    mechanism = planned(study, study.training.rounds)
+    mechanism = planned_in_all(study)
+    price = price_of_tracks(study)
     document: dict[str, Any] = {
         "study": study.name,
         "digest": study.digest,
         "sites": list(study.sites.names),
+        "evaluate_only": list(study.sites.evaluate_only),
         "dataset": study.data.dataset,
         "columns": list(study.columns_read),
+        "outcome": study.task.outcome,
+        "asks_beside": list(_beside(study)),
+        "noise_epsilon": study.evaluation.noise_epsilon,
         "model": study.model.name,
         "rounds": study.training.rounds,
+        "rounds_in_all": study.rounds_in_all,
+        "left_out": list(study.left_out),
         "privacy": None,
     }
     lines = [
@@ -28,12 +58,26 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         f'asks {", ".join(study.sites.names)} for dataset "{study.data.dataset}"',
         f"reads {', '.join(study.columns_read)}",
         f"trains {study.model.name} in {study.training.rounds} rounds",
+        f"predicts {study.task.outcome} ({study.task.kind})",
     ]
+    if study.left_out:
+        lines.append(
+            f"leaves one of {len(study.left_out)} sites out after the other: "
+            f"{study.rounds_in_all} rounds in all, {study.rounds_at_a_site} of them at each site"
+        )
+    if only := study.sites.evaluate_only:
+        lines.append(
+            f"trains nothing at {', '.join(only)}: all patients there are held out, and no "
+            "privacy is spent on training"
+        )
+    lines += [f"asks sites that train for {what}" for what in _beside(study)]
     if mechanism is None:
         lines.append("privacy: NONE; only sites whose policy says allow_unprotected take part")
         return document, "\n".join(lines)
     assert study.privacy.delta is not None
-    cap = rdp_epsilon([mechanism], study.privacy.delta)
+    noise = planned_noise(study)
+    every = [mechanism] if noise is None else [mechanism, noise.mechanism]
+    cap = cap_needed(every, study.privacy.delta)
     document["privacy"] = {
         "epsilon": study.privacy.epsilon,
         "delta": study.privacy.delta,
@@ -42,14 +86,45 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         "noise_multiplier": mechanism.noise_multiplier,
         "steps": mechanism.steps,
         "cap_needed": cap,
+        "noise_multiplier_without_leaving_out": price[0] if price else None,
+        "noise_std_of_counts": noise.std if noise else None,
+        "epsilon_in_all": epsilon(every, study.privacy.delta) if noise else study.privacy.epsilon,
     }
     lines.append(
         f"costs each patient epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}: "
         f"{mechanism.sampler}, noise multiplier {mechanism.noise_multiplier:.3f}, "
         f"{mechanism.steps} steps"
     )
+    if price is not None:
+        lines.append(in_words(price))
+    if noise is not None:
+        lines += _of_noise(study, noise, document["privacy"]["epsilon_in_all"])
     lines.append(f"a fresh dataset needs a lifetime cap of about epsilon {cap:.2f} to approve it")
     return document, "\n".join(lines)
+
+
+def _of_noise(study: Study, noise: CountNoise, in_all: float) -> tuple[str, ...]:
+    """What leaves with noise, what it costs, and what else there is not in such a study."""
+    costs = (
+        f"noise in the results costs epsilon {study.evaluation.noise_epsilon:g} more, once and at "
+        f"every site; with training that is {in_all:.2f} in all"
+    )
+    leaves = (
+        "only the final model is measured: counts at the first threshold leave, each with noise "
+        f"of standard deviation {noise.std:.1f} for {noise.families} tables, and nothing else"
+    )
+    stays = "how models do that stay at the sites is told nobody else"
+    return (costs, leaves, stays) if any(_beside(study)) else (costs, leaves)
+
+
+def _beside(study: Study) -> Iterator[str]:
+    """What sites do with their training patients besides, none of which leaves them."""
+    if study.evaluation.own_model:
+        yield "a model of their own, trained without noise, which stays there (own_model)"
+    if study.mitigation.recalibrate:
+        yield "a recalibration of the final model, which stays there (recalibrate)"
+    if study.mitigation.ditto is not None:
+        yield "a personal model, trained without noise, which stays there (ditto)"
 
 
 def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
@@ -58,28 +133,44 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
     epsilon = {site: spent.epsilon for site, spent in record.spent.items()}
     document = {
         "round": record.round,
-        "rounds": study.training.rounds,
+        "rounds": study.rounds_in_all,
+        "left_out": record.left_out or None,
         "seconds": record.seconds,
         "accuracy": scores.accuracy.unweighted if scores else None,
         "auroc": scores.auroc.unweighted if scores else None,
         "log_loss": scores.log_loss.unweighted if scores else None,
+        "headline": _headline(study, scores),
         "epsilon": epsilon,
         "replied": list(record.replied),
         "missing": list(record.missing),
         "refused": dict(record.refused),
     }
-    shown = {key: _number(document[key]) for key in ("log_loss", "auroc", "accuracy")}
-    text = ROUND_LINE.format(round=record.round, rounds=study.training.rounds, **shown)
+    shown = (f"{NAMES.get(k, k)} {_number(v)}" for k, v in _headline(study, scores).items())
+    text = "  ".join((f"{record.round:>3}/{study.rounds_in_all}", *shown))
+    if record.left_out:
+        text += f"  without {record.left_out}"
     if epsilon:
         text += "  epsilon " + " ".join(f"{site} {value:.2f}" for site, value in epsilon.items())
     text += f"  {record.seconds:.1f} s"
-    if left := study.training.rounds - record.round:
+    if left := study.rounds_in_all - record.round:
         text += f", about {left * record.seconds:.0f} s left"
     if record.missing:
         text += f"  missing: {', '.join(record.missing)}"
     for site, reason in record.refused.items():
         text += f"\n        {site} refused: {reason}"
     return document, text
+
+
+def _headline(study: Study, scores: Summary | None) -> dict[str, float | None]:
+    """Means over sites of what this kind of outcome is followed by; None what is not known."""
+    return {name: _mean(scores, name) for name in FOLLOWED[study.task.kind]}
+
+
+def _mean(scores: Summary | None, name: str) -> float | None:
+    if scores is None:
+        return None
+    found = scores.headline.get(name) or getattr(scores, name, None)  # rounds of older versions
+    return found.unweighted if isinstance(found, Mean) else None
 
 
 def _number(value: object) -> str:

@@ -28,11 +28,13 @@ from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.server.aggregation import optimizer
 from cohortium.server.aggregation.fold import Fold
+from cohortium.server.aggregation.loss_weight import loss_weight
 from cohortium.server.aggregation.optimizer import ServerState, final_model
 from cohortium.server.conversation import Said
 from cohortium.server.desk import Desk, StudyFailed, for_good
 from cohortium.server.ending import resume_it
-from cohortium.server.plausibility import check_evaluation, check_update
+from cohortium.server.plausibility import check_update
+from cohortium.server.plausible_evaluation import check_evaluation
 from cohortium.server.store import RoundRecord
 
 M = TypeVar("M", bound=Document)
@@ -44,6 +46,7 @@ class Plan:
 
     patients: the lower end of each site's public size band, 0 where it said none.
     steps: what each site's ledger held of this study when it last said so.
+    left_out: the site that this round's track trains without (`common/tracks.py`), if any.
     """
 
     study: Study
@@ -52,6 +55,22 @@ class Plan:
     patients: Mapping[str, int]
     gone: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, int] = field(default_factory=dict)
+    left_out: str = ""
+
+    @property
+    def trainers(self) -> tuple[str, ...]:
+        """Who is asked to train; the others only evaluate."""
+        idle = (*self.study.sites.evaluate_only, self.left_out)
+        return tuple(name for name in self.sites if name not in idle)
+
+    @property
+    def quorum(self) -> tuple[int, int]:
+        """How many sites, and patients, a round needs; nobody counts on the site left out."""
+        sites = self.study.sites
+        if not self.left_out:
+            return sites.min_sites, sites.min_patients
+        fewer = max(0, sites.min_patients - self.patients.get(self.left_out, 0))
+        return min(sites.min_sites, len(self.study.left_out) - 1), fewer
 
 
 @dataclass
@@ -116,26 +135,33 @@ def run_round(plan: Plan, desk: Desk, progress: Progress, number: int) -> RoundR
         ProtocolError: training diverged.
     """
     study, started = plan.study, time.monotonic()
-    total = study.training.rounds
+    at = study.track(number)
     seen = Exchange()
     mean, spent = _train(plan, desk, progress, number, seen)
-    progress.state = optimizer.step(progress.state, mean, study.strategy, number, total)
+    progress.state = optimizer.step(progress.state, mean, study.strategy, at.round, at.rounds)
     del mean  # it has become the model
     evaluations = {}
-    if number == total or number % study.evaluation.every == 0:
-        desk.store.say(study.digest, f"round {number} of {total}, evaluating")
+    counts_early = study.evaluation.noise_epsilon is None and number % study.evaluation.every == 0
+    if at.last or (at.main and counts_early):
+        desk.store.say(study.digest, f"{_named(plan, number)}, evaluating")
         evaluations = _evaluate(plan, desk, progress, number, seen)
     return RoundRecord(
         round=number,
         seconds=round(time.monotonic() - started, 3),
         received=seen.received,
         replied=tuple(seen.replied),
-        missing=tuple(n for n in plan.sites if n not in seen.replied),
+        missing=tuple(n for n in plan.trainers if n not in seen.replied),
         refused=seen.refused,
         spent=spent,
         evaluations=evaluations,
         summary=summarise(evaluations) if evaluations else None,
+        left_out=plan.left_out,
     )
+
+
+def _named(plan: Plan, number: int) -> str:
+    without = f", without {plan.left_out}" if plan.left_out else ""
+    return f"round {number} of {plan.study.rounds_in_all}{without}"
 
 
 def gather(
@@ -184,23 +210,25 @@ def _train(
     plan: Plan, desk: Desk, progress: Progress, number: int, seen: Exchange
 ) -> tuple[Vector, dict[str, Spent]]:
     """Ask for updates and fold each as it arrives; the weighted mean, and what each site spent."""
+    strategy = plan.study.strategy
     fold, spent = Fold(len(progress.state.model), desk.scratch), dict[str, Spent]()
     question = Train(statistics=plan.statistics)
     for said in gather(
-        plan,
+        replace(plan, sites=plan.trainers),
         desk,
         question,
         Update,
         round=number,
         seen=seen,
-        doing=f"round {number} of {plan.study.training.rounds}, training",
+        doing=f"{_named(plan, number)}, training",
         body=progress.packed(question, progress.state.model),
     ):
         steps = plan.steps.get(said.site, 0)
 
         def take(update: Update, vector: Vector = said.vector, steps: int = steps) -> None:
             check_update(plan.study, update, steps)
-            fold.add(vector, update.weight)
+            private = plan.study.privacy.mechanism != "none"
+            fold.add(vector, update.weight * loss_weight(strategy, update.loss, private))
 
         update, site = seen.note(said, take), said.site
         del said, take  # before the transport puts the next reply together
@@ -217,8 +245,8 @@ def _evaluate(
 ) -> dict[str, SiteEvaluation]:
     """What sites say of a model on their held-out patients; a silent site is left out."""
     found = {}
-    last = number == plan.study.training.rounds
-    model = final_model(progress.state) if last else progress.state.model
+    at = plan.study.track(number)
+    model, final = final_model(progress.state) if at.last else progress.state.model, at.final
     question = Evaluate(statistics=plan.statistics)
     body = progress.packed(question, model)
     del model
@@ -230,19 +258,19 @@ def _evaluate(
         deadline_s=plan.study.sites.round_deadline,
         body=body,
     ):
-        message = seen.note(said, lambda m: check_evaluation(plan.study, m.evaluation))
+        message = seen.note(said, lambda m: check_evaluation(plan.study, m.evaluation, final))
         if message is not None:
             found[said.site] = message.evaluation
     return {name: found[name] for name in plan.sites if name in found}
 
 
 def _require_quorum(plan: Plan, doing: str, seen: Exchange) -> None:
-    sites = plan.study.sites
+    sites, (needed, enough) = plan.study.sites, plan.quorum
     patients = sum(plan.patients.get(name, 0) for name in seen.replied)
-    if len(seen.replied) < sites.min_sites:
-        said = f"{len(seen.replied)} of the {sites.min_sites} sites needed replied"
-    elif patients < sites.min_patients:
-        said = f"those who replied have {patients} of the {sites.min_patients} patients needed"
+    if len(seen.replied) < needed:
+        said = f"{len(seen.replied)} of the {needed} sites needed replied"
+    elif patients < enough:
+        said = f"those who replied have {patients} of the {enough} patients needed"
     elif sites.on_missing == "stop" and len(seen.replied) < len(plan.sites):
         said = 'a site is missing, and the study says on_missing = "stop"'
     else:

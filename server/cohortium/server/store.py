@@ -1,6 +1,7 @@
 """The coordinator's durable record: studies, consents, rounds and the checkpoint to go on from."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,7 @@ class RoundRecord(Document):
     """What happened in a round, as far as the coordinator may know it.
 
     `received`: bytes by site and kind of message; `refused`: "rule: explanation" by site.
+    `left_out`: the site that the round's track trains without; empty for the main model.
     `calibration` is of the final model: in the last round's record alone.
     """
 
@@ -33,7 +35,13 @@ class RoundRecord(Document):
     spent: Mapping[str, Spent]
     evaluations: Mapping[str, SiteEvaluation]
     summary: Summary | None
+    left_out: str = ""
     calibration: PooledCalibration | None = None
+
+
+def of_main_model(records: Iterable[RoundRecord]) -> list[RoundRecord]:
+    """The rounds of the model over all sites, the one that is reported and released."""
+    return [record for record in records if not record.left_out]
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,27 @@ class Store:
             "INSERT OR REPLACE INTO rounds VALUES (?, ?, ?)",
             (digest, record.round, canonical(record).decode()),
         )
+
+    def flag_event(self, digest: str, flag: str) -> str:
+        """The event that raised a flag of a study, by the flag's digest; nothing if none has."""
+        rows = self.database.execute(
+            "SELECT event FROM flags WHERE study = ? AND digest = ?", (digest, flag)
+        )
+        return str(rows[0]["event"]) if rows else ""
+
+    def keep_flag(self, digest: str, flag: str, event: str) -> None:
+        """A flag is raised once."""
+        self.database.execute("INSERT INTO flags VALUES (?, ?, ?)", (digest, flag, event))
+
+    def evidence(self, digest: str) -> str:
+        """SHA-256 over all rounds as they are stored, hex: what report and audit are made from."""
+        rows = self.database.execute(
+            "SELECT record FROM rounds WHERE study = ? ORDER BY round", (digest,)
+        )
+        total = hashlib.sha256()
+        for row in rows:
+            total.update(hashlib.sha256(row["record"].encode()).digest())
+        return total.hexdigest()
 
     def rounds(self, digest: str, after: int = 0) -> list[RoundRecord]:
         rows = self.database.execute(

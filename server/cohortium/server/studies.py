@@ -14,7 +14,10 @@ from cohortium.server.desk import Desk, StudyFailed
 from cohortium.server.ending import Ending, resume_it, say_farewell
 from cohortium.server.flower_sites import FlowerSites
 from cohortium.server.outcome import publish
+from cohortium.server.release import examine, raise_flags
+from cohortium.server.release_report import release_report
 from cohortium.server.running import Coordinator
+from cohortium.server.signed import Signatures
 from cohortium.server.store import StudyRow
 
 logger = logging.getLogger("cohortium.coordinator")
@@ -171,8 +174,13 @@ def _stopped(here: Coordinator, digest: str) -> str:
 
 
 def _publish(here: Coordinator, row: StudyRow) -> None:
+    """Write the report, then raise the flags that keep the model from leaving."""
     out = here.directory.study(row.study.name, row.digest)
     try:
-        publish(row, here.store, here.log, here.evidence, out)
+        signatures = Signatures(here.database, lambda: here.key)
+        release = release_report(row, here.store, here.log, signatures)
+        publish(row, here.store, here.log, here.evidence, out, release=release)
+        if row.state == "completed":
+            raise_flags(examine(row, here.store, here.log), here.store, here.log, here.actor)
     except (CohortiumError, OSError) as error:
         logger.error("study %s: its report could not be written: %s", row.study.name, error)

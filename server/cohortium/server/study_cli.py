@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,11 +10,16 @@ from cohortium.common import daemon
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.errors import RefusedError, UnreachableError, UsageError
 from cohortium.common.study import Study, load_study
+from cohortium.server import release_cli
 from cohortium.server.config import CoordinatorDir
+from cohortium.server.gates import ranges
 from cohortium.server.store import Store, StudyRow
 
+if TYPE_CHECKING:
+    from cohortium.server.opened import Opened
+
 study = typer.Typer(
-    help="Studies: check, submit, watch, stop, report.",
+    help="Studies: check, submit, watch, stop, report, release.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -81,7 +86,7 @@ def list_studies(directory: StateDir, as_json: JsonFlag = False) -> None:
         {
             "name": row.study.name,
             "digest": row.digest,
-            "state": row.state if up or row.ended else "paused",
+            "state": _state(opened, row) if up or row.ended else "paused",
             "cause": row.cause,
             "next_step": row.next_step,
             "progress": row.progress if up or row.ended else "the coordinator is not running",
@@ -109,13 +114,16 @@ def watch(study: StudyName, directory: StateDir, as_json: JsonFlag = False) -> N
     _await_report(opened.directory, row)
     document = {
         "study": row.study.name,
-        "state": row.state,
+        "state": _state(opened, row),
         "cause": row.cause,
         "next_step": row.next_step,
         "correlation": row.digest[:8],
     }
     out = opened.directory.study(row.study.name, row.digest)
-    emit({**document, "directory": str(out)}, f"{_ended(row)}\nmodel and report: {out}", as_json)
+    text = f"{_ended(row, document['state'])}\nreport: {out}"
+    if document["state"] == "completed":
+        text += f"\nnext: cohortium study flags {row.study.name}"
+    emit({**document, "directory": str(out)}, text, as_json)
     raise typer.Exit(EXIT_CODES[row.state])
 
 
@@ -174,16 +182,20 @@ def resume(
 def report(
     study: StudyName,
     directory: StateDir,
-    out: Annotated[Path, typer.Option(help="Directory for report.html, report.json, CSV, model.")],
+    out: Annotated[Path, typer.Option(help="Directory for report.html, report.json, CSV.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the report (HTML, JSON, CSV) and, if the study completed, the model.
+    """Write the report (HTML, JSON, CSV); the model leaves by `study release` and `study export`.
+
+    It is for others to read: of a study with `[evaluation] blinded = true` it names no site. The
+    coordinator's own copy, with names, stays in its directory.
 
     Example: cohortium study report heart-study --out report --dir DIR
     """
-    from cohortium.common.identity import certificate_fingerprint
+    from cohortium.common.identity import SigningKey, certificate_fingerprint
     from cohortium.server.opened import open_coordinator
     from cohortium.server.outcome import Evidence, publish
+    from cohortium.server.release_report import release_report
 
     opened = open_coordinator(directory)
     row = opened.store.study(study)
@@ -194,8 +206,19 @@ def report(
         tls=str(daemon.said(opened.directory.status).get("tls", "")),
         ca_fingerprint=certificate_fingerprint(opened.directory.ca.read_bytes()),
     )
-    page = publish(row, opened.store, opened.log, evidence, out)
+    key = SigningKey.load(opened.directory.signing_key)
+    release = release_report(row, opened.store, opened.log, opened.signatures)
+    page = publish(row, opened.store, opened.log, evidence, out, shared_by=key, release=release)
     emit({"study": row.study.name, "report": str(page)}, f"report: {page}", as_json)
+
+
+for command in (
+    release_cli.flags,
+    release_cli.disposition,
+    release_cli.release,
+    release_cli.export,
+):
+    study.command()(command)
 
 
 def _await_report(directory: CoordinatorDir, row: StudyRow) -> None:
@@ -206,9 +229,15 @@ def _await_report(directory: CoordinatorDir, row: StudyRow) -> None:
         time.sleep(POLL_S)
 
 
-def _ended(row: StudyRow) -> str:
+def _state(opened: "Opened", row: StudyRow) -> str:
+    from cohortium.server.signed import known_as
+
+    return known_as(row, opened.store, opened.signatures)
+
+
+def _ended(row: StudyRow, state: str) -> str:
     """How a study ended, why, and what helps."""
-    text = f"{row.study.name}: {row.state}" + (f": {row.cause}" if row.cause else "")
+    text = f"{row.study.name}: {state}" + (f": {row.cause}" if row.cause else "")
     if row.next_step:
         text += f"\nnext: {row.next_step}\nin every log it is {row.digest[:8]}"
     return text
@@ -246,7 +275,7 @@ def _without(opened: Any, row: StudyRow, site: str, from_round: int) -> tuple[di
                 actor=opened.acting("lead"),
                 study=row.digest,
                 reason="a site withdrew",
-                detail={"sites": site, "section": f"rounds {_ranges(rounds)} and later"},
+                detail={"sites": site, "section": f"rounds {ranges(rounds)} and later"[:200]},
             )
         event = "" if known else _created(opened, made)
     document = {
@@ -258,17 +287,13 @@ def _without(opened: Any, row: StudyRow, site: str, from_round: int) -> tuple[di
         "epsilon": made.privacy.epsilon,
         "event": event,
     }
-    used = f"the models of rounds {_ranges(rounds)} and later" if rounds else "no model"
+    used = f"the models of rounds {ranges(rounds)} and later" if rounds else "no model"
     text = (
         f"submitted {made.name} ({made.digest[:16]}...): {made.training.rounds} rounds without "
         f"{site}; every other site must approve it\n"
         f"{site} is in {used} of {row.study.name}; do not use them where it must not be"
     )
     return document, text
-
-
-def _ranges(rounds: tuple[int, ...]) -> str:
-    return f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else str(rounds[0])
 
 
 def _created(opened: Any, loaded: Study) -> str:

@@ -11,6 +11,7 @@ from cohortium.common.continuation import Continues
 from cohortium.common.document import parse
 from cohortium.common.errors import ProtocolError, UsageError
 from cohortium.common.messages import Vector
+from cohortium.common.participation import Sites
 from cohortium.common.privacy import accounting
 from cohortium.common.privacy.plan import planned
 from cohortium.common.study import Study
@@ -29,23 +30,36 @@ def without(row: StudyRow, site: str, from_round: int, store: Store) -> Study:
     study, kept = row.study, from_round - 1
     if site not in study.sites.names:
         raise UsageError(f'"{site}" is no site of {study.name}: {", ".join(study.sites.names)}')
-    if len(study.sites.names) == 1:
-        raise UsageError(f"{site} is the only site of {study.name}: nobody is left")
+    if study.sites.training == (site,):
+        raise UsageError(f"{site} is the only site that trains in {study.name}: nobody is left")
     values = study.model_dump(exclude={"continues"})
     values["name"] = f"{study.name}-without-{site}"
-    names = tuple(name for name in study.sites.names if name != site)
-    values["sites"] |= {"names": names, "min_sites": min(study.sites.min_sites, len(names))}
+    values["sites"] |= _sites_without(study.sites, site)
     values["training"] |= {"rounds": study.training.rounds - kept}
     if rows := study.training.shared_stream_rows:
         pairs = zip(study.sites.names, rows, strict=True)
         values["training"]["shared_stream_rows"] = tuple(n for name, n in pairs if name != site)
     if kept:
         values["continues"] = _continues(row, kept, store).model_dump()
-    mechanism = planned(study, study.training.rounds - kept)
+    left_out = [name for name in study.left_out if name != site]
+    tracks = len(left_out) if len(left_out) > 1 and not kept else 1
+    values["evaluation"]["leave_one_site_out"] = tracks > 1
+    mechanism = planned(study, (study.training.rounds - kept) * tracks)
     if mechanism is not None and study.privacy.delta is not None:
         cost = accounting.epsilon([mechanism], study.privacy.delta)
         values["privacy"]["epsilon"] = math.ceil(cost * 1e4) / 1e4
     return parse(values, Study, values["name"])
+
+
+def _sites_without(sites: Sites, site: str) -> dict[str, object]:
+    names = tuple(name for name in sites.names if name != site)
+    evaluate_only = tuple(name for name in sites.evaluate_only if name != site)
+    training = len(names) - len(evaluate_only)
+    return {
+        "names": names,
+        "evaluate_only": evaluate_only,
+        "min_sites": min(sites.min_sites, training),
+    }
 
 
 def used(row: StudyRow, site: str, store: Store) -> tuple[int, ...]:

@@ -126,7 +126,7 @@ def test_coordinator_killed_between_the_end_and_the_farewell(
     run.tells("completed")
     report = CoordinatorDir(hospitals.coordinator).study(run.study.name, run.digest)
     until((report / "report.html").exists)
-    assert (report / "model.safetensors").exists()
+    hospitals.export(run.study.name, tmp_path / "model")
 
 
 def test_everything_killed_at_once_as_by_a_power_cut(hospitals: Deployment, tmp_path: Path) -> None:
@@ -140,7 +140,8 @@ def test_everything_killed_at_once_as_by_a_power_cut(hospitals: Deployment, tmp_
     for name in SITES:
         hospitals.start_site(name)
     run.completes()
-    assert final_model(hospitals, run).tolist() == undisturbed(run, tmp_path / "calm").tolist()
+    found = final_model(hospitals, run, tmp_path / "model")
+    assert found.tolist() == undisturbed(run, tmp_path / "calm").tolist()
 
 
 def test_port_of_the_coordinator_taken_when_it_is_started_again(
@@ -179,11 +180,9 @@ def listen(port: int) -> socket.socket | None:
         return None
 
 
-def final_model(hospitals: Deployment, run: Run) -> np.ndarray:
-    out = CoordinatorDir(hospitals.coordinator).study(run.study.name, run.digest)
-    until((out / "report.html").exists)
+def final_model(hospitals: Deployment, run: Run, out: Path) -> np.ndarray:
     module = build_seeded(run.study.model, 3, 1, 0)
-    module.load_state_dict(load_file(out / "model.safetensors"))
+    module.load_state_dict(load_file(hospitals.export(run.study.name, out)))
     return arrays.flatten(module)
 
 

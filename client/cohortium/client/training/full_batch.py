@@ -7,17 +7,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad_and_value, vmap
 
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common import arrays
-from cohortium.common.loss import Outcome, per_example
+from cohortium.common.loss import LOSS_CAP, Outcome, per_example
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource
 
+LOSS_SHARE = 0.5  # of the clip norm: as long as the largest loss makes a patient's contribution
 CHUNK_VALUES = 2**22  # per-example gradient values at a time, 32 MiB in float64
 
-PerExample = Callable[[dict[str, Tensor], Tensor, Tensor], dict[str, Tensor]]
+PerExample = Callable[[dict[str, Tensor], Tensor, Tensor], tuple[dict[str, Tensor], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,16 @@ class FullBatchPlan:
         clip_norm: L2 bound on one patient's gradient, and so the sum's sensitivity.
         noise_multiplier: standard deviation of the noise in units of `clip_norm`.
         nominal_rows: public number that the noisy sum is divided by; never the site's own count.
+        tell_loss: let the noisy sum tell the mean loss as well. Each patient's gradient gets one
+            more coordinate, the loss capped and scaled, before it is clipped: one release, one
+            noise, one price.
     """
 
     outcome: Outcome
     clip_norm: float
     noise_multiplier: float
     nominal_rows: float
+    tell_loss: bool = False
 
 
 def train(
@@ -61,24 +66,37 @@ def train(
         torch.tensor(labels, device=device),
         plan.outcome,
         plan.clip_norm,
+        plan.tell_loss,
     )
     noise = source.gaussian(total.shape, plan.noise_multiplier * plan.clip_norm)
-    delta = -(total + noise) / plan.nominal_rows
+    mean = (total + noise) / plan.nominal_rows
+    loss = None
+    if plan.tell_loss:
+        mean, loss = mean[:-1], float(mean[-1]) * LOSS_CAP / (LOSS_SHARE * plan.clip_norm)
     return LocalUpdate(
-        delta.astype(np.float32),
+        (-mean).astype(np.float32),
         Mechanism(
             sampler="full-batch",
             sample_rate=1.0,
             noise_multiplier=plan.noise_multiplier,
             steps=1,
         ),
+        loss,
     )
 
 
 def clipped_sum(
-    module: nn.Module, features: Tensor, labels: Tensor, outcome: Outcome, clip_norm: float
+    module: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    outcome: Outcome,
+    clip_norm: float,
+    tell_loss: bool = False,
 ) -> NDArray[np.float64]:
     """Sum over rows of each row's gradient, scaled down to norm `clip_norm` where above; (d,).
+
+    With `tell_loss` (d + 1,): before the scaling a row's loss follows its gradient, capped at
+    LOSS_CAP and scaled so that the cap is LOSS_SHARE of `clip_norm`.
 
     One row more or less moves it by at most `clip_norm`, whatever the parameters are: a gradient
     that overflows counts as zero instead of spoiling, and so betraying, the sum.
@@ -88,16 +106,25 @@ def clipped_sum(
     parameters = {name: p.detach() for name, p in module.named_parameters()}
     size = sum(parameter.numel() for parameter in parameters.values())
     rows = max(1, CHUNK_VALUES // size)
-    total = torch.zeros(size, dtype=torch.float64)
+    total = torch.zeros(size + tell_loss, dtype=torch.float64)
     for x, y in zip(torch.split(features, rows), torch.split(labels, rows), strict=True):
         if len(x):
-            total += _clipped(gradients(parameters, x, y), clip_norm)
+            found, losses = gradients(parameters, x, y)
+            flat = torch.cat([g.flatten(1) for g in found.values()], dim=1).cpu().double()
+            flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+            if tell_loss:
+                flat = torch.cat([flat, _scaled(losses, clip_norm)], dim=1)
+            total += _clipped(flat, clip_norm)
     return total.numpy()
 
 
-def _clipped(gradients: dict[str, Tensor], clip_norm: float) -> Tensor:
-    flat = torch.cat([g.flatten(1) for g in gradients.values()], dim=1).cpu().double()
-    flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+def _scaled(losses: Tensor, clip_norm: float) -> Tensor:
+    """(B, 1): what of a patient's contribution is the loss; one that overflows is the cap."""
+    known = losses.cpu().double().nan_to_num(nan=LOSS_CAP, posinf=LOSS_CAP)
+    return (known.clamp(0.0, LOSS_CAP) * LOSS_SHARE * clip_norm / LOSS_CAP)[:, None]
+
+
+def _clipped(flat: Tensor, clip_norm: float) -> Tensor:
     factors = clip_norm / torch.linalg.vector_norm(flat, dim=1).clamp(min=clip_norm)
     return torch.einsum("i,ij->j", factors, flat)
 
@@ -107,4 +134,4 @@ def _per_example(module: nn.Module, outcome: Outcome) -> PerExample:
         logits = functional_call(module, parameters, (x[None],))
         return per_example(outcome, logits, y[None])[0]
 
-    return vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
+    return vmap(grad_and_value(loss), in_dims=(None, 0, 0), randomness="different")

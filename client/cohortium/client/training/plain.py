@@ -38,28 +38,40 @@ def train(
     plan: PlainPlan,
     batches: Iterable[Batch],
     device: torch.device,
+    anchor: NDArray[np.float32] | None = None,
 ) -> LocalUpdate:
     """One SGD step for each batch of indices into features (n, f) and labels (n,).
 
     The caller's random state is left as it was; the same arguments give the same bits.
 
+    Args:
+        anchor: what the proximal term pulls towards, where that is not `start`.
+
     Raises:
         ProtocolError: `start` does not fit the module.
     """
-    arrays.load_into(module, start)
     module.to(device).train()
+    anchors = list[Tensor]()
+    if plan.proximal:
+        arrays.load_into(module, start if anchor is None else anchor)
+        anchors = [parameter.detach().clone() for parameter in module.parameters()]
+    arrays.load_into(module, start)
     data = torch.tensor(features, device=device), torch.tensor(labels, device=device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(plan.seed)
-        _descend(module, *data, plan, batches)
+        _descend(module, *data, plan, batches, anchors)
     return LocalUpdate(arrays.flatten(module) - start, None)
 
 
 def _descend(
-    module: nn.Module, features: Tensor, labels: Tensor, plan: PlainPlan, batches: Iterable[Batch]
+    module: nn.Module,
+    features: Tensor,
+    labels: Tensor,
+    plan: PlainPlan,
+    batches: Iterable[Batch],
+    anchors: list[Tensor],
 ) -> None:
     optimiser = plan.sgd.of(module)
-    anchors = [parameter.detach().clone() for parameter in module.parameters()]
     for batch in batches:
         index = torch.from_numpy(batch).to(features.device)
         loss = per_example(plan.outcome, module(features[index]), labels[index]).mean()

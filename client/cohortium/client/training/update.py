@@ -15,7 +15,10 @@ class LocalUpdate:
     Attributes:
         delta: new minus start parameters, float32 (d,), in the order of `arrays.flatten`.
         mechanism: what was really run; None without privacy.
+        loss: mean over patients at the start, told where the study asks for it; with privacy it
+            carries noise that `mechanism` accounts for.
     """
 
     delta: NDArray[np.float32]
     mechanism: Mechanism | None
+    loss: float | None = None

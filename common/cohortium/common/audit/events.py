@@ -114,9 +114,12 @@ _DETAILS: tuple[tuple[Any, str], ...] = (
     (
         EvaluationAction,
         """attributes metric group value threshold suppressed_below purpose disposition person
-        meaning site sites measured""",
+        meaning site sites measured gate flag""",
     ),
-    (ModelAction, "recipient file format section person meaning sites"),
+    (
+        ModelAction,
+        "recipient file format section person meaning sites closed overridden evidence audit",
+    ),
     (LogAction, "size head reviewer first last seconds retain_until person by"),
 )
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {

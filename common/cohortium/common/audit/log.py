@@ -132,6 +132,17 @@ class EventLog:
         for seq, line, _ in self._rows(since):
             yield read_event(line, f"{self._database.path}: event {seq}")
 
+    def about(self, study: str, action: Action) -> Iterator[Event]:
+        """Yield a study's events with one action, in order, found by their canonical text."""
+        rows = self._database.execute(
+            "SELECT seq, line FROM events WHERE instr(line, ?) AND instr(line, ?) ORDER BY seq",
+            (f'"action":"{action}"', f'"study":"{study}"'),
+        )
+        for row in rows:
+            event = read_event(row["line"], f"{self._database.path}: event {row['seq']}")
+            if (event.study, event.action) == (study, action):
+                yield event
+
     def head(self) -> Head:
         """The log's size and a digest over all of its leaves, in order."""
         total, size = hashlib.sha256(), 0

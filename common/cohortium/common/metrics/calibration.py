@@ -144,8 +144,8 @@ def newton(steps: int, box: Box) -> Generator[Point, Sums, Found]:
     """Where the sums are wanted next, until the fit is found; at most so many times.
 
     The likelihood is concave. A step is shortened to `LONGEST`, and halved where it went too far:
-    the gradient along it has turned round and grown, or nothing is left to curve. The last step is taken without another look:
-    what it leaves is of the order of its square, in standard errors.
+    the gradient along it has turned round and grown, or nothing is left to curve. The last step is
+    taken without another look: what it leaves is of the order of its square, in standard errors.
     """
     at, move, before = np.array([START.intercept, START.slope]), np.zeros(2), 0.0
     for _ in range(steps):

@@ -5,14 +5,23 @@ from collections.abc import Callable, Iterable, Mapping
 
 from cohortium.common.document import Document
 from cohortium.common.metrics.intervals import wilson
-from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
+from cohortium.common.metrics.tallies import (
+    BinaryTally,
+    MulticlassTally,
+    MultilabelTally,
+    RegressionTally,
+    SiteEvaluation,
+    SurvivalTally,
+    Tally,
+)
 
 
 class SiteScores(Document):
     """One site's results; None where the site cannot or may not show them, with its `reason`.
 
-    `majority` is the accuracy of always answering the site's more frequent class: any model must
-    be read against it.
+    `accuracy` of several labels is of patients with all of them right. `majority` is the accuracy
+    of always answering the site's most frequent class: any model must be read against it.
+    `headline` holds what this kind of outcome is followed by, the foremost first.
     """
 
     n: int | None
@@ -21,6 +30,7 @@ class SiteScores(Document):
     log_loss: float | None
     majority: float | None
     reason: str
+    headline: Mapping[str, float | None] = {}
 
 
 class Mean(Document):
@@ -56,7 +66,11 @@ class GroupSummary(Document):
 
 
 class Summary(Document):
-    """Everything a report starts from."""
+    """Everything a report starts from.
+
+    `headline`: over sites, the measures that this kind of outcome is followed by from round to
+    round, the foremost first.
+    """
 
     sites: Mapping[str, SiteScores]
     accuracy: Mean
@@ -64,6 +78,7 @@ class Summary(Document):
     log_loss: Mean
     majority: Mean
     groups: tuple[GroupSummary, ...]
+    headline: Mapping[str, Mean] = {}
 
 
 Counts = tuple[int | None, int | None]  # how many, of how many
@@ -73,6 +88,7 @@ def summarise(evaluations: Mapping[str, SiteEvaluation]) -> Summary:
     """Put the sites' evaluations together; what a site hides is left out, never read as 0."""
     sites = {site: _scores(evaluation.overall) for site, evaluation in evaluations.items()}
     rows = list(sites.values())
+    measures = dict.fromkeys(name for row in rows for name in row.headline)
     return Summary(
         sites=sites,
         accuracy=_mean((row.accuracy, row.n) for row in rows),
@@ -80,26 +96,61 @@ def summarise(evaluations: Mapping[str, SiteEvaluation]) -> Summary:
         log_loss=_mean((row.log_loss, row.n) for row in rows),
         majority=_mean((row.majority, row.n) for row in rows),
         groups=tuple(_group(*key, tallies) for key, tallies in _by_group(evaluations).items()),
+        headline={
+            name: _mean((row.headline.get(name), row.n) for row in rows) for name in measures
+        },
     )
 
 
-def _scores(tally: BinaryTally) -> SiteScores:
+def _scores(tally: Tally) -> SiteScores:
+    headline = _headline(tally)
     return SiteScores(
         n=tally.n,
-        accuracy=_ratio(tally.correct, tally.n),
-        auroc=tally.auroc,
-        log_loss=tally.log_loss,
+        accuracy=headline.get("accuracy"),
+        auroc=headline.get("auroc"),
+        log_loss=headline.get("log_loss"),
         majority=_majority(tally),
         reason=tally.reason,
+        headline=headline,
     )
 
 
-def _majority(tally: BinaryTally) -> float | None:
-    share = _ratio(tally.positives, tally.n)
-    return None if share is None else max(share, 1 - share)
+def _headline(tally: Tally) -> dict[str, float | None]:
+    match tally:
+        case BinaryTally():
+            accuracy = _ratio(tally.correct, tally.n)
+            return {"log_loss": tally.log_loss, "auroc": tally.auroc, "accuracy": accuracy}
+        case MulticlassTally():
+            return {"log_loss": tally.log_loss, "accuracy": _ratio(tally.correct, tally.n)}
+        case MultilabelTally():
+            return {"log_loss": tally.log_loss, "accuracy": _ratio(tally.all_right, tally.n)}
+        case RegressionTally():
+            root = None if tally.squared is None else math.sqrt(tally.squared)
+            return {"mae": tally.absolute, "rmse": root, "r2": _r2(tally)}
+        case SurvivalTally():
+            last = tally.horizons[-1].brier if tally.horizons else None
+            return {"concordance": _ratio(tally.concordant, tally.pairs), "brier": last}
 
 
-def _ratio(part: int | None, whole: int | None) -> float | None:
+def _r2(tally: RegressionTally) -> float | None:
+    if tally.squared is None or tally.outcome is None or tally.outcome2 is None:
+        return None
+    variance = tally.outcome2 - tally.outcome**2
+    return 1 - tally.squared / variance if variance > 0 else None
+
+
+def _majority(tally: Tally) -> float | None:
+    if isinstance(tally, BinaryTally):
+        share = _ratio(tally.positives, tally.n)
+        return None if share is None else max(share, 1 - share)
+    if isinstance(tally, MulticlassTally):
+        shares = [_ratio(one.positives, tally.n) for one in tally.classes.values()]
+        known = [share for share in shares if share is not None]
+        return max(known) if known and len(known) == len(shares) else None
+    return None
+
+
+def _ratio(part: float | None, whole: float | None) -> float | None:
     return None if part is None or not whole else part / whole
 
 
@@ -116,8 +167,8 @@ def _mean(values: Iterable[tuple[float | None, int | None]]) -> Mean:
 
 def _by_group(
     evaluations: Mapping[str, SiteEvaluation],
-) -> dict[tuple[str, str], list[BinaryTally]]:
-    found: dict[tuple[str, str], list[BinaryTally]] = {}
+) -> dict[tuple[str, str], list[Tally]]:
+    found: dict[tuple[str, str], list[Tally]] = {}
     for evaluation in evaluations.values():
         for attribute, levels in evaluation.groups.items():
             for level, tally in levels.items():
@@ -125,25 +176,45 @@ def _by_group(
     return found
 
 
-def _group(attribute: str, level: str, tallies: list[BinaryTally]) -> GroupSummary:
+def _group(attribute: str, level: str, tallies: list[Tally]) -> GroupSummary:
     return GroupSummary(
         attribute=attribute,
         level=level,
-        accuracy=_rate(tallies, lambda tally: (tally.correct, tally.n)),
-        sensitivity=_rate(tallies, lambda tally: (tally.tp, tally.positives)),
-        selection_rate=_rate(tallies, lambda tally: (_called(tally), tally.n)),
+        accuracy=_rate(tallies, _right),
+        sensitivity=_rate(tallies, _found),
+        selection_rate=_rate(tallies, _called),
         sites=len(tallies),
     )
 
 
-def _called(tally: BinaryTally) -> int | None:
-    return None if tally.tp is None or tally.fp is None else tally.tp + tally.fp
+def _right(tally: Tally) -> Counts:
+    match tally:
+        case BinaryTally() | MulticlassTally():
+            return tally.correct, tally.n
+        case MultilabelTally():
+            return tally.all_right, tally.n
+        case _:
+            return None, None
 
 
-def _rate(tallies: list[BinaryTally], counts: Callable[[BinaryTally], Counts]) -> Rate:
-    """Pool the sites that show both counts; unknown where they have nobody to count."""
+def _found(tally: Tally) -> Counts:
+    return (tally.tp, tally.positives) if isinstance(tally, BinaryTally) else (None, None)
+
+
+def _called(tally: Tally) -> Counts:
+    if not isinstance(tally, BinaryTally) or tally.tp is None or tally.fp is None:
+        return None, None
+    return tally.tp + tally.fp, tally.n
+
+
+def _rate(tallies: list[Tally], counts: Callable[[Tally], Counts]) -> Rate:
+    """Pool the sites that show both counts; unknown where they have nobody to count.
+
+    Of counts that hold noise, no more than all are counted.
+    """
     pairs = [counts(tally) for tally in tallies]
     shown = [(part, whole) for part, whole in pairs if part is not None and whole is not None]
-    part, whole = sum(part for part, _ in shown), sum(whole for _, whole in shown)
+    whole = sum(whole for _, whole in shown)
+    part = min(whole, sum(part for part, _ in shown))
     low, high = wilson(part, whole) if whole else (None, None)
     return Rate(value=_ratio(part, whole), low=low, high=high, of=whole, sites_shown=len(shown))

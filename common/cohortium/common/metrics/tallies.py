@@ -6,9 +6,9 @@ this site and group only, with its variance.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from cohortium.common.document import Document
 
@@ -128,7 +128,7 @@ class RegressionTally(Document):
 
 
 class AtHorizon(Document):
-    """At one of the study's horizons; None what is not shown.
+    """At one of the study's horizons; None what is not shown, and `reason` why.
 
     `brier`: inverse-probability-of-censoring weighted squared error (Graf et al. 1999), weights
     from this site and group; `predicted` mean risk; `observed` risk by Kaplan and Meier with
@@ -140,6 +140,12 @@ class AtHorizon(Document):
     predicted: Share
     observed: Share
     observed_variance: NotNegative
+    reason: Literal[
+        "",
+        "few patients in a cell at this horizon",
+        "nobody is watched that long",
+        "scores near 0 and 1 would give counts away",
+    ] = ""
 
 
 class SurvivalTally(Document):
@@ -159,9 +165,20 @@ class SurvivalTally(Document):
     reason: str = ""
 
 
+def _kind(tally: Any) -> Any:
+    """A tally from before there were others says no kind: it is of a yes or no outcome."""
+    if isinstance(tally, Document):
+        return getattr(tally, "kind", None)
+    return tally.get("kind", "binary") if isinstance(tally, Mapping) else None
+
+
 Tally = Annotated[
-    BinaryTally | MulticlassTally | MultilabelTally | RegressionTally | SurvivalTally,
-    Field(discriminator="kind"),
+    Annotated[BinaryTally, Tag("binary")]
+    | Annotated[MulticlassTally, Tag("multiclass")]
+    | Annotated[MultilabelTally, Tag("multilabel")]
+    | Annotated[RegressionTally, Tag("regression")]
+    | Annotated[SurvivalTally, Tag("survival")],
+    Discriminator(_kind),
 ]
 
 
@@ -198,7 +215,8 @@ class SiteEvaluation(Document):
     intersection is one more attribute, such as `sex x age` with levels such as `female x <50`.
     Groups are there only in the last evaluation of a model. `beside`: `own`, `recalibrated`,
     `personal`, those that the study asks for; empty before the last evaluation. `noise_std`: of
-    the discrete Gaussian noise in every count by group, 0 without.
+    the discrete Gaussian noise in each of tp, fp, tn and fn, before those below zero became zero;
+    0 without. The other counts are sums of these, and no two groups' agree.
     """
 
     overall: Tally

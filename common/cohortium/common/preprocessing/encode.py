@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from cohortium.common import bands
 from cohortium.common.errors import DataError, ProtocolError
+from cohortium.common.preprocessing import labels
 from cohortium.common.preprocessing.split import train_mask
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.schema import CategoryColumn, NumberColumn
 from cohortium.common.study import Study
 from cohortium.common.table import Mask, Table
+from cohortium.common.task import BinaryTask, MulticlassTask
 
 LIMIT = 2.5  # inputs are clipped to +-2.5 spreads around the public centre
 HALF = 0.5  # the middle of a 0/1 column
@@ -33,7 +35,8 @@ class Encoded:
 
     Attributes:
         features: float32 (n, f), columns as `feature_names` says.
-        labels: float32 (n,), 1.0 positive and 0.0 negative.
+        labels: float32 (n,) or (n, columns), the outcome as a model learns it.
+        outcomes: float64, the outcome as it was observed (both: see `labels.py`).
         train: bool (n,), false for held-out rows.
         attributes: int16 (n,) per fairness attribute: level, -1 unknown.
         patients: int64 (n,), equal where two rows are one patient's.
@@ -41,6 +44,7 @@ class Encoded:
 
     features: Floats
     labels: Floats
+    outcomes: Wide
     train: Mask
     attributes: Mapping[str, NDArray[np.int16]]
     patients: NDArray[np.int64]
@@ -57,25 +61,26 @@ def feature_names(study: Study) -> tuple[str, ...]:
 
 
 def encode(table: Table, study: Study, site: str, statistics: Statistics | None = None) -> Encoded:
-    """Encode the rows that the study can use: those with a label and, with `exclude`, no gap.
+    """Encode the rows that the study can use: those with an outcome and, with `exclude`, no gap.
 
     Args:
         statistics: of all sites together; given exactly with `federated-standard` scaling.
 
     Raises:
-        DataError: too few rows, nothing to train on or nothing to evaluate.
+        DataError: too few rows, or nothing to train on at a site that trains.
         ProtocolError: statistics of another number of inputs, or none where they are needed.
     """
     table = _usable(table, study, site)
     train = train_mask(table, study, site)
-    labels = _labels(table, study)
-    if train.sum() < 2:
+    outcomes = labels.observed(table, study)
+    if train.sum() < 2 and site not in study.sites.evaluate_only:
         raise DataError(f"{site}: fewer than 2 rows to train on; add rows or leave the study")
     scaled = _scale(_plain(table, study), train, study, statistics)
     intercept = [np.full(table.rows, name == site, np.float32) for name in _intercept_sites(study)]
     return Encoded(
         features=np.column_stack([scaled, *intercept]).astype(np.float32),
-        labels=labels,
+        labels=labels.learnt(outcomes, study),
+        outcomes=outcomes,
         train=train,
         attributes={name: _levels(table, study, name) for name in study.fairness.attributes},
         patients=table.patients,
@@ -93,44 +98,38 @@ def site_statistics(table: Table, study: Study, site: str) -> Statistics:
     return Statistics.from_encoded(_plain(table, study)[train])
 
 
-def require_both_classes(encoded: Encoded, site: str) -> None:
+def require_classes(encoded: Encoded, study: Study, site: str) -> None:
     """Refuse a site that has seen one answer only: alone it can learn nothing but that answer.
 
     Not part of `encode`, since such a site can still add to a federation: in the published split
     of heart disease, every training patient of one hospital is ill.
 
     Raises:
-        DataError: all training labels are equal.
+        DataError: the study minds, and all labels of patients that the site trains on are equal.
     """
-    labels = encoded.labels[encoded.train]
-    if labels.min() == labels.max():
+    task, seen = study.task, encoded.labels[encoded.train]
+    if not isinstance(task, BinaryTask | MulticlassTask) or task.one_class_sites == "allow":
+        return
+    if len(seen) and seen.min() == seen.max():
         raise DataError(
-            f"{site}: label has one class only at this site ({bands.text(len(labels))} training "
-            "rows): it cannot train a binary model; check the label or leave the study"
+            f"{site}: label has one class only at this site ({bands.text(len(seen))} training "
+            f"rows): it cannot train a {task.kind} model; check the label, leave the study, or "
+            'agree on task.one_class_sites = "allow"'
         )
 
 
 def _usable(table: Table, study: Study, site: str) -> Table:
     inputs = study.data.features if study.preprocessing.missing == "exclude" else ()
-    usable = ~table.missing(study.task.label)
+    usable = labels.known(table, study)
     for name in inputs:
         usable &= ~table.missing(name)
     if not usable.any():
         gap = "a label and every input" if inputs else "a label"
         raise DataError(
-            f'{site}: no row has {gap} (label "{study.task.label}"); check the registered file'
+            f"{site}: no row has {gap} (label: {', '.join(study.task.columns)}); check the "
+            "registered file"
         )
     return table.select(usable)
-
-
-def _labels(table: Table, study: Study) -> Floats:
-    name = study.task.label
-    column = study.data_model.columns[name]
-    if isinstance(column, NumberColumn):
-        above = study.task.positive_above or 0.0  # a study gives one for a number
-        return (table.numbers[name] > above).astype(np.float32)
-    positive = [column.codes.index(code) for code in study.task.positive_codes]
-    return np.isin(table.codes[name], positive).astype(np.float32)
 
 
 def _levels(table: Table, study: Study, name: str) -> NDArray[np.int16]:

@@ -21,15 +21,18 @@ def train_mask(table: Table, study: Study, site: str) -> Mask:
     exact share would move a second patient when one is added, and so train on two changed rows
     where the privacy promise counts one. Without a patient key, rows must keep their places.
 
+    A site that only evaluates holds everybody out, and the split says nothing. One that holds out
+    nobody trains, and cannot be measured.
+
     Raises:
-        DataError: the column holds anything but train and test, or one side would be empty.
+        DataError: the column holds anything but train and test, or nobody is left to train on.
     """
+    if site in study.sites.evaluate_only:
+        return np.zeros(table.rows, np.bool_)
     column = study.split.column
     mask = _by_column(table, column) if column else _by_seed(table, study, site)
     if not mask.any():
         raise DataError(f"{site}: split: no row is left to train on; add rows or hold out fewer")
-    if mask.all():
-        raise DataError(f"{site}: split: no row is held out for evaluation; add rows to hold out")
     return mask
 
 

@@ -166,6 +166,7 @@ def _adaptive(state: ServerState, delta: Floats, v: Floats, strategy: Strategy) 
 RULES: dict[str, Callable[[ServerState, Floats, Strategy], ServerState]] = {
     "fedavg": _average,
     "fedprox": _average,  # the proximal term acts at the sites
+    "qfedavg": _average,  # losses act on the weights
     "fedavgm": _momentum,
     "fedadam": _adam,
     "fedyogi": _yogi,

@@ -26,7 +26,7 @@ def demo(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run everything on this machine: coordinator, hospitals, TLS, privacy, report, event logs.
+    """Run everything on this machine: coordinator, hospitals, TLS, privacy, report, release, logs.
 
     Example: cohortium demo --rounds 5
     """
@@ -114,6 +114,7 @@ def _text(document: dict[str, Any]) -> str:
         "approvals      signed by each hospital's own key before anything ran",
         "privacy        spent and capped by each hospital's own ledger, unit: patient",
         f"model          {document['model']}",
+        f"model card     {document['card']}",
         f"report         {document['report']}",
         f"event logs     {', '.join(document['audit'].values())}",
         f"look around    {sys.argv[0]} site budget --dir {first}",

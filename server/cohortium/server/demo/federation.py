@@ -15,6 +15,7 @@ from cohortium.common.study import Study, load_study
 from cohortium.server.config import CoordinatorDir
 from cohortium.server.demo.data import DemoData
 from cohortium.server.demo.processes import Daemon, command, stop_all
+from cohortium.server.demo.releasing import release
 from cohortium.server.opened import Opened, open_coordinator
 from cohortium.server.progress import line
 from cohortium.server.store import RoundRecord, StudyRow
@@ -51,7 +52,7 @@ class Demo:
 
 
 def run(demo: Demo) -> dict[str, Any]:
-    """From nothing to a report; returns the document that `cohortium demo --json` prints."""
+    """From nothing to a released model; returns what `cohortium demo --json` prints."""
     started = time.monotonic()
     study = load_study(demo.data.study)
     tls = _start_coordinator(demo)
@@ -171,6 +172,9 @@ def _finish(
     out = CoordinatorDir(demo.coordinator_dir).study(row.study.name, row.digest)
     _wait_for(out / "report.html")
     demo.close()
+    left: dict[str, Any] = {"model": None, "card": None, "release": None, "flags": None}
+    if row.state == "completed":
+        left = release(row.study.name, demo.coordinator_dir, demo.workdir / "model", demo.say)
     consents = opened.store.consents(row.digest)
     last = rounds[-1] if rounds else None
     return {
@@ -181,7 +185,7 @@ def _finish(
         **facts,
         "sites": [_site(site, consents.get(site), budgets[site], last) for site in demo.data.sites],
         "majority_accuracy": (last.summary.majority.unweighted if last and last.summary else None),
-        "model": str(out / "model.safetensors"),
+        **left,
         "report": str(out / "report.html"),
         "audit": _export_logs(demo),
         "coordinator_dir": str(demo.coordinator_dir),

@@ -1,121 +1,126 @@
-"""Where the marks of a forest plot go, in SVG user units; the template draws.
+"""Forest plots: one measure by site, or by group of patients.
 
-One row for each site, then all patients together, then the mean over sites with what to expect of
-a new one (Lewis & Clarke 2001, BMJ 322:1479).
+A row for each site, then all patients together, then the mean over sites with what to expect of a
+new one (Lewis & Clarke 2001, BMJ 322:1479).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
 
 from cohortium.common.metrics.performance import Estimate, Performance
 from cohortium.server.reports import measures
-from cohortium.server.reports.charts import Tick, levels
+from cohortium.server.reports.findings import GroupPerformance
+from cohortium.server.reports.scale import levels
+from cohortium.server.reports.strip import Axis, Mark, Row, strip
+from cohortium.server.reports.svg import Figure
 
-LEFT, RIGHT = 126, 300  # of 480
-TOP, ROW, BOTTOM = 6, 20, 26
-LONGEST_NAME = 17
-
-Kind = Literal["site", "pooled", "over"]
-Span = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A mark with its interval, and the interval of a new site; None where there is none.
-
-    `text` stands beside it: the numbers, or why there are none.
-    """
-
-    label: str
-    kind: Kind
-    y: float
-    at: float | None
-    span: Span | None
-    new: Span | None
-    text: str
+MOST_SITES = 30
+REFERENCE = {
+    "auroc": 0.5,
+    "concordance": 0.5,
+    "observed_to_expected": 1.0,
+    "mcc": 0.0,
+    "r2": 0.0,
+    "calibration_slope": 1.0,
+    "calibration_intercept": 0.0,
+    "bias": 0.0,
+    "net_benefit": 0.0,
+}
 
 
-@dataclass(frozen=True)
-class Forest:
-    title: str
-    rows: tuple[Row, ...]
-    ticks: tuple[Tick, ...]
-    bottom: float
-    height: float
-
-
-@dataclass(frozen=True)
-class _Line:
-    label: str
-    kind: Kind
-    shown: Estimate
-    new: Span | None
-
-
-def forest(found: Performance) -> Forest | None:
-    """Lay out one measure, or None where no site shows it.
+def by_site(found: Performance) -> Figure | None:
+    """Draw one measure, or None where no site shows it.
 
     The axis spans the intervals of sites and means; one of a new site may run beyond it, and is
     cut there.
     """
-    lines = list(_lines(found))
-    ends = [end for line in lines for end in _ends(line.shown)]
-    if not ends:
-        return None
-    axis = levels(min(ends), max(ends))
-
-    def x(value: float) -> float:
-        share = (value - axis[0]) / (axis[-1] - axis[0])
-        return round(LEFT + max(0.0, min(1.0, share)) * (RIGHT - LEFT), 1)
-
-    def span(low: float | None, high: float | None) -> Span | None:
-        return None if low is None or high is None else (x(low), x(high))
-
-    bottom = TOP + ROW * len(lines)
-    return Forest(
-        title=measures.title(found),
-        rows=tuple(
-            Row(
-                label=_short(line.label),
-                kind=line.kind,
-                y=TOP + ROW * (place + 0.5),
-                at=None if line.shown.value is None else x(line.shown.value),
-                span=span(line.shown.low, line.shown.high),
-                new=span(*line.new) if line.new else None,
-                text=_text(found.measure, line.shown),
-            )
-            for place, line in enumerate(lines)
-        ),
-        ticks=tuple(Tick(x(level), f"{level:.3g}") for level in axis),
-        bottom=bottom,
-        height=bottom + BOTTOM,
-    )
+    rows = list(_sites(found))
+    return _figure(found.measure, measures.title(found), rows, "performance", "by site")
 
 
-def _lines(found: Performance) -> Iterator[_Line]:
-    for site, shown in found.sites.items():
-        yield _Line(site, "site", shown, None)
+Key = tuple[str, float | None, float | None, str]
+
+
+def key(found: Performance) -> Key:
+    """What tells a measure of a list from the others of it."""
+    return found.measure, found.threshold, found.horizon, found.part
+
+
+def by_group(wanted: Key, groups: Sequence[GroupPerformance]) -> Figure | None:
+    """One measure of every level of every attribute: pooled, and over sites that may differ."""
+    rows: list[Row] = []
+    attribute, title = None, ""
+    for group in groups:
+        found = next((f for f in group.performance if key(f) == wanted), None)
+        if found is None:
+            continue
+        title = measures.title(found)
+        if group.attribute != attribute:
+            attribute = group.attribute
+            rows.append(Row(heading=group.attribute))
+        rows += _group(group.level, found)
+    return _figure(wanted[0], title, rows, "groups", "by group")
+
+
+def _sites(found: Performance) -> Iterator[Row]:
+    for site, shown in list(found.sites.items())[:MOST_SITES]:
+        yield _row(found.measure, site, "dot", shown)
+    if len(found.sites) > MOST_SITES:
+        yield Row(left=f"and {len(found.sites) - MOST_SITES} more sites", right="in the table")
     if found.pooled.value is not None:
-        yield _Line("all patients", "pooled", found.pooled, None)
+        yield _row(found.measure, "all patients", "square", found.pooled)
+    yield from _over(found, "mean over sites")
+
+
+def _group(level: str, found: Performance) -> Iterator[Row]:
+    over = list(_over(found, f"{level}, over sites"))
+    if found.pooled.value is not None:
+        yield _row(found.measure, level, "square", found.pooled)
+    elif not over:
+        shown = sum(one.value is not None for one in found.sites.values())
+        yield Row(
+            left=level, right=f"no mean: {shown} site{'s' * (shown > 1)}" if shown else "not shown"
+        )
+    yield from over
+
+
+def _over(found: Performance, name: str) -> Iterator[Row]:
     over = found.over_sites
     if over is not None:
         mean = Estimate(value=over.mean, low=over.low, high=over.high)
-        yield _Line("mean over sites", "over", mean, (over.new_low, over.new_high))
+        yield _row(found.measure, name, "diamond", mean, (over.new_low, over.new_high))
 
 
-def _ends(shown: Estimate) -> list[float]:
-    return [end for end in (shown.value, shown.low, shown.high) if end is not None]
+def _row(
+    measure: str, left: str, mark: Mark, shown: Estimate, far: tuple[float, float] | None = None
+) -> Row:
+    known = shown.low is not None and shown.high is not None
+    return Row(
+        left=left,
+        right=measures.estimate(measure, shown, "not shown"),
+        mark=mark,
+        at=shown.value,
+        span=(shown.low or 0.0, shown.high or 0.0) if known else None,
+        far=far,
+    )
 
 
-def _text(measure: str, shown: Estimate) -> str:
-    if shown.value is None:
-        return "not shown"
-    value = measures.writer(measure)(shown.value)
-    if shown.low is None or shown.high is None:
-        return value
-    return f"{value} ({measures.interval(measure, shown.low, shown.high)})"
+def _figure(measure: str, title: str, rows: Sequence[Row], table: str, by: str) -> Figure | None:
+    ends = [row.at for row in rows if row.at is not None]
+    ends += [end for row in rows if row.span for end in row.span]
+    if not ends:
+        return None
+    marks = levels(min(ends), max(ends))
+    line = REFERENCE.get(measure)
+    axis = Axis(
+        marks=marks,
+        write=_axis_writer(measure),
+        line=line if line is not None and marks[0] <= line <= marks[-1] else None,
+    )
+    label = f"{title} {by}; the numbers are in the table below"
+    return Figure(title, strip(rows, axis, label), table)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+def _axis_writer(measure: str) -> Callable[[float], str]:
+    if measure in measures.SHARES:
+        return lambda level: f"{100 * level:.3g}%"
+    return lambda level: f"{level:.3g}".replace("-", "\N{MINUS SIGN}")

@@ -18,7 +18,7 @@ def interval(low: float, high: float) -> str:
 
 def three_digits(value: float) -> str:
     """AUROC, log loss, noise multiplier."""
-    return f"{value:.3f}"
+    return minus(f"{value:.3f}")
 
 
 def epsilon(value: float) -> str:
@@ -55,3 +55,27 @@ def size(value: int) -> str:
         if value < 999.5 * scale:
             return f"{value / scale:.1f}{NO_BREAK}{unit}"
     return f"{value / 1e9:.1f}{NO_BREAK}GB"
+
+
+def plain(value: float) -> str:
+    """Three digits that count, thousands apart, never an exponent: `0.0123`, `12.3`, `1,235`."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else "unbounded"
+    digits = max(0, 2 - math.floor(math.log10(abs(value))))
+    return minus(f"{value:,.{min(digits, 9)}f}")
+
+
+def points(difference: float) -> str:
+    """A difference of two shares, in percentage points, with its sign: `-3.0`."""
+    return signed(100 * difference, 1)
+
+
+def signed(value: float, digits: int) -> str:
+    """With a sign, a true minus, and no sign for what rounds to 0."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def minus(text: str) -> str:
+    """A number with a true minus."""
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -3,12 +3,23 @@
 A number that is not known, not measured or suppressed is None, never 0. Shares lie in 0 to 1.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cohortium.common.document import Document
+from cohortium.common.fairness.verdicts import FairnessAudit
 from cohortium.common.metrics.performance import Performance
+from cohortium.common.metrics.value import Value
+from cohortium.server.reports.findings import (
+    CalibrationLine,
+    Curve,
+    GroupPerformance,
+    Horizon,
+    NetBenefit,
+    ReleaseReport,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -27,8 +38,10 @@ class SiteReport(Document):
     """One hospital: consent, privacy, what left it, and how the model does on its test patients.
 
     `epsilon_spent` is this study's, `epsilon_lifetime` that of all studies on the data set,
-    composed (never added); `n` counts test patients; `majority` is the accuracy of always giving
+    composed (never added); `n` counts test patients; `headline` is what this kind of outcome is
+    followed by, such as accuracy; `majority` is the accuracy of always giving
     the site's more frequent outcome. `sampler` is None without privacy.
+    `external`: the site trains on none of its patients.
     """
 
     name: str
@@ -43,60 +56,38 @@ class SiteReport(Document):
     noise_multiplier: NotNegative | None = None
     steps: Count | None = None
     unit: str = "patient"
-    accuracy: Share | None = None
-    auroc: Share | None = None
-    log_loss: NotNegative | None = None
+    headline: Mapping[str, float | None] = {}
     majority: Share | None = None
     n: Count | None = None
+    external: bool = False
     messages: tuple[Traffic, ...] = ()
     reasons: tuple[str, ...] = ()
     log_size: Count | None = None
     log_head: str | None = None
 
 
-class GroupReport(Document):
-    """One group of patients over all sites that could show it; `_low`, `_high`: 95% Wilson."""
-
-    attribute: str
-    level: str
-    accuracy: Share | None = None
-    accuracy_low: Share | None = None
-    accuracy_high: Share | None = None
-    sensitivity: Share | None = None
-    sensitivity_low: Share | None = None
-    sensitivity_high: Share | None = None
-    selection_rate: Share | None = None
-    selection_rate_low: Share | None = None
-    selection_rate_high: Share | None = None
-    n: Count | None = None
-    sites_shown: Count
-    sites_total: Count
-    reason: str | None = None
-
-
 class RoundReport(Document):
-    """One round: how long it took, who replied, and the unweighted means over the sites."""
+    """One round: how long it took, who replied, and the unweighted means over the sites.
+
+    `replied` and `missing` are None in a blinded report: who was away on a day is known.
+    """
 
     round: Count
     seconds: NotNegative | None = None
-    accuracy: Share | None = None
-    auroc: Share | None = None
-    log_loss: NotNegative | None = None
-    replied: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
+    headline: Mapping[str, float | None] = {}
+    replied: tuple[str, ...] | None = ()
+    missing: tuple[str, ...] | None = ()
 
 
 class Summary(Document):
     """The final model over the sites that measured it.
 
-    `majority_accuracy` is what a model must beat: the mean of the sites' `majority`, weighted as
-    `accuracy_weighted`.
+    `headline`: means of the sites, `weighted` by their patients. `majority_accuracy` is what a
+    model must beat: the mean of the sites' `majority`, weighted as accuracy is.
     """
 
-    accuracy_mean: Share | None = None
-    accuracy_weighted: Share | None = None
-    auroc_mean: Share | None = None
-    log_loss_mean: NotNegative | None = None
+    headline: Mapping[str, float | None] = {}
+    weighted: Mapping[str, float | None] = {}
     majority_accuracy: Share | None = None
     sites_measured: Count = 0
 
@@ -124,22 +115,49 @@ class Proof(Document):
     hosts: tuple[str, ...] = ()
 
 
+class Promise(Document):
+    """What each patient was promised; epsilon None: no differential privacy.
+
+    spent: the most of it that any site has spent. noise_epsilon: of the noise in the counts by
+    group, where the study asks for it.
+    """
+
+    spent: NotNegative | None = None
+    epsilon: NotNegative | None = None
+    delta: NotNegative | None = None
+    noise_epsilon: NotNegative | None = None
+
+
 class ReportData(Document):
     """One study's report. `minimum_cell`: groups with fewer test patients are not shown.
 
-    `performance` holds every measure of the final model with its intervals.
+    `performance` holds every measure of the final model with its intervals, `by_group` the same
+    by group. `blinding`: `none`, `blinded`, or `coordinator`: the coordinator's own copy of a study
+    whose shared reports are blinded. `traffic`: over all sites, where a
+    blinded report does not give it by site. `release` is None before the study has completed.
     """
 
     study: str
     purpose: str
     legal_basis: str | None = None
     outcome: str | None = None
+    kind: str = "binary"
     state: str
+    blinding: Literal["none", "blinded", "coordinator"] = "none"
     minimum_cell: Count | None = None
+    promise: Promise = Promise()
     sites: tuple[SiteReport, ...]
-    groups: tuple[GroupReport, ...] = ()
-    performance: tuple[Performance, ...] = ()
-    rounds: tuple[RoundReport, ...] = ()
     summary: Summary = Summary()
+    performance: tuple[Performance, ...] = ()
+    by_group: tuple[GroupPerformance, ...] = ()
+    audit: FairnessAudit | None = None
+    reliability: tuple[Curve, ...] = ()
+    net_benefit: tuple[NetBenefit, ...] = ()
+    calibration: tuple[CalibrationLine, ...] = ()
+    horizons: tuple[Horizon, ...] = ()
+    worth: Value = Value()
+    release: ReleaseReport | None = None
+    rounds: tuple[RoundReport, ...] = ()
+    traffic: tuple[Traffic, ...] = ()
     model: ModelReport | None = None
     proof: Proof

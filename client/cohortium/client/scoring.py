@@ -1,0 +1,45 @@
+"""What a model says of patients."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cohortium.common import arrays
+from cohortium.common.loss import per_example
+from cohortium.common.models.building import build_seeded
+from cohortium.common.predict import predictions
+from cohortium.common.study import Study
+
+ROWS = 65_536  # at a time
+
+
+def scores(
+    study: Study, model: npt.NDArray[np.float32], features: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Predictions of a study's kind (`common/predict.py`) for features (n, f).
+
+    Raises:
+        ProtocolError: `model` does not fit the study, or gives numbers that are not finite.
+    """
+    return predictions(study, _logits(study, model, features))
+
+
+def mean_loss(
+    study: Study,
+    model: npt.NDArray[np.float32],
+    features: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.float32],
+) -> float:
+    """What training lowers: the mean over patients (n, f) with labels as a model learns them."""
+    logits = _logits(study, model, features)
+    return float(per_example(study.task.kind, logits, torch.from_numpy(labels)).double().mean())
+
+
+def _logits(
+    study: Study, model: npt.NDArray[np.float32], features: npt.NDArray[np.float32]
+) -> torch.Tensor:
+    module = build_seeded(study.model, features.shape[1], study.outputs, study.training.seed)
+    arrays.load_into(module, model)
+    module.eval()
+    with torch.no_grad():
+        return torch.cat([module(part) for part in torch.split(torch.from_numpy(features), ROWS)])

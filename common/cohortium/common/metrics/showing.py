@@ -1,0 +1,60 @@
+"""How far a site rounds what it shows of its patients besides counts."""
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+DECIMALS = 3  # of a mean of probabilities, an AUROC or a C
+DIGITS = 3  # of anything else
+LEAST_UNDECIDED = 0.01  # mean of p (1 - p), below which means of the scores p are counts
+ALONE = 0.15  # of the largest share: what the others must at least add, beyond the second largest
+
+NO_PATIENTS = "no patients"
+DECIDED: Final = "scores near 0 and 1 would give counts away"
+ONE_PATIENT = "one patient would make up most of it"
+
+
+def decimals(value: float | None, shown: bool, minimum_cell: int) -> float | None:
+    """Rounded to 3 decimals, None if not shown; as it is where there is no minimum cell."""
+    if value is None or not shown:
+        return None
+    return round(value, DECIMALS) if minimum_cell else value
+
+
+def digits(value: float | None, shown: bool, minimum_cell: int) -> float | None:
+    """Rounded to 3 digits, None if not shown; as it is where there is no minimum cell."""
+    if value is None or not shown:
+        return None
+    return float(f"{value:.{DIGITS}g}") if minimum_cell else value
+
+
+def like(value: float, spread: float, minimum_cell: int) -> float:
+    """Rounded where the fourth digit of a spread is; as it is without one or a minimum cell."""
+    if not minimum_cell or not spread:
+        return value
+    return round(value, DIGITS - math.floor(math.log10(spread)))
+
+
+def dominated(parts: NDArray[np.float64]) -> bool:
+    """Whether a sum of parts, all 0 or more, would give its largest part away.
+
+    The p% rule (Hundepool et al. 2012, Statistical Disclosure Control, 4.2.2) with p = 15: whoever
+    knows the second largest part could tell the largest one to within p%.
+    """
+    if not len(parts):
+        return False
+    largest = np.sort(parts)[-2:]
+    return bool(parts.sum() - largest.sum() < ALONE * largest[-1])
+
+
+def hidden_reason(minimum_cell: int) -> str:
+    """Why a count of some patients is not shown."""
+    return f"fewer than {minimum_cell} patients in a cell, or in one that would follow"
+
+
+def first(reasons: Iterable[tuple[bool, str]]) -> str:
+    """The first reason that holds, or an empty one."""
+    return next((reason for holds, reason in reasons if holds), "")

@@ -1,0 +1,48 @@
+"""From a model's outputs to what people understand: probabilities, values, survival."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from cohortium.common.errors import ProtocolError
+from cohortium.common.loss import Outcome
+from cohortium.common.study import Study
+from cohortium.common.task import RegressionTask
+
+
+def predictions(study: Study, logits: Tensor) -> NDArray[np.float64]:
+    """What a study's model says of n patients, from its logits (n, outputs).
+
+    binary: probability (n,). multiclass: probability of each class (n, classes), in the schema's
+    order. multilabel: probability of each label (n, labels). regression: value (n,) in the units of
+    the outcome, which may lie outside the schema's bounds. survival: probability to have no event
+    until each horizon (n, horizons), which never rises.
+
+    Raises:
+        ProtocolError: a number is not finite: the model that was sent is broken.
+    """
+    found: NDArray[np.float64] = _FORMS[study.task.kind](logits.double()).numpy()
+    if isinstance(study.task, RegressionTask):
+        centre, spread = study.task.scale(study.data_model)
+        found = centre + spread * found
+    if not np.isfinite(found).all():
+        raise ProtocolError("the model's predictions are not finite: training diverged")
+    return found
+
+
+def _survival(logits: Tensor) -> Tensor:
+    """S(t_j) is the product of 1 - h_i up to j, taken as a sum of logarithms."""
+    return torch.exp(-functional.softplus(logits).cumsum(dim=1))
+
+
+_FORMS: dict[Outcome, Callable[[Tensor], Tensor]] = {
+    "binary": lambda logits: torch.sigmoid(logits[:, 0]),
+    "multiclass": lambda logits: torch.softmax(logits, dim=1),
+    "multilabel": torch.sigmoid,
+    "regression": lambda logits: logits[:, 0],
+    "survival": _survival,
+}

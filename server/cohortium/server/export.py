@@ -1,0 +1,102 @@
+"""What leaves with a released model: its file, its card, and the signed release."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cohortium.common.audit.events import Actor, Thing
+from cohortium.common.errors import UsageError
+from cohortium.common.metrics.performance import performance
+from cohortium.server.gates import final_evaluations
+from cohortium.server.model_card import Facts, card
+from cohortium.server.opened import Opened
+from cohortium.server.outcome import MODEL_FILE
+from cohortium.server.release import Dossier, Judged, require_released
+from cohortium.server.signed import CONTEXTS, Disposition, Kept, Released
+
+CARD_FILE = "model-card.md"
+RELEASE_FILE = "release.json"
+HOW = (
+    "An Ed25519 signature (hex) is over a context line and a document as JSON with sorted keys, "
+    "without spaces, in UTF-8. The key is the coordinator's: compare its fingerprint with somebody "
+    "who knows it."
+)
+
+
+def export(
+    dossier: Dossier, judged: Sequence[Judged], opened: Opened, actor: Actor, out: Path
+) -> tuple[tuple[Path, ...], str]:
+    """Write a released model into a directory; the files, and the event that was logged first.
+
+    Raises:
+        RefusedError: it is not released, or what was released has changed.
+        UsageError: another model lies there.
+    """
+    kept = require_released(dossier, judged, opened.signatures)
+    contents = {
+        MODEL_FILE: dossier.content,
+        CARD_FILE: card(_facts(dossier, judged, kept, opened)).encode(),
+        RELEASE_FILE: _release(judged, kept, dossier, opened),
+    }
+    present = out / MODEL_FILE
+    if present.exists() and present.read_bytes() != dossier.content:
+        raise UsageError(f"{present} is another model and is not overwritten: give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    event = opened.log.append(
+        "model.downloaded",
+        actor=actor,
+        study=dossier.row.digest,
+        obj=(Thing(t="model", h=f"sha256:{dossier.model.sha256}", bytes=len(dossier.content)),),
+        detail={"recipient": actor.id, "file": MODEL_FILE, "format": "safetensors"},
+    )
+    for name, content in contents.items():
+        draft = out / f".{name}.draft"
+        draft.write_bytes(content)
+        os.replace(draft, out / name)
+    return tuple(out / name for name in contents), event.id
+
+
+def _facts(
+    dossier: Dossier, judged: Sequence[Judged], kept: Kept[Released], opened: Opened
+) -> Facts:
+    study, digest = dossier.row.study, dossier.row.digest
+    rounds = opened.store.rounds(digest)
+    shown = final_evaluations(study, rounds)
+    tallies = {name: shown[name].overall for name in study.sites.names if name in shown}
+    return Facts(
+        dossier=dossier,
+        rounds=rounds,
+        consents=opened.store.consents(digest),
+        performance=performance(tallies, study.evaluation.thresholds) if tallies else (),
+        judged=judged,
+        release=kept,
+        fingerprint=opened.signatures.public.fingerprint,
+    )
+
+
+def _release(
+    judged: Sequence[Judged], kept: Kept[Released], dossier: Dossier, opened: Opened
+) -> bytes:
+    """release.json; of a blinded study without the dispositions, as they may name a site."""
+    blinded = dossier.row.study.evaluation.blinded
+    answers = [one.disposition for one in judged if one.disposition and not one.open]
+    document = {
+        "how_to_verify": HOW,
+        "coordinator": opened.config.name,
+        "key": opened.signatures.public.text,
+        "fingerprint": opened.signatures.public.fingerprint,
+        "release": _signed(kept),
+        "dispositions": "blinded" if blinded else [_signed(one) for one in answers],
+    }
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _signed(kept: Kept[Disposition] | Kept[Released]) -> dict[str, Any]:
+    return {
+        "context": CONTEXTS[type(kept.document)].decode(),
+        "document": json.loads(kept.raw),
+        "signature": kept.signature.hex(),
+        "event": kept.event,
+    }
