@@ -27,8 +27,9 @@ from cohortium.common.metrics.calibration import (
     by_level,
     flat,
 )
+from cohortium.common.metrics.cube import families
+from cohortium.common.metrics.evaluation import members
 from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
-from cohortium.common.metrics.tally import UNKNOWN
 from cohortium.common.study import Study
 
 Flags = npt.NDArray[np.bool_]
@@ -66,26 +67,23 @@ def admit(
     return Inquiry(points=_only(points, shown), shown=shown)
 
 
+def kept_as(header: Header, body: memoryview) -> Header:
+    """The header under which a reply is kept: each step is a question of its own."""
+    if header.kind != Calibrate.kind:
+        return header
+    step = unpack(body, Calibrate)[0].step
+    return header.model_copy(update={"kind": f"calibrate {step}"})
+
+
 def groups_of(study: Study, attributes: Mapping[str, npt.NDArray[np.int16]]) -> dict[Group, Flags]:
     """Who is in each level of each attribute and declared intersection.
 
     Args:
         attributes: (patients,) per fairness attribute: level, -1 unknown.
     """
-    levels = {name: _levels(study, name, found) for name, found in attributes.items()}
-    groups = {(a, level): who for a, found in levels.items() for level, who in found.items()}
-    for one, other in study.fairness.intersections:
-        for a, mine in levels[one].items():
-            for b, theirs in levels[other].items():
-                groups[f"{one} x {other}", f"{a} x {b}"] = mine & theirs
-    return groups
-
-
-def _levels(study: Study, name: str, found: npt.NDArray[np.int16]) -> dict[str, Flags]:
-    levels = {level: found == place for place, level in enumerate(study.attribute_levels(name))}
-    if (found < 0).any():
-        levels[UNKNOWN] = levels.get(UNKNOWN, False) | (found < 0)
-    return levels
+    levels = {name: members(study, name, found) for name, found in attributes.items()}
+    tables = families(levels, study.fairness.intersections)
+    return {(name, level): who for name, some in tables.items() for level, who in some.items()}
 
 
 def _last(header: Header, message: Calibrate, model: Vector, replies: Replies) -> SiteEvaluation:

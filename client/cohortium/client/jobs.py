@@ -76,12 +76,19 @@ class Done(Document):
 
 def write_frame(pipe: IO[bytes], message: Document, vector: Vector = EMPTY) -> None:
     """Send one frame whole."""
-    fields = pack(message)
+    fields = _padded(pack(message))
     values = np.ascontiguousarray(vector, dtype="<f4").data.cast("B")
     pipe.write(struct.pack(">Q", len(fields) + len(values)))
     pipe.write(fields)
     pipe.write(values)  # not put together first: a large model is in memory as seldom as possible
     pipe.flush()
+
+
+def _padded(body: bytes) -> bytes:
+    """A body with spaces after its fields: floats at an odd address would be copied to be used."""
+    length = len(body) - 4
+    spaces = -length % 4
+    return struct.pack(">I", length + spaces) + body[4:] + b" " * spaces
 
 
 def read_frame(pipe: IO[bytes]) -> bytes | None:

@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 
+from cohortium.common.audit.events import Action
 from cohortium.common.database import Database
 from cohortium.common.envelope import Header
 from cohortium.common.errors import RefusedError
 
 PART_BYTES = 16 * 2**20
+EVENTS: dict[str, Action] = {
+    "update": "round.update.sent",
+    "evaluated": "evaluation.completed",
+    "calibrated": "evaluation.calibrated",
+}
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,11 @@ class Reply:
 
     kind: str
     body: bytes
+
+    @property
+    def event(self) -> Action | None:
+        """What the log calls it, if it says anything of patients."""
+        return EVENTS.get(self.kind)
 
 
 class Replies:

@@ -17,7 +17,7 @@ from cohortium.client import calibration, consent, egress, halt, policy, staying
 from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
-from cohortium.common.audit.events import Action, Thing
+from cohortium.common.audit.events import Thing
 from cohortium.common.document import Document
 from cohortium.common.envelope import Header, seal, unseal
 from cohortium.common.errors import ProtocolError, RefusedError
@@ -43,11 +43,6 @@ from cohortium.common.privacy.plan import planned, planned_at, planned_noise
 from cohortium.common.study import Study
 from cohortium.common.tracks import Track
 
-SENT: dict[str, Action] = {
-    "update": "round.update.sent",
-    "evaluated": "evaluation.completed",
-    "calibrated": "evaluation.calibrated",
-}
 RNG = {"training": "AES-256-CTR, os.urandom keys", "evaluation": "os.urandom"}
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
 
@@ -66,14 +61,6 @@ class Request:
 
     def __post_init__(self) -> None:
         self.sha256 = hashlib.sha256(self.body).digest()
-
-    @property
-    def kept_as(self) -> Header:
-        """What its reply is kept under: each step of a calibration is a question of its own."""
-        if self.header.kind != Calibrate.kind:
-            return self.header
-        step = unpack(self.body, Calibrate)[0].step
-        return self.header.model_copy(update={"kind": f"calibrate {step}"})
 
 
 @dataclass(eq=False)
@@ -130,7 +117,8 @@ def _reply(request: Request) -> Reply:
     if handler is _close:
         return _commit(request, handler(request))
     with request.site.turns.take(request.header.study):
-        stored = Replies(request.site.database).find(request.kept_as, request.sha256)
+        kept_as = calibration.kept_as(request.header, request.body)
+        stored = Replies(request.site.database).find(kept_as, request.sha256)
         if stored is not None:
             _allowed(request)  # what was withdrawn since is not sent again either
             request.body = memoryview(b"")
@@ -172,7 +160,8 @@ def _pay(request: Request, made: Answer) -> Reply:
         _allowed(request)  # nobody has said no while it was made
         if made.spent is not None and made.study is not None:
             _spend(request, made.study, made.spent, made)
-        Replies(site.database).store(request.kept_as, request.sha256, reply)
+        kept_as = calibration.kept_as(header, request.body)
+        Replies(site.database).store(kept_as, request.sha256, reply)
         made.keep()
         _record(request, reply)
         site.latest.advance(site.now_ms())
@@ -210,11 +199,11 @@ def _spend(request: Request, study: Study, mechanism: Mechanism, made: Answer) -
 
 def _record(request: Request, reply: Reply) -> None:
     site, header = request.site, request.header
-    if reply.kind not in SENT:
+    if reply.event is None:
         return
     digest = f"sha256:{hashlib.sha256(reply.body).hexdigest()}"
     site.log.append(
-        SENT[reply.kind],
+        reply.event,
         actor=site.actor,
         study=header.study,
         round=header.round,

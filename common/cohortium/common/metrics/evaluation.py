@@ -68,7 +68,7 @@ def evaluate(
         for values in predictions.values():
             _require_probabilities(values)
     counted = _Counted(study, predictions, outcome, minimum_cell)
-    levels = {name: _members(study, name, found) for name, found in attributes.items()}
+    levels = {name: members(study, name, found) for name, found in attributes.items()}
     return counted.by_group(levels) if last else counted.overall_alone()
 
 
@@ -162,12 +162,12 @@ class _Counted:
         )
 
 
-def _members(study: Study, name: str, found: NDArray[np.int16]) -> dict[str, Flags]:
+def members(study: Study, name: str, found: NDArray[np.int16]) -> dict[str, Flags]:
     """Who is in each declared level, and in `unknown`, which is there only if somebody is."""
-    members = {level: found == place for place, level in enumerate(study.attribute_levels(name))}
+    who = {level: found == place for place, level in enumerate(study.attribute_levels(name))}
     if (found < 0).any():
-        members[UNKNOWN] = (found < 0) | members.get(UNKNOWN, False)
-    return members
+        who[UNKNOWN] = (found < 0) | who.get(UNKNOWN, False)
+    return who
 
 
 def _require_probabilities(scores: Floats) -> None:
