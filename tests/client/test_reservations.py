@@ -63,7 +63,7 @@ def test_approval_sets_the_whole_plan_aside_once_and_spends_nothing(
     assert ledger.reserved() == {}  # nobody has approved
     for _ in range(2):
         assert begin(asker, study) == "approved"
-    assert ledger.reserved() == {study.digest: plan_of(study, 3)}
+    assert ledger.reserved() == {study.digest: (plan_of(study, 3),)}
     assert ledger.entries() == []
     balance = ledger.balance()
     assert balance.epsilon_spent == 0.0
@@ -78,7 +78,7 @@ def test_a_round_asked_for_before_the_invitation_is_repeated_sets_the_plan_aside
     asker.site.studies.mark(study.digest, "approved", "")
     assert isinstance(asker.train(study, 1).message, Update)
     held = asker.site.ledger(study).reserved()
-    assert held == {study.digest: plan_of(study, 2)}
+    assert held == {study.digest: (plan_of(study, 2),)}
 
 
 def test_what_a_round_spends_comes_off_its_own_reservation(asker: Asker, study: Study) -> None:
@@ -86,7 +86,7 @@ def test_what_a_round_spends_comes_off_its_own_reservation(asker: Asker, study: 
     before = asker.site.ledger(study).balance().epsilon_reserved
     for round in (1, 2, 3):
         assert isinstance(asker.train(study, round).message, Update)
-        assert asker.site.ledger(study).reserved()[study.digest].steps == 3 - round
+        assert asker.site.ledger(study).reserved()[study.digest][0].steps == 3 - round
     balance = asker.site.ledger(study).balance()
     assert balance.epsilon_spent == balance.epsilon_reserved == pytest.approx(before, rel=1e-9)
 
@@ -149,7 +149,7 @@ def test_a_study_rejected_and_approved_again_holds_only_what_it_may_still_spend(
     by_rejection(asker, study)
     asker.site.studies.mark(study.digest, "approved", "")  # as `site approve` does
     assert begin(asker, study) == "approved"
-    assert asker.site.ledger(study).reserved()[study.digest].steps == 2
+    assert asker.site.ledger(study).reserved()[study.digest][0].steps == 2
 
 
 def test_a_reservation_survives_reopening(asker: Asker, study: Study, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_reservation_survives_reopening(asker: Asker, study: Study, tmp_path: 
     asker.site.database.close()
     again = Asker(asker.key, open_site(asker.site.directory.root))
     assert again.site.ledger(study).reserved() == held
-    assert held[study.digest].steps == 2
+    assert held[study.digest][0].steps == 2
     assert begin(again, other_study(tmp_path)) == "privacy.cap"
 
 

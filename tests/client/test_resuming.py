@@ -58,7 +58,7 @@ def test_a_study_that_the_coordinator_ended_goes_on_with_what_is_left_of_its_pla
     assert asker.train(study, 2).rule == "study.ended"  # not before it is proposed again
     assert asker.invite(study).message.decision == "approved"
     assert state(asker.site, study) == "approved"
-    assert asker.site.ledger(study).reserved()[study.digest].steps == 2
+    assert asker.site.ledger(study).reserved()[study.digest][0].steps == 2
     assert asker.train(study, 1).body == first.body
     assert asker.train(study, 1, scale=2.0).rule == "round.changed"
     for round in (2, 3):

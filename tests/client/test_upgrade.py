@@ -95,7 +95,7 @@ def test_a_study_approved_for_other_code_waits_for_a_new_approval_and_spends_not
     assert asker.invite(study).message.decision == "approved"
     assert isinstance(asker.train(study, 2).message, Update)
     assert spent(site, study) == [1, 2]
-    assert site.ledger(study).reserved()[study.digest].steps == 1
+    assert site.ledger(study).reserved()[study.digest][0].steps == 1
 
 
 def root(site: Site) -> str:

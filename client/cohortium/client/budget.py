@@ -6,6 +6,7 @@ order fixed by the cap (Feldman & Zrnic 2021); what is *reported* is the compose
 The ledger, not any library's engine, is where accounting starts again after a restart.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 from cohortium.client.config import Dataset
@@ -16,6 +17,8 @@ from cohortium.common.messages import Spent
 from cohortium.common.privacy import accounting
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.study import Study
+
+Plan = tuple[Mechanism, ...]  # all that a study runs, each mechanism once with its steps
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Ledger:
             for row in rows
         ]
 
-    def reserve(self, study: str, plan: Mechanism, now_ms: int) -> bool:
+    def reserve(self, study: str, plan: Plan, now_ms: int) -> bool:
         """Set a study's whole plan aside (inside the caller's transaction); False if it was before.
 
         Raises:
@@ -74,47 +77,50 @@ class Ledger:
         if study in self.reserved():
             return False
         self.check(self.left(study, plan), study)
-        self._database.execute(
-            "INSERT INTO reservations VALUES (?, ?, ?, ?, NULL) ON CONFLICT (study) DO UPDATE "
-            "SET mechanism = excluded.mechanism, released_ms = NULL",
-            (study, self._dataset.name, canonical(plan).decode(), now_ms),
-        )
+        self._database.execute("DELETE FROM reservations WHERE study = ?", (study,))
+        for mechanism in plan:
+            self._database.execute(
+                "INSERT INTO reservations VALUES (?, ?, ?, ?, NULL)",
+                (study, self._dataset.name, canonical(mechanism).decode(), now_ms),
+            )
         return True
 
-    def reserved(self) -> dict[str, Mechanism]:
+    def reserved(self) -> dict[str, Plan]:
         """What each study may still spend of its plan."""
         rows = self._database.execute(
             "SELECT study, mechanism FROM reservations WHERE dataset = ? AND released_ms IS NULL",
             (self._dataset.name,),
         )
-        plans = {
-            row["study"]: parse_json(row["mechanism"].encode(), Mechanism, "reservation")
-            for row in rows
-        }
+        plans = dict[str, Plan]()
+        for row in rows:
+            one = parse_json(row["mechanism"].encode(), Mechanism, "reservation")
+            plans[row["study"]] = (*plans.get(row["study"], ()), one)
         return {study: self.left(study, plan) for study, plan in plans.items()}
 
-    def left(self, study: str, plan: Mechanism) -> Mechanism:
+    def left(self, study: str, plan: Plan) -> Plan:
         """What a study has not spent yet of its whole plan."""
-        (row,) = self._database.execute(
-            "SELECT coalesce(sum(mechanism ->> '$.steps'), 0) AS spent FROM ledger "
-            "WHERE dataset = ? AND study = ?",
-            (self._dataset.name, study),
+        spent = Counter[Mechanism]()
+        for entry in self.entries():
+            if entry.study == study:
+                spent[_kind(entry.mechanism)] += entry.mechanism.steps
+        return tuple(
+            one.model_copy(update={"steps": max(one.steps - spent[_kind(one)], 0)}) for one in plan
         )
-        return plan.model_copy(update={"steps": max(plan.steps - row["spent"], 0)})
 
-    def check_left(self, study: str, plan: Mechanism, round: Mechanism) -> None:
+    def check_left(self, study: str, plan: Plan, round: Mechanism) -> None:
         """Raise RefusedError where one more round is more than a study's whole plan allows.
 
         It never is but after a loss: rounds whose rows were lost are counted as spent.
         """
-        if self.left(study, plan).steps < round.steps:
+        left = {_kind(one): one.steps for one in self.left(study, plan)}
+        if left.get(_kind(round), 0) < round.steps:
             raise RefusedError(
                 "privacy.study",
                 "the site has given all the privacy that it approved for this study; a new study "
                 "needs a new approval",
             )
 
-    def check(self, planned: Mechanism, study: str = "") -> None:
+    def check(self, planned: Plan, study: str = "") -> None:
         """Raise RefusedError unless `planned` fits under the cap for a study.
 
         It must fit beside all that was ever spent and all that other studies have reserved.
@@ -122,8 +128,9 @@ class Ledger:
         cap, delta = self._dataset.epsilon_cap, self._dataset.delta_cap
         order = accounting.filter_order(cap, delta)
         spent = [entry.mechanism for entry in self.entries()]
-        others = [plan for other, plan in self.reserved().items() if other != study]
-        after = accounting.filter_spent([*spent, *others, planned], order)
+        plans = [plan for other, plan in self.reserved().items() if other != study]
+        others = [mechanism for plan in plans for mechanism in plan]
+        after = accounting.filter_spent([*spent, *others, *planned], order)
         if after > accounting.filter_limit(cap, delta, order):
             raise RefusedError(
                 "privacy.cap",
@@ -144,7 +151,7 @@ class Ledger:
 
     def spend(self, study: str, round: int, mechanism: Mechanism, now_ms: int) -> int:
         """Write the row (inside the caller's transaction) and return its id."""
-        self.check(mechanism, study)
+        self.check((mechanism,), study)
         return _insert(self._database, self._dataset.name, study, round, mechanism, now_ms)
 
     def spent(self, study: Study, mechanism: Mechanism) -> Spent:
@@ -171,10 +178,11 @@ class Ledger:
         entries, delta = self.entries(), self._dataset.delta_cap
         studies = dict.fromkeys(entry.study for entry in entries)
         spent = [entry.mechanism for entry in entries]
+        set_aside = [mechanism for plan in self.reserved().values() for mechanism in plan]
         return Balance(
             dataset=self._dataset.name,
             epsilon_spent=self._reported(spent, delta),
-            epsilon_reserved=self._reported([*spent, *self.reserved().values()], delta),
+            epsilon_reserved=self._reported([*spent, *set_aside], delta),
             epsilon_cap=self._dataset.epsilon_cap,
             delta_cap=delta,
             by_study={
@@ -186,6 +194,11 @@ class Ledger:
     @staticmethod
     def _reported(mechanisms: list[Mechanism], delta: float) -> float:
         return accounting.epsilon(mechanisms, delta)
+
+
+def _kind(mechanism: Mechanism) -> Mechanism:
+    """A mechanism whatever its steps."""
+    return mechanism.model_copy(update={"steps": 0})
 
 
 def charge(database: Database, dataset: str, study: str, mechanism: Mechanism, now_ms: int) -> int:

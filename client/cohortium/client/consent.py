@@ -4,8 +4,7 @@ from cohortium.client import halt, policy
 from cohortium.client.site import Site
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import Consent
-from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned_in_all
+from cohortium.common.privacy.plan import whole_plan
 from cohortium.common.study import Study
 
 
@@ -45,19 +44,21 @@ def consider(site: Site, study: Study) -> Consent:
 
 def begin(site: Site, study: Study) -> None:
     """The study may run: what it may still cost is set aside, so that no other can take it."""
-    plan = _plan(site, study)
+    plan = whole_plan(study, site.name)
     with site.database.transaction():
         site.studies.mark(study.digest, "approved", "")
-        if plan is not None and site.ledger(study).reserve(study.digest, plan, site.now_ms()):
+        if not plan or not site.ledger(study).reserve(study.digest, plan, site.now_ms()):
+            return
+        for mechanism in site.ledger(study).left(study.digest, plan):
             site.log.append(
                 "privacy.reserved",
                 actor=site.actor,
                 study=study.digest,
                 detail={
                     "dataset": study.data.dataset,
-                    "sampler": plan.sampler,
-                    "noise_multiplier": repr(plan.noise_multiplier),
-                    "steps": str(site.ledger(study).left(study.digest, plan).steps),
+                    "sampler": mechanism.sampler,
+                    "noise_multiplier": repr(mechanism.noise_multiplier),
+                    "steps": str(mechanism.steps),
                 },
             )
 
@@ -75,17 +76,10 @@ def _may_take_part(site: Site, study: Study) -> None:
         )
     if site.directory.is_withdrawn(study.data.dataset):
         raise halt.withdrawn(study.data.dataset)
-    plan = _plan(site, study)
-    if plan is not None and study.digest not in site.ledger(study).reserved():
+    plan = whole_plan(study, site.name)
+    if plan and study.digest not in site.ledger(study).reserved():
         site.ledger(study).check_delta(study)
         site.ledger(study).check(site.ledger(study).left(study.digest, plan), study.digest)
-
-
-def _plan(site: Site, study: Study) -> Mechanism | None:
-    """What all rounds of a study cost this site; None where it only evaluates, or unprotected."""
-    if site.name in study.sites.evaluate_only:
-        return None
-    return planned_in_all(study)
 
 
 def _approve_by_rule(site: Site, study: Study) -> None:

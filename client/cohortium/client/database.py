@@ -85,8 +85,22 @@ CREATE TABLE personal_models (
     PRIMARY KEY (study, part)
 ) STRICT;
 """
+# A study may set several mechanisms aside: its training, and noise in its results.
+SEVERAL = """
+ALTER TABLE reservations RENAME TO reservations_of_one;
+CREATE TABLE reservations (
+    study TEXT NOT NULL,
+    dataset TEXT NOT NULL,
+    mechanism TEXT NOT NULL,
+    reserved_ms INTEGER NOT NULL,
+    released_ms INTEGER,
+    PRIMARY KEY (study, mechanism)
+) STRICT;
+INSERT INTO reservations SELECT * FROM reservations_of_one;
+DROP TABLE reservations_of_one;
+"""
 
 
 def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
-    return open_database(path, [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN])
+    return open_database(path, [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, SEVERAL])

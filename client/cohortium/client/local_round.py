@@ -22,7 +22,7 @@ from cohortium.client.training.update import LocalUpdate
 from cohortium.common.messages import EMPTY, Calibrated
 from cohortium.common.metrics.calibration import EVERYBODY, by_level, flat, logits
 from cohortium.common.metrics.calibration_disclosure import Patients, answer
-from cohortium.common.metrics.evaluation import FEDERATED
+from cohortium.common.metrics.evaluation import FEDERATED, to_leave
 from cohortium.common.metrics.evaluation import evaluate as count
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.models.building import build_seeded
@@ -105,23 +105,31 @@ def evaluate(
     """
     federated = scores(study, model, cohort.test_features)
     if not last:
-        return Evaluation(_counted(study, cohort, {FEDERATED: federated}, minimum_cell, last=False))
+        said = {FEDERATED: federated}
+        return Evaluation(_leaving(study, cohort, said, minimum_cell, last=False))
     others = beside.make(study, cohort, model, personal, device)
     scored = {FEDERATED: federated, **others.scored}
-    alone = {name: _counted(study, cohort, {FEDERATED: said}, 0) for name, said in scored.items()}
-    models = {**alone, FEDERATED: _counted(study, cohort, scored, 0)}
+    alone = {name: _counted(study, cohort, {FEDERATED: said}) for name, said in scored.items()}
+    models = {**alone, FEDERATED: _counted(study, cohort, scored)}
     stays = Results(models=models, recalibration=others.recalibration, own=others.own)
-    return Evaluation(_counted(study, cohort, scored, minimum_cell), stays)
+    return Evaluation(_leaving(study, cohort, scored, minimum_cell, last=True), stays)
 
 
-def _counted(
+def _counted(study: Study, cohort: Cohort, scored: Mapping[str, beside.Scores]) -> SiteEvaluation:
+    """Everything, for the site's own eyes."""
+    return count(scored, cohort.test_labels, cohort.test_attributes, study, 0)
+
+
+def _leaving(
     study: Study,
     cohort: Cohort,
     scored: Mapping[str, beside.Scores],
     minimum_cell: int,
-    last: bool = True,
+    last: bool,
 ) -> SiteEvaluation:
-    return count(scored, cohort.test_labels, cohort.test_attributes, study, minimum_cell, last=last)
+    return to_leave(
+        scored, cohort.test_labels, cohort.test_attributes, study, minimum_cell, last=last
+    )
 
 
 def calibrate(

@@ -30,6 +30,7 @@ from cohortium.common.messages import (
     Invite,
     Measure,
     Measured,
+    Spent,
     Train,
     Update,
     Vector,
@@ -37,7 +38,7 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned, planned_in_all
+from cohortium.common.privacy.plan import planned, planned_evaluation, whole_plan
 from cohortium.common.study import Study
 from cohortium.common.tracks import Track
 
@@ -85,6 +86,7 @@ class Answer:
     vector: Vector = field(default_factory=lambda: EMPTY)
     parameters: int = 0
     spent: Mechanism | None = None
+    cost: Spent | None = None
     stored: bool = True
     keep: staying.Keep = staying.nothing
 
@@ -150,10 +152,11 @@ def _released(made: Answer) -> Reply:
 
 
 def _priced(site: Site, made: Answer) -> Answer:
-    """An update says what it costs beside all that was spent before it."""
-    if made.spent is not None and made.study is not None and isinstance(made.message, Update):
-        spent = site.ledger(made.study).spent(made.study, made.spent)
-        made.message = made.message.model_copy(update={"spent": spent})
+    """What it costs beside all that was spent before it; an update says so."""
+    if made.spent is not None and made.study is not None:
+        made.cost = site.ledger(made.study).spent(made.study, made.spent)
+        if isinstance(made.message, Update):
+            made.message = made.message.model_copy(update={"spent": made.cost})
     return made
 
 
@@ -163,8 +166,8 @@ def _pay(request: Request, made: Answer) -> Reply:
     site.gate.admit(header.study, site.now_ms())
     with site.database.transaction():
         _allowed(request)  # nobody has said no while it was made
-        if made.spent is not None and made.study is not None:
-            _spend(request, made.study, made.spent, made.message)
+        if made.spent is not None and made.cost is not None and made.study is not None:
+            _spend(request, made.study, made.spent, made.cost)
         Replies(site.database).store(request.kept_as, request.sha256, reply)
         made.keep()
         _record(request, reply)
@@ -172,27 +175,29 @@ def _pay(request: Request, made: Answer) -> Reply:
     return reply
 
 
-def _spend(request: Request, study: Study, mechanism: Mechanism, message: Document) -> None:
+def _spend(request: Request, study: Study, mechanism: Mechanism, cost: Spent) -> None:
+    """Write the ledger's row; that of results with noise stands after those of all rounds."""
     site, header = request.site, request.header
-    row = site.ledger(study).spend(header.study, header.round, mechanism, site.now_ms())
-    assert isinstance(message, Update)
-    assert message.spent is not None
+    results = header.kind == "evaluate"
+    number = study.rounds_in_all + 1 if results else header.round
+    row = site.ledger(study).spend(header.study, number, mechanism, site.now_ms())
     site.log.append(
         "privacy.spent",
         actor=site.actor,
         study=header.study,
         round=header.round,
         detail={
+            "kind": "evaluation" if results else "training",
             "dataset": study.data.dataset,
             "row": str(row),
-            "epsilon": f"{message.spent.epsilon:.6f}",
-            "epsilon_after": f"{message.spent.lifetime_epsilon:.6f}",
-            "cap": f"{message.spent.cap_epsilon:g}",
-            "delta": f"{message.spent.cap_delta:g}",
+            "epsilon": f"{cost.epsilon:.6f}",
+            "epsilon_after": f"{cost.lifetime_epsilon:.6f}",
+            "cap": f"{cost.cap_epsilon:g}",
+            "delta": f"{cost.cap_delta:g}",
             "sampler": mechanism.sampler,
             "sample_rate": repr(mechanism.sample_rate),
             "noise_multiplier": repr(mechanism.noise_multiplier),
-            "clip_norm": repr(study.privacy.clip_norm),
+            "clip_norm": "1 in each table" if results else repr(study.privacy.clip_norm),
             "steps": str(mechanism.steps),
             "unit": study.privacy.unit,
             "adjacency": "add-or-remove-one",
@@ -282,7 +287,7 @@ def _train(request: Request) -> Answer:
     policy.check_hours(site.policy, site.clock().astimezone(), site.directory.config)
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    _check_budget(site, study)
+    _check_budget(site, study, planned(study))
     update = site.workshop.train(study, message.statistics, start, at.round)
     keep = staying.train_personal(site, study, message.statistics, start, at)
     parameters = len(start)
@@ -310,15 +315,15 @@ def _trains(site: Site, study: Study) -> None:
         raise RefusedError("study.evaluate_only", "by the study this site only evaluates")
 
 
-def _check_budget(site: Site, study: Study) -> None:
-    """Nothing trains on privacy that is not set aside, or beyond what was approved."""
-    step, plan = planned(study), planned_in_all(study)
-    if step is None or plan is None:
+def _check_budget(site: Site, study: Study, step: Mechanism | None) -> None:
+    """Nothing uses privacy that is not set aside, or beyond what was approved."""
+    if step is None:
         return
+    plan = whole_plan(study, site.name)
     if study.digest not in site.ledger(study).reserved():
         consent.begin(site, study)
     site.ledger(study).check_left(study.digest, plan, step)
-    site.ledger(study).check(step, study.digest)
+    site.ledger(study).check((step,), study.digest)
 
 
 def _evaluate(request: Request) -> Answer:
@@ -330,6 +335,8 @@ def _evaluate(request: Request) -> Answer:
         raise RefusedError("round.left_out", "such a model is measured once, when it is finished")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
+    noise = planned_evaluation(study) if at.final else None
+    _check_budget(site, study, noise)
     found = site.workshop.evaluate(
         study,
         message.statistics,
@@ -339,7 +346,10 @@ def _evaluate(request: Request) -> Answer:
         staying.personal(site, study, at),
     )
     return Answer(
-        Evaluated(evaluation=found.leaves), study, keep=staying.results(site, study, found)
+        Evaluated(evaluation=found.leaves),
+        study,
+        spent=noise,
+        keep=staying.results(site, study, found),
     )
 
 

@@ -144,8 +144,8 @@ class Site:
                 "RETURNING dataset",
                 (self.now_ms(), study),
             )
-            for row in rows:
-                detail = {"dataset": row["dataset"]}
+            for dataset in {row["dataset"]: None for row in rows}:
+                detail = {"dataset": dataset}
                 self.log.append("privacy.released", actor=self.actor, study=study, detail=detail)
 
     def correlate(self, error: Exception, study: str = "") -> str:

@@ -136,8 +136,13 @@ def _events(site: Site) -> Iterator[Use]:
 
 
 def _ledger(site: Site, name: str) -> Iterator[Use]:
+    last = {known.digest: known.study.rounds_in_all for known in site.studies.all()}
     rows = site.database.execute("SELECT study, round FROM ledger WHERE dataset = ?", (name,))
-    return ((row["study"], "trained", row["round"]) for row in rows)
+    return (
+        (row["study"], "trained", row["round"])
+        for row in rows
+        if row["round"] <= last.get(row["study"], row["round"])  # later: results, see _events
+    )
 
 
 def _replies(site: Site) -> Iterator[Use]:

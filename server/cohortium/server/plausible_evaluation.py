@@ -4,6 +4,7 @@ Counts that contradict each other would break the arithmetic of the report, or b
 to make a model look as it likes.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise, product
 from typing import Any
@@ -23,6 +24,7 @@ from cohortium.common.metrics.tallies import (
     Tally,
 )
 from cohortium.common.metrics.tally import BINS, UNKNOWN
+from cohortium.common.privacy.plan import noise_std
 from cohortium.common.study import Study
 from cohortium.common.task import MulticlassTask, MultilabelTask, SurvivalTask
 from cohortium.server.plausibility import MAX_ROWS
@@ -48,8 +50,7 @@ def check_evaluation(study: Study, evaluation: SiteEvaluation, last: bool) -> No
             raise ProtocolError(f"an evaluation with levels that {name} does not have")
     if not set(evaluation.beside) <= (_asked_beside(study) if last else set()):
         raise ProtocolError("an evaluation beside models that the study does not ask for")
-    if evaluation.noise_std and study.evaluation.noise_epsilon is None:
-        raise ProtocolError("an evaluation with noise that the study does not ask for")
+    _check_noise(study, evaluation, last)
     for tally in (evaluation.overall, *_of_groups(evaluation.groups)):
         if tally.kind != study.task.kind:
             raise ProtocolError("an evaluation of another kind of outcome than the study's")
@@ -57,6 +58,15 @@ def check_evaluation(study: Study, evaluation: SiteEvaluation, last: bool) -> No
     for beside in evaluation.beside.values():
         for one in (beside.overall, *_of_groups(beside.groups)):
             _check_comparison(one)
+
+
+def _check_noise(study: Study, evaluation: SiteEvaluation, last: bool) -> None:
+    """Counts of the final model, with just the noise that the study asks for; before it, none."""
+    expected = noise_std(study) if last else 0.0
+    if not math.isclose(evaluation.noise_std, expected, rel_tol=1e-9):
+        raise ProtocolError("an evaluation with other noise than the study asks for")
+    if noise_std(study) and not last and getattr(evaluation.overall, "n", None) is not None:
+        raise ProtocolError("an evaluation without the noise that the study asks for")
 
 
 def _levels(study: Study) -> dict[str, set[str]]:

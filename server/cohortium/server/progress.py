@@ -5,7 +5,12 @@ from typing import Any
 
 from cohortium.common.metrics.summary import Mean, Summary
 from cohortium.common.privacy.accounting import rdp_epsilon
-from cohortium.common.privacy.plan import in_words, planned_in_all, price_of_tracks
+from cohortium.common.privacy.plan import (
+    in_words,
+    planned_evaluation,
+    planned_in_all,
+    price_of_tracks,
+)
 from cohortium.common.study import Study
 from cohortium.server.store import RoundRecord
 
@@ -69,7 +74,9 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         lines.append("privacy: NONE; only sites whose policy says allow_unprotected take part")
         return document, "\n".join(lines)
     assert study.privacy.delta is not None
-    cap = rdp_epsilon([mechanism], study.privacy.delta)
+    results = planned_evaluation(study)
+    everything = [mechanism] if results is None else [mechanism, results]
+    cap = rdp_epsilon(everything, study.privacy.delta)
     document["privacy"] = {
         "epsilon": study.privacy.epsilon,
         "delta": study.privacy.delta,

@@ -63,8 +63,8 @@ def groups(
 
 
 def overall(evaluation: SiteEvaluation, outcomes: Iterable[str]) -> dict[str, Group]:
-    """What a site shows of all its patients, by outcome; there is no noise in it."""
-    return _by_outcome(evaluation.overall, 0.0, outcomes)
+    """What a site shows of all its patients, by outcome."""
+    return _by_outcome(evaluation.overall, evaluation.noise_std, outcomes)
 
 
 def _by_outcome(tally: Tally, noise_std: float, outcomes: Iterable[str]) -> dict[str, Group]:

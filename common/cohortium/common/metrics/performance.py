@@ -84,7 +84,7 @@ def performance(
 def of_study(evaluations: Mapping[str, SiteEvaluation], study: Study) -> tuple[Performance, ...]:
     """`performance` over all patients, the sites in the order that the study names them."""
     tallies = {name: evaluations[name].overall for name in _ordered(evaluations, study)}
-    return performance(tallies, study.evaluation.thresholds, _horizons(study))
+    return _sure(performance(tallies, study.evaluation.thresholds, _horizons(study)), evaluations)
 
 
 def by_group(
@@ -99,14 +99,21 @@ def by_group(
         for attribute, levels in evaluations[site].groups.items():
             for level, tally in levels.items():
                 groups.setdefault((attribute, level), {})[site] = tally
-    noisy = any(evaluation.noise_std for evaluation in evaluations.values())
-    found = {
-        group: performance(tallies, study.evaluation.thresholds, _horizons(study))
+    return {
+        group: _sure(
+            performance(tallies, study.evaluation.thresholds, _horizons(study)), evaluations
+        )
         for group, tallies in groups.items()
     }
-    if not noisy:
+
+
+def _sure(
+    found: tuple[Performance, ...], evaluations: Mapping[str, SiteEvaluation]
+) -> tuple[Performance, ...]:
+    """Without intervals where sites add noise to their counts: they do not know of it."""
+    if not any(evaluation.noise_std for evaluation in evaluations.values()):
         return found
-    return {group: tuple(map(_without_intervals, measured)) for group, measured in found.items()}
+    return tuple(map(_without_intervals, found))
 
 
 def _ordered(evaluations: Mapping[str, SiteEvaluation], study: Study) -> list[str]:
