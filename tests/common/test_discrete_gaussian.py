@@ -102,17 +102,17 @@ def loss(std: float, families: int, eps: float) -> float:
     return float((total * np.maximum(0, 1 - np.exp(eps - privacy_loss))).sum())
 
 
-@pytest.mark.parametrize("delta", [1e-6, 1e-5, 1e-3])
+@pytest.mark.parametrize("delta", [1e-6, 1e-5, 1e-2])
 def test_discrete_noise_is_as_private_as_what_is_paid_for(delta: float) -> None:
     """Without a little more than the continuous noise it would not be."""
     bare = []
     for eps in (0.1, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0):
         sigma = noise_multiplier(eps, delta, 1.0, 1, "full-batch")
-        for tables in (1, 2, 3, 4, 6, 10):
+        for tables in (1, 2, 4, 7):
             std = sigma * math.sqrt(tables)
-            assert 0.4 * delta < loss(GRID * std, tables, eps) <= delta
+            assert loss(GRID * std, tables, eps) <= delta
             bare.append(loss(std, tables, eps) / delta)
-    assert 1.01 < max(bare) < 1.2
+    assert max(bare) > 1.5
 
 
 def noisy(eps: float, families: int) -> Study:

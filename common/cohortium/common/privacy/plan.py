@@ -6,7 +6,7 @@ from collections import Counter
 from cohortium.common.privacy.accounting import Mechanism, Sampler, noise_multiplier
 from cohortium.common.study import Study
 
-GRID = 1.03  # more noise than by the continuous curve (tests/common/test_discrete_gaussian.py)
+GRID = 1.1  # times the noise of the continuous curve (tests/common/test_discrete_gaussian.py)
 
 
 def planned(study: Study, rounds: int = 1) -> Mechanism | None:
@@ -53,7 +53,7 @@ def noise_std(study: Study) -> float:
 
     A patient is counted once in each table, so that all tables move by the root of their number.
     By zCDP, and hence in a ledger's filter, whole numbers are as private as continuous ones; at one
-    epsilon their delta can be up to 6% more, which `GRID` makes up for.
+    epsilon their delta can be more, which `GRID` makes up for.
     """
     mechanism = planned_evaluation(study)
     if mechanism is None:
