@@ -46,12 +46,12 @@ def test_a_plan_exactly_at_the_cap_fits_and_anything_more_does_not(
 ) -> None:
     ledger = Ledger(database, dataset(tmp_path))
     sigma = limit_noise(2.0, 1e-5)
-    ledger.check((gaussian(sigma * (1 + 1e-12)),))
+    ledger.check([gaussian(sigma * (1 + 1e-12))])
     with pytest.raises(RefusedError, match=r"privacy\.cap"):
-        ledger.check((gaussian(sigma * (1 - 1e-9)),))
+        ledger.check([gaussian(sigma * (1 - 1e-9))])
     ledger.spend("study", 1, gaussian(sigma * (1 + 1e-12)), 0)
     with pytest.raises(RefusedError, match=r"privacy\.cap"):
-        ledger.check((gaussian(1e4),))
+        ledger.check([gaussian(1e4)])
 
 
 def test_what_the_filter_lets_through_is_within_the_cap_as_reported(
@@ -104,7 +104,7 @@ def test_another_dataset_has_its_own_account(tmp_path: Path, database: Database)
     [
         "UPDATE ledger SET mechanism = '{}'",
         "DELETE FROM ledger",
-        "REPLACE INTO ledger VALUES (1, 'ward', 'study', 1, '{}', 0)",
+        "REPLACE INTO ledger VALUES (1, 'ward', 'study', 1, '{}', 0, 'training')",
     ],
 )
 def test_a_row_can_be_neither_changed_nor_deleted_nor_replaced(

@@ -181,3 +181,28 @@ def test_a_study_that_needs_too_much_memory_fails_and_says_so(tmp_path: Path) ->
             workshop.train(study, None, initial_model(study), 1)
     finally:
         workshop.close_all()
+
+
+def test_own_and_personal_models_are_made_there_the_same(tmp_path: Path) -> None:
+    text = "[evaluation]\nown_model = true\n[mitigation]\nrecalibrate = true\nditto = 0.5\n"
+    study = write_study(tmp_path, PLAIN, text)
+    site = make_site(tmp_path / "a", "a", SigningKey.generate().public)
+    approve(site, study)
+    workshop, start = processes(site), initial_model(study)
+    try:
+        before = start + np.float32(0.25)
+        personal = workshop.personalise(study, None, start, before, 1)
+        found = workshop.evaluate(study, None, start, 0, True, personal)
+    finally:
+        workshop.close_all()
+    inline = site.workshop
+    assert inline.personalise(study, None, start, before, 1).tobytes() == personal.tobytes()
+    here = inline.evaluate(study, None, start, 0, True, personal)
+    assert found.stays is not None
+    assert here.stays is not None
+    assert set(found.stays.models) == {"federated", "own", "recalibrated", "personal"}
+    assert found.stays.own == here.stays.own
+    for name, there in found.leaves.beside.items():
+        mine = here.leaves.beside[name].overall
+        assert there.overall.both == mine.both
+        assert there.overall.log_loss == pytest.approx(mine.log_loss)

@@ -172,7 +172,7 @@ def members(columns: Mapping[str, NDArray[np.int64]]) -> dict[Group, Flags]:
     for a in np.unique(first[1]):
         for b in np.unique(second[1]):
             both = (first[1] == a) & (second[1] == b)
-            found[f"{first[0]} x {second[0]}", f"{a} {b}"] = both
+            found[f"{first[0]} x {second[0]}", f"{a} x {b}"] = both
     return found
 
 

@@ -208,6 +208,11 @@ def test_noise_in_results_needs_a_study_that_has_a_delta() -> None:
         assert "evaluation.noise_epsilon" in said
 
 
+def test_models_without_a_site_are_not_trained_where_nothing_would_be_said_of_them() -> None:
+    both = {"evaluation": {"noise_epsilon": 0.5, "leave_one_site_out": True}}
+    assert "evaluation.leave_one_site_out: with noise_epsilon" in refusal("binary", both)
+
+
 NO_PRIVACY = {"mechanism": "none", "epsilon": None, "delta": None, "clip_norm": None}
 SHUFFLED = {"batches": "shuffle", "batch_size": 4, "learning_rate": 0.1}
 

@@ -6,8 +6,9 @@ order fixed by the cap (Feldman & Zrnic 2021); what is *reported* is the compose
 The ledger, not any library's engine, is where accounting starts again after a restart.
 """
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from cohortium.client.config import Dataset
 from cohortium.common.database import Database
@@ -18,7 +19,7 @@ from cohortium.common.privacy import accounting
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.study import Study
 
-Plan = tuple[Mechanism, ...]  # all that a study runs, each mechanism once with its steps
+Plan = tuple[Mechanism, ...]  # of a study at a site: at most one mechanism for each purpose
 
 
 @dataclass(frozen=True)
@@ -68,68 +69,84 @@ class Ledger:
             for row in rows
         ]
 
-    def reserve(self, study: str, plan: Plan, now_ms: int) -> bool:
-        """Set a study's whole plan aside (inside the caller's transaction); False if it was before.
+    def reserve(self, study: str, plan: Plan, now_ms: int) -> Plan:
+        """Set a study's whole plan aside (inside the caller's transaction).
+
+        Returns:
+            What is now set aside, and was not before: what the study has not spent of it yet.
 
         Raises:
             RefusedError: it does not fit beside what was spent and what others have reserved.
         """
-        if study in self.reserved():
-            return False
+        held = {mechanism.purpose for mechanism in self.reserved().get(study, ())}
+        fresh = tuple(mechanism for mechanism in plan if mechanism.purpose not in held)
+        if not fresh:
+            return ()
         self.check(self.left(study, plan), study)
-        self._database.execute("DELETE FROM reservations WHERE study = ?", (study,))
-        for mechanism in plan:
+        for mechanism in fresh:
             self._database.execute(
-                "INSERT INTO reservations VALUES (?, ?, ?, ?, NULL)",
-                (study, self._dataset.name, canonical(mechanism).decode(), now_ms),
+                "INSERT INTO reservations (study, dataset, mechanism, reserved_ms, purpose) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (study, purpose) DO UPDATE "
+                "SET mechanism = excluded.mechanism, released_ms = NULL",
+                (
+                    study,
+                    self._dataset.name,
+                    canonical(mechanism).decode(),
+                    now_ms,
+                    mechanism.purpose,
+                ),
             )
-        return True
+        return self.left(study, fresh)
 
     def reserved(self) -> dict[str, Plan]:
         """What each study may still spend of its plan."""
         rows = self._database.execute(
-            "SELECT study, mechanism FROM reservations WHERE dataset = ? AND released_ms IS NULL",
+            "SELECT study, mechanism FROM reservations "
+            "WHERE dataset = ? AND released_ms IS NULL ORDER BY study, purpose DESC",
             (self._dataset.name,),
         )
-        plans = dict[str, Plan]()
+        plans: dict[str, Plan] = {}
         for row in rows:
-            one = parse_json(row["mechanism"].encode(), Mechanism, "reservation")
-            plans[row["study"]] = (*plans.get(row["study"], ()), one)
+            mechanism = parse_json(row["mechanism"].encode(), Mechanism, "reservation")
+            plans[row["study"]] = (*plans.get(row["study"], ()), mechanism)
         return {study: self.left(study, plan) for study, plan in plans.items()}
 
     def left(self, study: str, plan: Plan) -> Plan:
-        """What a study has not spent yet of its whole plan."""
-        spent = Counter[Mechanism]()
-        for entry in self.entries():
-            if entry.study == study:
-                spent[_kind(entry.mechanism)] += entry.mechanism.steps
+        """What a study has not spent yet of its whole plan, for each purpose."""
+        rows = self._database.execute(
+            "SELECT purpose, sum(mechanism ->> '$.steps') AS steps FROM ledger "
+            "WHERE dataset = ? AND study = ? GROUP BY purpose",
+            (self._dataset.name, study),
+        )
+        spent = {row["purpose"]: row["steps"] for row in rows}
         return tuple(
-            one.model_copy(update={"steps": max(one.steps - spent[_kind(one)], 0)}) for one in plan
+            whole.model_copy(update={"steps": max(whole.steps - spent.get(whole.purpose, 0), 0)})
+            for whole in plan
         )
 
-    def check_left(self, study: str, plan: Plan, round: Mechanism) -> None:
-        """Raise RefusedError where one more round is more than a study's whole plan allows.
+    def check_left(self, study: str, plan: Plan, step: Mechanism) -> None:
+        """Raise RefusedError where one more step is more than a study's whole plan allows.
 
         It never is but after a loss: rounds whose rows were lost are counted as spent.
         """
-        left = {_kind(one): one.steps for one in self.left(study, plan)}
-        if left.get(_kind(round), 0) < round.steps:
+        left = {mechanism.purpose: mechanism.steps for mechanism in self.left(study, plan)}
+        if left.get(step.purpose, 0) < step.steps:
             raise RefusedError(
                 "privacy.study",
                 "the site has given all the privacy that it approved for this study; a new study "
                 "needs a new approval",
             )
 
-    def check(self, planned: Plan, study: str = "") -> None:
-        """Raise RefusedError unless `planned` fits under the cap for a study.
+    def check(self, planned: Sequence[Mechanism], study: str = "") -> None:
+        """Raise RefusedError unless all that is planned fits under the cap for a study.
 
         It must fit beside all that was ever spent and all that other studies have reserved.
         """
         cap, delta = self._dataset.epsilon_cap, self._dataset.delta_cap
         order = accounting.filter_order(cap, delta)
         spent = [entry.mechanism for entry in self.entries()]
-        plans = [plan for other, plan in self.reserved().items() if other != study]
-        others = [mechanism for plan in plans for mechanism in plan]
+        reserved = self.reserved()
+        others = [m for other, plan in reserved.items() if other != study for m in plan]
         after = accounting.filter_spent([*spent, *others, *planned], order)
         if after > accounting.filter_limit(cap, delta, order):
             raise RefusedError(
@@ -155,11 +172,14 @@ class Ledger:
         return _insert(self._database, self._dataset.name, study, round, mechanism, now_ms)
 
     def spent(self, study: Study, mechanism: Mechanism) -> Spent:
-        """What is told to the coordinator of a round in which `mechanism` ran, not yet written."""
+        """The account after a round in which `mechanism` ran, not yet written.
+
+        Of the study it is what went to the same purpose: an update tells what training has cost.
+        """
         entries = self.entries()
         ever = [*(entry.mechanism for entry in entries), mechanism]
-        mine = [entry.mechanism for entry in entries if entry.study == study.digest]
-        mine.append(mechanism)
+        own = [entry.mechanism for entry in entries if entry.study == study.digest]
+        mine = [*(one for one in own if one.purpose == mechanism.purpose), mechanism]
         delta = study.privacy.delta or self._dataset.delta_cap
         return Spent(
             sampler=mechanism.sampler,
@@ -178,11 +198,10 @@ class Ledger:
         entries, delta = self.entries(), self._dataset.delta_cap
         studies = dict.fromkeys(entry.study for entry in entries)
         spent = [entry.mechanism for entry in entries]
-        set_aside = [mechanism for plan in self.reserved().values() for mechanism in plan]
         return Balance(
             dataset=self._dataset.name,
             epsilon_spent=self._reported(spent, delta),
-            epsilon_reserved=self._reported([*spent, *set_aside], delta),
+            epsilon_reserved=self._reported([*spent, *chain(*self.reserved().values())], delta),
             epsilon_cap=self._dataset.epsilon_cap,
             delta_cap=delta,
             by_study={
@@ -194,11 +213,6 @@ class Ledger:
     @staticmethod
     def _reported(mechanisms: list[Mechanism], delta: float) -> float:
         return accounting.epsilon(mechanisms, delta)
-
-
-def _kind(mechanism: Mechanism) -> Mechanism:
-    """A mechanism whatever its steps."""
-    return mechanism.model_copy(update={"steps": 0})
 
 
 def charge(database: Database, dataset: str, study: str, mechanism: Mechanism, now_ms: int) -> int:
@@ -216,7 +230,8 @@ def _insert(
     database: Database, dataset: str, study: str, round: int, mechanism: Mechanism, now_ms: int
 ) -> int:
     database.execute(
-        "INSERT INTO ledger (dataset, study, round, mechanism, spent_ms) VALUES (?, ?, ?, ?, ?)",
-        (dataset, study, round, canonical(mechanism).decode(), now_ms),
+        "INSERT INTO ledger (dataset, study, round, mechanism, spent_ms, purpose) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (dataset, study, round, canonical(mechanism).decode(), now_ms, mechanism.purpose),
     )
     return int(database.execute("SELECT last_insert_rowid()")[0][0])

@@ -109,9 +109,10 @@ def _check(point: Point, step: int) -> None:
 
 
 def _shown(evaluation: SiteEvaluation) -> set[Group]:
-    """The groups whose means were shown; none by level where noise stands for hiding them."""
-    levels = {} if evaluation.noise_std else evaluation.groups
-    tallies = flat(evaluation.overall, levels)
+    """The groups whose means were shown; none where counts have noise."""
+    if evaluation.noise_std:
+        return set()
+    tallies = flat(evaluation.overall, evaluation.groups)
     return {
         group
         for group, tally in tallies.items()

@@ -4,7 +4,7 @@ from cohortium.client import halt, policy
 from cohortium.client.site import Site
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import Consent
-from cohortium.common.privacy.plan import whole_plan
+from cohortium.common.privacy.plan import planned_at
 from cohortium.common.study import Study
 
 
@@ -44,21 +44,20 @@ def consider(site: Site, study: Study) -> Consent:
 
 def begin(site: Site, study: Study) -> None:
     """The study may run: what it may still cost is set aside, so that no other can take it."""
-    plan = whole_plan(study, site.name)
+    plan = planned_at(study, site.name)
     with site.database.transaction():
         site.studies.mark(study.digest, "approved", "")
-        if not plan or not site.ledger(study).reserve(study.digest, plan, site.now_ms()):
-            return
-        for mechanism in site.ledger(study).left(study.digest, plan):
+        for part in site.ledger(study).reserve(study.digest, plan, site.now_ms()) if plan else ():
             site.log.append(
                 "privacy.reserved",
                 actor=site.actor,
                 study=study.digest,
                 detail={
                     "dataset": study.data.dataset,
-                    "sampler": mechanism.sampler,
-                    "noise_multiplier": repr(mechanism.noise_multiplier),
-                    "steps": str(mechanism.steps),
+                    "kind": part.purpose,
+                    "sampler": part.sampler,
+                    "noise_multiplier": repr(part.noise_multiplier),
+                    "steps": str(part.steps),
                 },
             )
 
@@ -76,7 +75,7 @@ def _may_take_part(site: Site, study: Study) -> None:
         )
     if site.directory.is_withdrawn(study.data.dataset):
         raise halt.withdrawn(study.data.dataset)
-    plan = whole_plan(study, site.name)
+    plan = planned_at(study, site.name)
     if plan and study.digest not in site.ledger(study).reserved():
         site.ledger(study).check_delta(study)
         site.ledger(study).check(site.ledger(study).left(study.digest, plan), study.digest)

@@ -85,22 +85,42 @@ CREATE TABLE personal_models (
     PRIMARY KEY (study, part)
 ) STRICT;
 """
-# A study may set several mechanisms aside: its training, and noise in its results.
-SEVERAL = """
-ALTER TABLE reservations RENAME TO reservations_of_one;
-CREATE TABLE reservations (
+# A study may pay for training and for its evaluation, in one round: rows of both, each once.
+PURPOSES = """
+CREATE TABLE ledger_by_purpose (
+    id INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    study TEXT NOT NULL,
+    round INTEGER NOT NULL,
+    mechanism TEXT NOT NULL,
+    spent_ms INTEGER NOT NULL,
+    purpose TEXT NOT NULL DEFAULT 'training',
+    UNIQUE (study, round, purpose)
+) STRICT;
+INSERT INTO ledger_by_purpose (id, dataset, study, round, mechanism, spent_ms)
+SELECT id, dataset, study, round, mechanism, spent_ms FROM ledger;
+DROP TABLE ledger;
+ALTER TABLE ledger_by_purpose RENAME TO ledger;
+CREATE TRIGGER ledger_is_append_only_u BEFORE UPDATE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the privacy ledger is append-only'); END;
+CREATE TRIGGER ledger_is_append_only_d BEFORE DELETE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the privacy ledger is append-only'); END;
+CREATE TABLE reservations_by_purpose (
     study TEXT NOT NULL,
     dataset TEXT NOT NULL,
     mechanism TEXT NOT NULL,
     reserved_ms INTEGER NOT NULL,
     released_ms INTEGER,
-    PRIMARY KEY (study, mechanism)
+    purpose TEXT NOT NULL DEFAULT 'training',
+    PRIMARY KEY (study, purpose)
 ) STRICT;
-INSERT INTO reservations SELECT * FROM reservations_of_one;
-DROP TABLE reservations_of_one;
+INSERT INTO reservations_by_purpose (study, dataset, mechanism, reserved_ms, released_ms)
+SELECT study, dataset, mechanism, reserved_ms, released_ms FROM reservations;
+DROP TABLE reservations;
+ALTER TABLE reservations_by_purpose RENAME TO reservations;
 """
 
 
 def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
-    return open_database(path, [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, SEVERAL])
+    return open_database(path, [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES])

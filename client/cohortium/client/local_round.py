@@ -20,15 +20,16 @@ from cohortium.client.training import batch_order, full_batch, plain, private
 from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.messages import EMPTY, Calibrated
+from cohortium.common.metrics import noisy
 from cohortium.common.metrics.calibration import EVERYBODY, by_level, flat, logits
 from cohortium.common.metrics.calibration_disclosure import Patients, answer
-from cohortium.common.metrics.evaluation import FEDERATED, to_leave
+from cohortium.common.metrics.evaluation import FEDERATED
 from cohortium.common.metrics.evaluation import evaluate as count
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.models.building import build_seeded
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource
-from cohortium.common.privacy.plan import planned
+from cohortium.common.privacy.plan import planned, planned_noise
 from cohortium.common.study import Study
 
 Vector = npt.NDArray[np.float32]
@@ -103,33 +104,31 @@ def evaluate(
         last: of the final model: the site's own models are made, and measured beside it.
         personal: Ditto's model of this site; empty where it has none.
     """
+    noise = planned_noise(study)
+    if noise is not None and not last:
+        return Evaluation(noisy.nothing())
     federated = scores(study, model, cohort.test_features)
     if not last:
-        said = {FEDERATED: federated}
-        return Evaluation(_leaving(study, cohort, said, minimum_cell, last=False))
+        return Evaluation(_counted(study, cohort, {FEDERATED: federated}, minimum_cell, last=False))
     others = beside.make(study, cohort, model, personal, device)
     scored = {FEDERATED: federated, **others.scored}
-    alone = {name: _counted(study, cohort, {FEDERATED: said}) for name, said in scored.items()}
-    models = {**alone, FEDERATED: _counted(study, cohort, scored)}
+    alone = {name: _counted(study, cohort, {FEDERATED: said}, 0) for name, said in scored.items()}
+    models = {**alone, FEDERATED: _counted(study, cohort, scored, 0)}
     stays = Results(models=models, recalibration=others.recalibration, own=others.own)
-    return Evaluation(_leaving(study, cohort, scored, minimum_cell, last=True), stays)
+    if noise is None:
+        return Evaluation(_counted(study, cohort, scored, minimum_cell), stays)
+    patients = (cohort.test_labels.astype(np.float64), cohort.test_attributes)
+    return Evaluation(noisy.evaluate(federated, *patients, study, noise, others.scored), stays)
 
 
-def _counted(study: Study, cohort: Cohort, scored: Mapping[str, beside.Scores]) -> SiteEvaluation:
-    """Everything, for the site's own eyes."""
-    return count(scored, cohort.test_labels, cohort.test_attributes, study, 0)
-
-
-def _leaving(
+def _counted(
     study: Study,
     cohort: Cohort,
     scored: Mapping[str, beside.Scores],
     minimum_cell: int,
-    last: bool,
+    last: bool = True,
 ) -> SiteEvaluation:
-    return to_leave(
-        scored, cohort.test_labels, cohort.test_attributes, study, minimum_cell, last=last
-    )
+    return count(scored, cohort.test_labels, cohort.test_attributes, study, minimum_cell, last=last)
 
 
 def calibrate(

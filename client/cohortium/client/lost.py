@@ -60,6 +60,7 @@ def _charge(site: Site, account: Account, person: str) -> None:
         detail={
             "dataset": account.dataset,
             "row": str(row),
+            "kind": mechanism.purpose,
             "sampler": mechanism.sampler,
             "sample_rate": repr(mechanism.sample_rate),
             "noise_multiplier": repr(mechanism.noise_multiplier),

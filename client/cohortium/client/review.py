@@ -75,27 +75,31 @@ def _leaves(study: Study, trains: bool) -> list[str]:
     if trains and study.strategy.q is not None:
         how = "WITHOUT PRIVACY" if study.privacy.mechanism == "none" else "in the same noise"
         lines.append(f"with it, {how}, the mean loss of the model on the training patients;")
-    noise = evaluation.noise_epsilon
-    if noise is None:
-        lines.append(f"of {whom}: {RESULTS[study.task.kind]},")
-        lines.append("none about fewer patients than the site's minimum cell;")
-    else:
-        lines.append(f"of {whom}: how the final model calls them, once, by group, in counts with")
-        lines.append(f"noise that costs epsilon {noise:g} more, small groups included; no more;")
+    lines.append(f"of {whom}: {RESULTS[study.task.kind]},")
+    lines += _small_cells(evaluation.noise_epsilon)
     beside = {
         "its own model (trained without noise)": evaluation.own_model,
         "the recalibrated model (fitted without noise)": mitigation.recalibrate,
         "its personal model (trained without noise)": mitigation.ditto is not None,
     }
     for model, wanted in beside.items():
-        if wanted and trains and noise is not None:
-            lines.append(f"of {model} nothing: it and its results stay here;")
+        if wanted and trains and evaluation.noise_epsilon is not None:
+            lines.append(f"nothing of how {model} does;")
         elif wanted and trains:
-            lines.append(f"for how many of them {model} is right; that model stays here,")
+            lines.append(f"for how many of them {model} is right; it stays here,")
             lines.append("and such counts are covered by the minimum cell, not by epsilon;")
     lines.append(f"the site's size as {_size(study)}")
     first, *others = lines
     return [f"Leaves     {first}", *(f"           {line}" for line in others)]
+
+
+def _small_cells(noise_epsilon: float | None) -> list[str]:
+    if noise_epsilon is None:
+        return ["none about fewer patients than the site's minimum cell;"]
+    return [
+        f"all with noise that costs epsilon {noise_epsilon:g} more, small groups included,",
+        "once, of the final model, and nothing else of them;",
+    ]
 
 
 def _role(study: Study, site: str) -> list[str]:

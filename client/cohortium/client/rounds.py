@@ -9,6 +9,7 @@ and what is asked again is the stored reply. Nothing leaves that the mark does n
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -38,7 +39,7 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned, planned_evaluation, whole_plan
+from cohortium.common.privacy.plan import planned, planned_at, planned_noise
 from cohortium.common.study import Study
 from cohortium.common.tracks import Track
 
@@ -47,6 +48,7 @@ SENT: dict[str, Action] = {
     "evaluated": "evaluation.completed",
     "calibrated": "evaluation.calibrated",
 }
+RNG = {"training": "AES-256-CTR, os.urandom keys", "evaluation": "os.urandom"}
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
 
 
@@ -78,6 +80,7 @@ class Request:
 class Answer:
     """What a handler made: the message, its vector, and what that cost the dataset.
 
+    `norm` is how much one patient changes it at most, in L2; `account` is the ledger after it.
     `keep` stores, in the reply's transaction, what stays at the site.
     """
 
@@ -86,7 +89,8 @@ class Answer:
     vector: Vector = field(default_factory=lambda: EMPTY)
     parameters: int = 0
     spent: Mechanism | None = None
-    cost: Spent | None = None
+    norm: float = 0.0
+    account: Spent | None = None
     stored: bool = True
     keep: staying.Keep = staying.nothing
 
@@ -154,9 +158,9 @@ def _released(made: Answer) -> Reply:
 def _priced(site: Site, made: Answer) -> Answer:
     """What it costs beside all that was spent before it; an update says so."""
     if made.spent is not None and made.study is not None:
-        made.cost = site.ledger(made.study).spent(made.study, made.spent)
+        made.account = site.ledger(made.study).spent(made.study, made.spent)
         if isinstance(made.message, Update):
-            made.message = made.message.model_copy(update={"spent": made.cost})
+            made.message = made.message.model_copy(update={"spent": made.account})
     return made
 
 
@@ -166,8 +170,8 @@ def _pay(request: Request, made: Answer) -> Reply:
     site.gate.admit(header.study, site.now_ms())
     with site.database.transaction():
         _allowed(request)  # nobody has said no while it was made
-        if made.spent is not None and made.cost is not None and made.study is not None:
-            _spend(request, made.study, made.spent, made.cost)
+        if made.spent is not None and made.study is not None:
+            _spend(request, made.study, made.spent, made)
         Replies(site.database).store(request.kept_as, request.sha256, reply)
         made.keep()
         _record(request, reply)
@@ -175,33 +179,31 @@ def _pay(request: Request, made: Answer) -> Reply:
     return reply
 
 
-def _spend(request: Request, study: Study, mechanism: Mechanism, cost: Spent) -> None:
-    """Write the ledger's row; that of results with noise stands after those of all rounds."""
-    site, header = request.site, request.header
-    results = header.kind == "evaluate"
-    number = study.rounds_in_all + 1 if results else header.round
-    row = site.ledger(study).spend(header.study, number, mechanism, site.now_ms())
+def _spend(request: Request, study: Study, mechanism: Mechanism, made: Answer) -> None:
+    site, header, account = request.site, request.header, made.account
+    row = site.ledger(study).spend(header.study, header.round, mechanism, site.now_ms())
+    assert account is not None
     site.log.append(
         "privacy.spent",
         actor=site.actor,
         study=header.study,
         round=header.round,
         detail={
-            "kind": "evaluation" if results else "training",
             "dataset": study.data.dataset,
             "row": str(row),
-            "epsilon": f"{cost.epsilon:.6f}",
-            "epsilon_after": f"{cost.lifetime_epsilon:.6f}",
-            "cap": f"{cost.cap_epsilon:g}",
-            "delta": f"{cost.cap_delta:g}",
+            "kind": mechanism.purpose,
+            "epsilon": f"{account.epsilon:.6f}",
+            "epsilon_after": f"{account.lifetime_epsilon:.6f}",
+            "cap": f"{account.cap_epsilon:g}",
+            "delta": f"{account.cap_delta:g}",
             "sampler": mechanism.sampler,
             "sample_rate": repr(mechanism.sample_rate),
             "noise_multiplier": repr(mechanism.noise_multiplier),
-            "clip_norm": "1 in each table" if results else repr(study.privacy.clip_norm),
+            "clip_norm": repr(made.norm),
             "steps": str(mechanism.steps),
             "unit": study.privacy.unit,
             "adjacency": "add-or-remove-one",
-            "rng": "AES-256-CTR, os.urandom keys",
+            "rng": RNG[mechanism.purpose],
         },
     )
 
@@ -299,6 +301,7 @@ def _train(request: Request) -> Answer:
         update.delta,
         parameters,
         update.mechanism,
+        study.privacy.clip_norm or 0.0,
         keep=keep,
     )
 
@@ -316,11 +319,11 @@ def _trains(site: Site, study: Study) -> None:
 
 
 def _check_budget(site: Site, study: Study, step: Mechanism | None) -> None:
-    """Nothing uses privacy that is not set aside, or beyond what was approved."""
+    """Nothing begins on privacy that is not set aside, or beyond what was approved."""
     if step is None:
         return
-    plan = whole_plan(study, site.name)
-    if study.digest not in site.ledger(study).reserved():
+    plan = planned_at(study, site.name)
+    if len(site.ledger(study).reserved().get(study.digest, ())) < len(plan):
         consent.begin(site, study)
     site.ledger(study).check_left(study.digest, plan, step)
     site.ledger(study).check((step,), study.digest)
@@ -335,8 +338,9 @@ def _evaluate(request: Request) -> Answer:
         raise RefusedError("round.left_out", "such a model is measured once, when it is finished")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    noise = planned_evaluation(study) if at.final else None
-    _check_budget(site, study, noise)
+    noise = planned_noise(study) if at.final else None
+    paid = noise.mechanism if noise is not None else None
+    _check_budget(site, study, paid)
     found = site.workshop.evaluate(
         study,
         message.statistics,
@@ -348,7 +352,8 @@ def _evaluate(request: Request) -> Answer:
     return Answer(
         Evaluated(evaluation=found.leaves),
         study,
-        spent=noise,
+        spent=paid,
+        norm=math.sqrt(noise.families) if noise is not None else 0.0,
         keep=staying.results(site, study, found),
     )
 

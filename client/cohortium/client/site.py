@@ -144,7 +144,7 @@ class Site:
                 "RETURNING dataset",
                 (self.now_ms(), study),
             )
-            for dataset in {row["dataset"]: None for row in rows}:
+            for dataset in sorted({row["dataset"] for row in rows}):  # of two purposes, once
                 detail = {"dataset": dataset}
                 self.log.append("privacy.released", actor=self.actor, study=study, detail=detail)
 

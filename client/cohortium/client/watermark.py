@@ -149,8 +149,8 @@ class Watermark:
         rows = self._database.execute(
             "SELECT dataset, study, json_remove(mechanism, '$.steps') AS noise, "
             "(mechanism ->> '$.steps') - coalesce((SELECT sum(ledger.mechanism ->> '$.steps') "
-            "FROM ledger WHERE ledger.study = reservations.study AND json_remove(ledger.mechanism, "
-            "'$.steps') = json_remove(reservations.mechanism, '$.steps')), 0) AS steps "
+            "FROM ledger WHERE ledger.study = reservations.study "
+            "AND ledger.purpose = reservations.purpose), 0) AS steps "
             "FROM reservations WHERE released_ms IS NULL"
         )
         return tuple(Account(**dict(row)) for row in rows if row["steps"] > 0)

@@ -16,6 +16,7 @@ from cohortium.common.audit.events import Event, os_user, timestamp
 from cohortium.common.errors import UsageError
 
 USES = {"measure": "measured", "train": "trained", "evaluate": "evaluated"}
+PAID = {"training": "trained", "evaluation": "evaluated"}
 EVENTS = {"round.update.sent": "trained", "evaluation.completed": "evaluated"}
 
 
@@ -136,13 +137,10 @@ def _events(site: Site) -> Iterator[Use]:
 
 
 def _ledger(site: Site, name: str) -> Iterator[Use]:
-    last = {known.digest: known.study.rounds_in_all for known in site.studies.all()}
-    rows = site.database.execute("SELECT study, round FROM ledger WHERE dataset = ?", (name,))
-    return (
-        (row["study"], "trained", row["round"])
-        for row in rows
-        if row["round"] <= last.get(row["study"], row["round"])  # later: results, see _events
+    rows = site.database.execute(
+        "SELECT study, round, purpose FROM ledger WHERE dataset = ?", (name,)
     )
+    return ((row["study"], PAID[row["purpose"]], row["round"]) for row in rows)
 
 
 def _replies(site: Site) -> Iterator[Use]:

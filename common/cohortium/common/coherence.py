@@ -55,6 +55,11 @@ def check_evaluation(study: "Study") -> None:
             "evaluation.noise_epsilon: noise costs privacy at the study's delta, and "
             'privacy.mechanism = "none" has none; remove it, or use "gaussian"'
         )
+    if evaluation.noise_epsilon is not None and evaluation.leave_one_site_out:
+        raise ValueError(
+            "evaluation.leave_one_site_out: with noise_epsilon only the final model is measured, "
+            "and models without one site would be trained for nothing; remove one of the two"
+        )
 
 
 def check_evaluate_only(study: "Study") -> None:

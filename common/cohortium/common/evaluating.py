@@ -34,8 +34,9 @@ class Evaluation(GrownDocument):
     and whom privacy harmed.
     leave_one_site_out: for each site one more model, trained without it and measured at it.
     blinded: reports name sites by pseudonyms, and by site only where three or more show a value.
-    noise_epsilon: counts by group leave with discrete Gaussian noise that costs this much of the
-    dataset's budget, at the study's delta, instead of with small cells hidden.
+    noise_epsilon: counts at the first threshold leave with discrete Gaussian noise that costs this
+    much of the dataset's budget, at the study's delta, instead of with small cells hidden; once, of
+    the final model, and nothing else leaves of held-out patients.
     """
 
     later: ClassVar[frozenset[str]] = frozenset(

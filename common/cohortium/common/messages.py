@@ -103,8 +103,8 @@ class Train(Document):
 class Spent(Document):
     """What a round cost, and the site's ledger after it.
 
-    epsilon: of this study so far, at the study's delta; lifetime_epsilon: of everything ever done
-    with the dataset, at `cap_delta`; both as reported (composed mechanisms, never added).
+    epsilon: of this study's training so far, at its delta; lifetime_epsilon: of everything ever
+    done with the dataset, at `cap_delta`; both as reported (composed mechanisms, never added).
     """
 
     sampler: Literal["poisson", "full-batch"]

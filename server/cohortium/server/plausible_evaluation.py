@@ -24,7 +24,7 @@ from cohortium.common.metrics.tallies import (
     Tally,
 )
 from cohortium.common.metrics.tally import BINS, UNKNOWN
-from cohortium.common.privacy.plan import noise_std
+from cohortium.common.privacy.plan import planned_noise
 from cohortium.common.study import Study
 from cohortium.common.task import MulticlassTask, MultilabelTask, SurvivalTask
 from cohortium.server.plausibility import MAX_ROWS
@@ -34,6 +34,7 @@ ROUNDED = 0.006  # more than rounding at the site can move what is compared here
 LEAST_VARIANCE = 1e-24  # one pair of MAX_ROWS patients in another order gives more
 SHARE = 1.02  # by which rounding to three digits may take a moment beyond its bound
 
+COUNTED = {"kind", "n", "positives", "correct", "tp", "fp", "tn", "fn", "reason"}
 CONTRADICTION = "an evaluation with counts that contradict each other"
 
 
@@ -61,19 +62,26 @@ def check_evaluation(study: Study, evaluation: SiteEvaluation, last: bool) -> No
 
 
 def _check_noise(study: Study, evaluation: SiteEvaluation, last: bool) -> None:
-    """Counts of the final model, with just the noise that the study asks for; before it, none."""
-    expected = noise_std(study) if last else 0.0
-    if not math.isclose(evaluation.noise_std, expected, rel_tol=1e-9):
-        raise ProtocolError("an evaluation with other noise than the study asks for")
-    if noise_std(study) and not last and getattr(evaluation.overall, "n", None) is not None:
-        raise ProtocolError("an evaluation without the noise that the study asks for")
+    """Counts have the noise that the study gives them, and then nothing but counts is there."""
+    noise = planned_noise(study)
+    std = noise.std if noise is not None and last else 0.0
+    if not math.isclose(evaluation.noise_std, std, rel_tol=1e-3):
+        raise ProtocolError("an evaluation with other noise in it than the study's")
+    if noise is None:
+        return
+    for tally in (evaluation.overall, *_of_groups(evaluation.groups)):
+        others = tally.model_dump(exclude=COUNTED).values()
+        if any(value not in (None, ()) for value in others):
+            raise ProtocolError("an evaluation with more than the counts that have noise")
+    if not last and evaluation.overall.n is not None:
+        raise ProtocolError("an evaluation of a model whose counts no noise is paid for")
 
 
 def _levels(study: Study) -> dict[str, set[str]]:
     """Which levels there may be of each attribute and declared intersection."""
     levels = {name: {*study.attribute_levels(name), UNKNOWN} for name in study.fairness.attributes}
     crossed = {
-        f"{one} x {other}": {f"{a} {b}" for a, b in product(levels[one], levels[other])}
+        f"{one} x {other}": {f"{a} x {b}" for a, b in product(levels[one], levels[other])}
         for one, other in study.fairness.intersections
     }
     return levels | crossed

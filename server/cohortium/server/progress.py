@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from cohortium.common.metrics.summary import Mean, Summary
-from cohortium.common.privacy.accounting import rdp_epsilon
+from cohortium.common.privacy.accounting import cap_needed, epsilon
+from cohortium.common.privacy.count_noise import CountNoise
 from cohortium.common.privacy.plan import (
     in_words,
-    planned_evaluation,
     planned_in_all,
+    planned_noise,
     price_of_tracks,
 )
 from cohortium.common.study import Study
@@ -74,9 +75,9 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         lines.append("privacy: NONE; only sites whose policy says allow_unprotected take part")
         return document, "\n".join(lines)
     assert study.privacy.delta is not None
-    results = planned_evaluation(study)
-    everything = [mechanism] if results is None else [mechanism, results]
-    cap = rdp_epsilon(everything, study.privacy.delta)
+    noise = planned_noise(study)
+    every = [mechanism] if noise is None else [mechanism, noise.mechanism]
+    cap = cap_needed(every, study.privacy.delta)
     document["privacy"] = {
         "epsilon": study.privacy.epsilon,
         "delta": study.privacy.delta,
@@ -86,6 +87,8 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         "steps": mechanism.steps,
         "cap_needed": cap,
         "noise_multiplier_without_leaving_out": price[0] if price else None,
+        "noise_std_of_counts": noise.std if noise else None,
+        "epsilon_in_all": epsilon(every, study.privacy.delta) if noise else study.privacy.epsilon,
     }
     lines.append(
         f"costs each patient epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}: "
@@ -94,12 +97,24 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
     )
     if price is not None:
         lines.append(in_words(price))
+    if noise is not None:
+        lines += _of_noise(study, noise, document["privacy"]["epsilon_in_all"])
     lines.append(f"a fresh dataset needs a lifetime cap of about epsilon {cap:.2f} to approve it")
-    if (noise := study.evaluation.noise_epsilon) is not None:
-        lines.append(
-            f"noise in the results by group costs epsilon {noise:g} more, once and at every site"
-        )
     return document, "\n".join(lines)
+
+
+def _of_noise(study: Study, noise: CountNoise, in_all: float) -> tuple[str, ...]:
+    """What leaves with noise, what it costs, and what else there is not in such a study."""
+    costs = (
+        f"noise in the results costs epsilon {study.evaluation.noise_epsilon:g} more, once and at "
+        f"every site; with training that is {in_all:.2f} in all"
+    )
+    leaves = (
+        "only the final model is measured: counts at the first threshold leave, each with noise "
+        f"of standard deviation {noise.std:.1f} for {noise.families} tables, and nothing else"
+    )
+    stays = "how models do that stay at the sites is told nobody else"
+    return (costs, leaves, stays) if any(_beside(study)) else (costs, leaves)
 
 
 def _beside(study: Study) -> Iterator[str]:

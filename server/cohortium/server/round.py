@@ -141,7 +141,8 @@ def run_round(plan: Plan, desk: Desk, progress: Progress, number: int) -> RoundR
     progress.state = optimizer.step(progress.state, mean, study.strategy, at.round, at.rounds)
     del mean  # it has become the model
     evaluations = {}
-    if at.last or (at.main and number % study.evaluation.every == 0):
+    counts_early = study.evaluation.noise_epsilon is None and number % study.evaluation.every == 0
+    if at.last or (at.main and counts_early):
         desk.store.say(study.digest, f"{_named(plan, number)}, evaluating")
         evaluations = _evaluate(plan, desk, progress, number, seen)
     return RoundRecord(

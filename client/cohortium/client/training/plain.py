@@ -51,8 +51,10 @@ def train(
         ProtocolError: `start` does not fit the module.
     """
     module.to(device).train()
-    arrays.load_into(module, start if anchor is None else anchor)
-    anchors = [parameter.detach().clone() for parameter in module.parameters()]
+    anchors = list[Tensor]()
+    if plan.proximal:
+        arrays.load_into(module, start if anchor is None else anchor)
+        anchors = [parameter.detach().clone() for parameter in module.parameters()]
     arrays.load_into(module, start)
     data = torch.tensor(features, device=device), torch.tensor(labels, device=device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

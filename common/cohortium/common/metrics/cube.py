@@ -74,7 +74,7 @@ Line = tuple[Group, tuple[Group, ...]]  # a group, and the groups that it falls 
 class Hidden:
     """The names of the facets that each group must not show.
 
-    Groups are OVERALL, each (attribute, level), and of an intersection (`a x b`, `level level`).
+    Groups are OVERALL, each (attribute, level), and of an intersection (`a x b`, `level x level`).
     unchecked: why everything of a group is hidden whose audit could not be done.
     """
 
@@ -206,9 +206,9 @@ class _Cube:
         for one, other in self.intersections:
             table = f"{one} x {other}"
             for a in self.attributes[one]:
-                yield (one, a), tuple((table, f"{a} {b}") for b in self.attributes[other])
+                yield (one, a), tuple((table, f"{a} x {b}") for b in self.attributes[other])
             for b in self.attributes[other]:
-                yield (other, b), tuple((table, f"{a} {b}") for a in self.attributes[one])
+                yield (other, b), tuple((table, f"{a} x {b}") for a in self.attributes[one])
 
     def _complete_line(self, parts: Sequence[Group], place: int, facet: Facet) -> None:
         shown = [g for g in parts if facet.name not in self.hidden[g] and self._n(g)]

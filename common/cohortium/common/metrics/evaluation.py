@@ -17,7 +17,6 @@ from cohortium.common.metrics import (
     tally,
 )
 from cohortium.common.metrics.cube import OVERALL, Flags, Group, Levels, families
-from cohortium.common.metrics.noised import noised, nothing
 from cohortium.common.metrics.tallies import (
     Beside,
     BinaryTally,
@@ -26,7 +25,6 @@ from cohortium.common.metrics.tallies import (
     Tally,
 )
 from cohortium.common.metrics.tally import UNKNOWN
-from cohortium.common.privacy.plan import noise_std
 from cohortium.common.study import Study
 
 FEDERATED = "federated"
@@ -72,33 +70,6 @@ def evaluate(
     counted = _Counted(study, predictions, outcome, minimum_cell)
     levels = {name: _members(study, name, found) for name, found in attributes.items()}
     return counted.by_group(levels) if last else counted.overall_alone()
-
-
-def to_leave(
-    scored: Mapping[str, NDArray[np.floating]],
-    labels: NDArray[np.floating],
-    attributes: Mapping[str, NDArray[np.int16]],
-    study: Study,
-    minimum_cell: int,
-    last: bool,
-) -> SiteEvaluation:
-    """What leaves the site: with noise, where the study asks for it, or as `evaluate` has it."""
-    std = noise_std(study)
-    if not std:
-        return evaluate(scored, labels, attributes, study, minimum_cell, last)
-    if not last:
-        return nothing()
-    scores = np.asarray(scored[FEDERATED], np.float64)
-    _require_probabilities(scores)
-    levels = {name: _members(study, name, found) for name, found in attributes.items()}
-    nobody = np.zeros(len(labels), np.bool_)
-    return noised(
-        scores > study.evaluation.thresholds[0],
-        labels > 0.5,
-        {name: {**some, UNKNOWN: some.get(UNKNOWN, nobody)} for name, some in levels.items()},
-        study.fairness.intersections,
-        std,
-    )
 
 
 class _Counted:

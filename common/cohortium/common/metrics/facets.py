@@ -86,7 +86,7 @@ def families(
     found = {name: dict(levels) for name, levels in attributes.items()}
     for one, other in intersections:
         found[f"{one} x {other}"] = {
-            f"{a} {b}": mine & theirs
+            f"{a} x {b}": mine & theirs
             for a, mine in attributes[one].items()
             for b, theirs in attributes[other].items()
         }

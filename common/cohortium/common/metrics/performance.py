@@ -82,9 +82,17 @@ def performance(
 
 
 def of_study(evaluations: Mapping[str, SiteEvaluation], study: Study) -> tuple[Performance, ...]:
-    """`performance` over all patients, the sites in the order that the study names them."""
+    """`performance` over all patients, the sites in the order that the study names them.
+
+    Where sites add noise to their counts, values come without intervals.
+    """
     tallies = {name: evaluations[name].overall for name in _ordered(evaluations, study)}
-    return _sure(performance(tallies, study.evaluation.thresholds, _horizons(study)), evaluations)
+    found = performance(tallies, study.evaluation.thresholds, _horizons(study))
+    return tuple(map(_without_intervals, found)) if _noisy(evaluations) else found
+
+
+def _noisy(evaluations: Mapping[str, SiteEvaluation]) -> bool:
+    return any(evaluation.noise_std for evaluation in evaluations.values())
 
 
 def by_group(
@@ -99,21 +107,13 @@ def by_group(
         for attribute, levels in evaluations[site].groups.items():
             for level, tally in levels.items():
                 groups.setdefault((attribute, level), {})[site] = tally
-    return {
-        group: _sure(
-            performance(tallies, study.evaluation.thresholds, _horizons(study)), evaluations
-        )
+    found = {
+        group: performance(tallies, study.evaluation.thresholds, _horizons(study))
         for group, tallies in groups.items()
     }
-
-
-def _sure(
-    found: tuple[Performance, ...], evaluations: Mapping[str, SiteEvaluation]
-) -> tuple[Performance, ...]:
-    """Without intervals where sites add noise to their counts: they do not know of it."""
-    if not any(evaluation.noise_std for evaluation in evaluations.values()):
+    if not _noisy(evaluations):
         return found
-    return tuple(map(_without_intervals, found))
+    return {group: tuple(map(_without_intervals, measured)) for group, measured in found.items()}
 
 
 def _ordered(evaluations: Mapping[str, SiteEvaluation], study: Study) -> list[str]:

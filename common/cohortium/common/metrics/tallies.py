@@ -215,7 +215,8 @@ class SiteEvaluation(Document):
     intersection is one more attribute, such as `sex x age` with levels such as `female x <50`.
     Groups are there only in the last evaluation of a model. `beside`: `own`, `recalibrated`,
     `personal`, those that the study asks for; empty before the last evaluation. `noise_std`: of
-    the discrete Gaussian noise in every count by group, 0 without.
+    the discrete Gaussian noise in each of tp, fp, tn and fn, before those below zero became zero;
+    0 without. The other counts are sums of these, and no two groups' agree.
     """
 
     overall: Tally

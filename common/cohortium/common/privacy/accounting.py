@@ -11,7 +11,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from dp_accounting import dp_event
@@ -21,10 +21,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, model_validator
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import gammaln, log_ndtr, logsumexp, ndtr, ndtri
 
-from cohortium.common.document import Document
+from cohortium.common.document import GrownDocument
 from cohortium.common.errors import UsageError
 
 Sampler = Literal["poisson", "full-batch"]
+Purpose = Literal["training", "evaluation"]
 
 # Renyi orders: whole numbers only, for which the sampled Gaussian has a finite sum.
 ORDERS = tuple(range(2, 65)) + tuple(round(64 * 2 ** (i / 2)) for i in range(1, 17))
@@ -34,17 +35,21 @@ PLD_INTERVAL = 1e-4
 PLD_MAX_EPSILON = 100.0
 
 
-class Mechanism(Document):
+class Mechanism(GrownDocument):
     """`steps` releases of a sum of vectors clipped to norm C, with noise of std noise_multiplier C.
 
     `model_dump()` and `document.parse` turn it into a JSON-able dict and back. poisson: each
     patient is in each step by an own coin of probability `sample_rate`. full-batch: all are in.
+    purpose: what of a study it is spent on; it does not change what is spent.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"purpose"})
 
     sampler: Sampler
     sample_rate: Annotated[float, Field(gt=0, le=1)]
     noise_multiplier: NonNegativeFloat
     steps: NonNegativeInt
+    purpose: Purpose = "training"
 
     @model_validator(mode="after")
     def _full_batch_samples_all(self) -> Self:
@@ -127,6 +132,22 @@ def filter_spent(mechanisms: Sequence[Mechanism], order: float) -> float:
         for m in mechanisms
         if m.steps
     )
+
+
+def cap_needed(mechanisms: Sequence[Mechanism], delta: float) -> float:
+    """The lifetime cap, to the next half percent, under which a fresh dataset can give all this."""
+    cap = max(rdp_epsilon(mechanisms, delta), 1e-3)
+    while not _fits(mechanisms, cap, delta):
+        cap *= 1.005
+    return cap
+
+
+def _fits(mechanisms: Sequence[Mechanism], cap: float, delta: float) -> bool:
+    try:
+        order = filter_order(cap, delta)
+    except UsageError:
+        return False
+    return filter_spent(mechanisms, order) <= filter_limit(cap, delta, order)
 
 
 def noise_multiplier(

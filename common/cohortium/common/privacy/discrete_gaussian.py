@@ -1,63 +1,68 @@
-"""Whole-number noise for counts, exact: no floating-point number takes part in a draw.
+"""Gaussian noise on whole numbers, drawn exactly: no floating point, hence no gap to look through.
 
-Canonne, Kamath & Steinke 2020, The discrete Gaussian for differential privacy, algorithms 1 to 3,
-with random bits of the operating system's. Noise of variance sigma^2 on counts that one patient
-changes by a vector of length d is as private as continuous noise: zCDP of d^2 / (2 sigma^2)
-(theorem 14 there), the same as a full-batch Gaussian with noise multiplier sigma / d.
+Canonne, Kamath & Steinke 2020, "The Discrete Gaussian for Differential Privacy", Algorithms 1 to 3:
+rejection from a discrete Laplace distribution by coins whose probabilities are exact. Everything is
+made of `below(n)`, a uniform whole number from 0 to n - 1; by default the operating system's.
 """
 
-import math
+import secrets
 from collections.abc import Callable
 from fractions import Fraction
+from math import isqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cohortium.common.privacy.noise import NoiseSource
-
-Below = Callable[[int], int]  # a uniform whole number from 0 below one that is given
-
-FINEST = 2**20  # of a variance, which is rounded up to whole parts of so many
+Below = Callable[[int], int]
 
 
-def discrete_gaussian(shape: tuple[int, ...], std: float, source: NoiseSource) -> NDArray[np.int64]:
-    """Independent draws, P(x) proportional to exp(-x^2 / (2 std^2)); std above 0."""
-    variance = Fraction(math.ceil(Fraction(std) ** 2 * FINEST), FINEST)
-    draws = [_gaussian(variance, source.below) for _ in range(math.prod(shape))]
-    return np.array(draws, np.int64).reshape(shape)
+def draws(n: int, variance: Fraction, below: Below = secrets.randbelow) -> NDArray[np.int64]:
+    """n independent draws, shape (n,), of x with probability proportional to exp(-x^2 / (2 v)).
+
+    Args:
+        variance: the parameter v > 0; the draws' own variance is at most that.
+        below: only tests may be given one that can be repeated.
+    """
+    return np.array([_draw(variance, below) for _ in range(n)], np.int64)
 
 
-def _gaussian(variance: Fraction, below: Below) -> int:
-    """Algorithm 3: a discrete Laplace draw of scale t, kept with the probability that is left."""
-    t = math.isqrt(variance.numerator // variance.denominator) + 1
+def _draw(variance: Fraction, below: Below) -> int:
+    """Algorithm 3. What a Laplace draw y of scale t is kept by is exp(-(|y| - v/t)^2 / (2 v))."""
+    top, bottom = variance.numerator, variance.denominator
+    scale = isqrt(top // bottom) + 1
     while True:
-        y = _laplace(t, below)
-        if _accepts((abs(y) - variance / t) ** 2 / (2 * variance), below):
+        y = _laplace(scale, below)
+        off = abs(y) * scale * bottom - top
+        if _coin(off * off, 2 * top * bottom * scale * scale, below):
             return y
 
 
-def _laplace(t: int, below: Below) -> int:
-    """Algorithm 2 with s = 1: P(y) proportional to exp(-|y| / t)."""
+def _laplace(scale: int, below: Below) -> int:
+    """Algorithm 2 with s = 1: y with probability proportional to exp(-|y| / scale)."""
     while True:
-        u = below(t)
-        if not _accepts(Fraction(u, t), below):
+        rest = below(scale)
+        if not _coin(rest, scale, below):
             continue
-        v = 0
-        while _accepts(Fraction(1), below):
-            v += 1
-        negative = below(2)
-        magnitude = u + t * v
-        if magnitude or not negative:
-            return -magnitude if negative else magnitude
+        wholes = 0
+        while _coin(1, 1, below):
+            wholes += 1
+        size, negative = rest + scale * wholes, below(2)
+        if size or not negative:
+            return -size if negative else size
 
 
-def _accepts(gamma: Fraction, below: Below) -> bool:
-    """Algorithm 1: true with probability exp(-gamma), gamma 0 or more."""
-    while gamma > 1:
-        if not _accepts(Fraction(1), below):
+def _coin(top: int, bottom: int, below: Below) -> bool:
+    """Algorithm 1: True with probability exp(-top / bottom)."""
+    while top > bottom:
+        if not _at_most_one(1, 1, below):
             return False
-        gamma -= 1
+        top -= bottom
+    return _at_most_one(top, bottom, below)
+
+
+def _at_most_one(top: int, bottom: int, below: Below) -> bool:
+    """Where top / bottom is at most 1: the first k of a run of coins top / (bottom k) is odd."""
     k = 1
-    while below(k * gamma.denominator) < gamma.numerator:
+    while below(bottom * k) < top:
         k += 1
     return k % 2 == 1

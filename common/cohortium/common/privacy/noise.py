@@ -62,20 +62,6 @@ class NoiseSource:
         values[pairs:] *= radius
         return values
 
-    def below(self, n: int) -> int:
-        """A whole number from 0 below n, each exactly as likely; n is 1 or more."""
-        bits = (n - 1).bit_length()
-        size = -(-bits // 8)
-        while True:
-            drawn = int.from_bytes(self._bytes(size), "big") >> (8 * size - bits)
-            if drawn < n:
-                return drawn
-
-    def _bytes(self, n: int) -> bytes:
-        if self._process != os.getpid():
-            self._rekey()
-        return self._keystream.update(bytes(n))
-
     def _words(self, n: int) -> NDArray[np.uint64]:
         if self._process != os.getpid():
             self._rekey()

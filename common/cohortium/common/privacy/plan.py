@@ -1,12 +1,8 @@
 """What a study's rounds will run, and hence cost: the same answer for who plans and who pays."""
 
-import math
-from collections import Counter
-
 from cohortium.common.privacy.accounting import Mechanism, Sampler, noise_multiplier
+from cohortium.common.privacy.count_noise import CountNoise, count_noise
 from cohortium.common.study import Study
-
-GRID = 1.1  # times the noise of the continuous curve (tests/common/test_discrete_gaussian.py)
 
 
 def planned(study: Study, rounds: int = 1) -> Mechanism | None:
@@ -36,41 +32,27 @@ def planned_in_all(study: Study) -> Mechanism | None:
     return planned(study, study.rounds_at_a_site)
 
 
-def planned_evaluation(study: Study) -> Mechanism | None:
-    """The mechanism of counts that leave with noise; None where small cells are hidden instead.
+def planned_noise(study: Study) -> CountNoise | None:
+    """The noise in the counts of the last evaluation; None where the study wants none.
 
-    The noise on one patient's part in them, as continuous noise (`discrete_gaussian`).
+    Families of cells: all patients, each attribute, each declared intersection.
     """
-    epsilon, delta = study.evaluation.noise_epsilon, study.privacy.delta
-    if epsilon is None or delta is None:
+    if study.evaluation.noise_epsilon is None:
         return None
-    sigma = noise_multiplier(epsilon, delta, 1.0, 1, "full-batch")
-    return Mechanism(sampler="full-batch", sample_rate=1.0, noise_multiplier=sigma, steps=1)
+    assert study.privacy.delta is not None
+    families = 1 + len(study.fairness.attributes) + len(study.fairness.intersections)
+    return count_noise(study.evaluation.noise_epsilon, study.privacy.delta, families)
 
 
-def noise_std(study: Study) -> float:
-    """Standard deviation of the noise in each count; 0 where none is asked for.
+def planned_at(study: Study, site: str) -> tuple[Mechanism, ...]:
+    """All that a study costs the patients of a site: one mechanism for each purpose, if any.
 
-    A patient is counted once in each table, so that all tables move by the root of their number.
-    By zCDP, and hence in a ledger's filter, whole numbers are as private as continuous ones; at one
-    epsilon their delta can be more, which `GRID` makes up for.
+    A site that only evaluates pays for no training.
     """
-    mechanism = planned_evaluation(study)
-    if mechanism is None:
-        return 0.0
-    fairness = study.fairness
-    tables = 1 + len(fairness.attributes) + len(fairness.intersections)
-    return GRID * mechanism.noise_multiplier * math.sqrt(tables)
-
-
-def whole_plan(study: Study, site: str) -> tuple[Mechanism, ...]:
-    """All that a study costs a site: its training, where it trains, and noise in its results."""
     training = None if site in study.sites.evaluate_only else planned_in_all(study)
-    steps = Counter[Mechanism]()
-    for one in (training, planned_evaluation(study)):
-        if one is not None:
-            steps[one.model_copy(update={"steps": 0})] += one.steps
-    return tuple(one.model_copy(update={"steps": n}) for one, n in steps.items())
+    noise = planned_noise(study)
+    evaluation = noise.mechanism if noise is not None else None
+    return tuple(mechanism for mechanism in (training, evaluation) if mechanism is not None)
 
 
 def price_of_tracks(study: Study) -> tuple[float, float] | None:

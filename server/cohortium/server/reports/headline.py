@@ -244,7 +244,7 @@ def _privacy(data: ReportData) -> str:
     )
     if data.promise.noise_epsilon is not None:
         text += (
-            f" The counts by group leave with noise of ε = "
+            f" The counts behind the results carry noise of ε = "
             f"{numbers.epsilon(data.promise.noise_epsilon)} for the test patients."
         )
     return text
