@@ -5,7 +5,7 @@ to make a model look as it likes.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise, product
 from typing import Any
 
@@ -16,18 +16,14 @@ from cohortium.common.metrics.tallies import (
     Bins,
     Calibration,
     Comparison,
-    MulticlassTally,
-    MultilabelTally,
-    RegressionTally,
     SiteEvaluation,
-    SurvivalTally,
     Tally,
 )
 from cohortium.common.metrics.tally import BINS, UNKNOWN
 from cohortium.common.privacy.plan import planned_noise
 from cohortium.common.study import Study
-from cohortium.common.task import MulticlassTask, MultilabelTask, SurvivalTask
 from cohortium.server.plausibility import MAX_ROWS
+from cohortium.server.plausible_outcomes import check_other
 
 MAX_REASON = 200
 ROUNDED = 0.006  # more than rounding at the site can move what is compared here
@@ -53,9 +49,7 @@ def check_evaluation(study: Study, evaluation: SiteEvaluation, last: bool) -> No
         raise ProtocolError("an evaluation beside models that the study does not ask for")
     _check_noise(study, evaluation, last)
     for tally in (evaluation.overall, *_of_groups(evaluation.groups)):
-        if tally.kind != study.task.kind:
-            raise ProtocolError("an evaluation of another kind of outcome than the study's")
-        _CHECKS[tally.kind](tally, study)
+        _check_tally(study, tally)
     for beside in evaluation.beside.values():
         for one in (beside.overall, *_of_groups(beside.groups)):
             _check_comparison(one)
@@ -75,6 +69,21 @@ def _check_noise(study: Study, evaluation: SiteEvaluation, last: bool) -> None:
             raise ProtocolError("an evaluation with more than the counts that have noise")
     if not last and evaluation.overall.n is not None:
         raise ProtocolError("an evaluation of a model whose counts no noise is paid for")
+
+
+def _check_tally(study: Study, tally: Tally) -> None:
+    _check_size(tally)
+    if isinstance(tally, BinaryTally) and study.task.kind == "binary":
+        _check_binary(tally, study)
+    elif not isinstance(tally, BinaryTally):
+        check_other(study, tally, lambda one: _check_binary(one, study))
+    else:
+        raise ProtocolError("an evaluation of another kind of outcome than the study's")
+
+
+def _check_size(tally: Tally) -> None:
+    if (tally.n or 0) >= MAX_ROWS or one_line(tally.reason, MAX_REASON) != tally.reason:
+        raise ProtocolError("an evaluation that no site makes")
 
 
 def _levels(study: Study) -> dict[str, set[str]]:
@@ -98,11 +107,6 @@ def _asked_beside(study: Study) -> set[str]:
 
 def _of_groups(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[Any]:
     return (one for levels in groups.values() for one in levels.values())
-
-
-def _check_size(tally: Tally) -> None:
-    if (tally.n or 0) >= MAX_ROWS or one_line(tally.reason, MAX_REASON) != tally.reason:
-        raise ProtocolError("an evaluation that no site makes")
 
 
 def _check_binary(tally: BinaryTally, study: Study) -> None:
@@ -181,76 +185,6 @@ def _check_calibration(fit: Calibration) -> None:
         raise ProtocolError("an evaluation with a calibration that no fit gives")
 
 
-def _check_multiclass(tally: MulticlassTally, study: Study) -> None:
-    assert isinstance(study.task, MulticlassTask)
-    _check_size(tally)
-    names = study.attribute_levels(study.task.label)
-    if tuple(tally.classes) != names:
-        raise ProtocolError("an evaluation of other classes than the study's")
-    for one in tally.classes.values():
-        _check_binary(one, study)
-    if (tally.correct or 0) > (tally.n or 0):
-        raise ProtocolError(CONTRADICTION)
-    if tally.confusion is not None:
-        _check_confusion(tally, tally.confusion, len(names))
-
-
-def _check_confusion(
-    tally: MulticlassTally, confusion: tuple[tuple[int, ...], ...], size: int
-) -> None:
-    if [len(row) for row in confusion] != [size] * size:
-        raise ProtocolError("an evaluation of other classes than the study's")
-    right = sum(confusion[k][k] for k in range(size))
-    if (sum(map(sum, confusion)), right) != (tally.n, tally.correct):
-        raise ProtocolError(CONTRADICTION)
-    if [one.positives for one in tally.classes.values()] != [sum(row) for row in confusion]:
-        raise ProtocolError(CONTRADICTION)
-
-
-def _check_multilabel(tally: MultilabelTally, study: Study) -> None:
-    assert isinstance(study.task, MultilabelTask)
-    _check_size(tally)
-    if set(tally.labels) != set(study.task.labels):
-        raise ProtocolError("an evaluation of other labels than the study's")
-    for one in tally.labels.values():
-        _check_binary(one, study)
-    if (tally.all_right or 0) > (tally.n or 0):
-        raise ProtocolError(CONTRADICTION)
-
-
-def _check_regression(tally: RegressionTally, study: Study) -> None:
-    """No moment is less than the square of the one that it is a square of (Jensen)."""
-    _check_size(tally)
-    moments = (
-        (tally.absolute, tally.squared),
-        (tally.squared, tally.fourth),
-        (tally.outcome, tally.outcome2),
-        (tally.predicted, tally.predicted2),
-    )
-    if tally.n is None and any(value is not None for pair in moments for value in pair):
-        raise ProtocolError("an evaluation with means over patients whom it does not count")
-    for mean, square in moments:
-        if mean is not None and square is not None and mean**2 > square * SHARE:
-            raise ProtocolError("an evaluation with moments that contradict each other")
-    if not _all_known((tally.product, tally.outcome2, tally.predicted2)):
-        return
-    product_, most = tally.product or 0.0, (tally.outcome2 or 0.0) * (tally.predicted2 or 0.0)
-    if product_**2 > most * SHARE**2:
-        raise ProtocolError("an evaluation with moments that contradict each other")
-
-
-def _check_survival(tally: SurvivalTally, study: Study) -> None:
-    assert isinstance(study.task, SurvivalTask)
-    _check_size(tally)
-    n = tally.n or 0
-    if (tally.events or 0) > n or (tally.pairs or 0.0) > n * (n - 1) / 2:
-        raise ProtocolError(CONTRADICTION)
-    if (tally.concordant or 0.0) > (tally.pairs or 0.0):
-        raise ProtocolError(CONTRADICTION)
-    if len(tally.horizons) != len(study.task.horizons):
-        raise ProtocolError("an evaluation at other horizons than the study's")
-
-
 def _check_comparison(one: Comparison) -> None:
     counts = (one.both, one.federated_only, one.other_only, one.neither)
     hidden = [count is None for count in counts]
@@ -259,16 +193,3 @@ def _check_comparison(one: Comparison) -> None:
     total = sum(count or 0 for count in counts)
     if total >= MAX_ROWS or one_line(one.reason, MAX_REASON) != one.reason:
         raise ProtocolError("an evaluation that no site makes")
-
-
-def _all_known(values: Iterable[float | None]) -> bool:
-    return all(value is not None for value in values)
-
-
-_CHECKS: dict[str, Callable[[Any, Study], None]] = {
-    "binary": _check_binary,
-    "multiclass": _check_multiclass,
-    "multilabel": _check_multilabel,
-    "regression": _check_regression,
-    "survival": _check_survival,
-}
