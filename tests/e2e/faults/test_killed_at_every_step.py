@@ -28,6 +28,7 @@ from cohortium.server.store import RoundRecord
 SITES = ("a", "b")
 ROUNDS = [1, 2]
 PARTS = (ALL, COORDINATOR, "b")
+UNCALIBRATED = "\n[evaluation]\ncurves = false\n"  # the steps of calibration pay nothing
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_killed_at_any_step_a_study_ends_with_the_same_model(
 def test_killed_at_any_step_a_private_study_pays_each_round_once(
     nurse: Nursery, tmp_path: Path, part: str
 ) -> None:
-    undisturbed = calm(nurse, tmp_path, FULL, part)
+    undisturbed = calm(nurse, tmp_path, FULL + UNCALIBRATED, part)
     for number, after in deaths(part, undisturbed.steps):
         where = f"{'after' if after else 'before'} {number}: {undisturbed.steps[number - 1]}"
         root = shutil.copytree(undisturbed.template, tmp_path / f"{number}-{after}")
