@@ -83,7 +83,7 @@ class Attacker:
         for (k, a), (j, b) in pairs:
             if table:
                 who = ((first == k) & (second == j)).astype(float)
-                yield f"{' x '.join(self._names)}: {a} {b}", who, table[f"{a} x {b}"]
+                yield f"{' x '.join(self._names)}: {a} x {b}", who, table[f"{a} x {b}"]
 
     def _above(self, cut: float) -> Vector:
         above: Vector = (self._axes[3] > self._cuts.index(cut)).astype(float)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.federation import FULL, SCHEMA, write_study
 
+from cohortium.client import local_round
 from cohortium.client.cohort import prepare
 from cohortium.client.data.table import check_table, read_table
 from cohortium.client.training.full_batch import clipped_sum
@@ -170,3 +171,21 @@ def test_a_patient_with_many_rows_moves_the_sum_by_no_more_than_one_clipped_grad
     ages, sexes, markers = zip(*visits, strict=True)
     mean = f"{KEY},{np.mean(ages)},{sexes[-1]},{np.mean(markers)},{ill},train"
     assert gradients(study, folder, [mean]) == pytest.approx(with_them, abs=1e-5)
+
+
+def test_held_out_patients_are_counted_as_people_not_as_rows(study: Study, tmp_path: Path) -> None:
+    train = [f"P{i},{20 + i},{i % 2},{i / 4},{i % 2},train" for i in range(30)]
+    rows = [f"T{i},50,{i % 2},{i / 4},{i % 2},test" for i in range(12)]
+    counted = []
+    for times in (1, 7):
+        text = "\n".join(["mrn,age,sex,marker,ill,side", *train, *rows * times]) + "\n"
+        path = write(tmp_path, text)
+        label = study.task.columns
+        table = read_table(path, study.data_model, study.columns_read, ["side"], label)
+        model = np.zeros(4, np.float32)
+        found = local_round.evaluate(study, prepare(table, study, "a"), model, 0, last=True)
+        counted.append(found.leaves)
+    once, often = counted
+    assert often == once
+    assert once.overall.n == 12
+    assert [level.n for level in once.groups["sex"].values()] == [6, 6]

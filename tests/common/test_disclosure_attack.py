@@ -161,9 +161,9 @@ def test_total_minus_known_recovers_nothing_in_any_row_or_column() -> None:
         shown, whole = found.groups, found.overall
         lines = [(whole, list(shown[name].values())) for name in ("sex", "age")]
         for sex, one in shown["sex"].items():
-            lines.append((one, [shown["sex x age"][f"{sex} {age}"] for age in shown["age"]]))
+            lines.append((one, [shown["sex x age"][f"{sex} x {age}"] for age in shown["age"]]))
         for age, one in shown["age"].items():
-            lines.append((one, [shown["sex x age"][f"{sex} {age}"] for sex in shown["sex"]]))
+            lines.append((one, [shown["sex x age"][f"{sex} x {age}"] for sex in shown["sex"]]))
         for (total, parts), key in product(lines, ("n", "positives", "correct", "tp", "fn")):
             values = [getattr(part, key) for part in parts]
             if getattr(total, key) is not None and None in values:

@@ -80,7 +80,7 @@ def test_scores_of_zero_and_one_show_no_means_since_those_would_be_counts() -> N
     tally = multiclass.tally(certain, outcome, study("multiclass"), NOTHING, 10)
     assert (tally.log_loss, tally.brier, tally.brier_squares) == (None, None, None)
     assert tally.classes["a"].brier is None
-    assert tally.reason == "scores near 0 and 1 would give counts away"
+    assert tally.reason == "scores near 0 and 1, or few different ones, would give counts away"
     _, followed = patients("survival", 200, seed=4)
     told = survival.tally(
         (followed[:, :1] > [1.0, 2.0]).astype(float), followed, study("survival"), NOTHING, 10

@@ -209,7 +209,7 @@ def test_one_group_with_scores_near_0_and_1_takes_the_means_of_the_others_with_i
     """Else those of that group would follow from the total minus the others."""
     labels = np.tile(np.repeat(np.array([1, 0], np.float32), 25), 2)
     scores = np.where(labels > 0, 0.9999, 0.0001)
-    scores[50:] = np.where(labels[50:] > 0, 0.7, 0.3)
+    scores[50:] = np.where(labels[50:] > 0, 0.7, 0.3) + np.linspace(0, 0.1, 50)
     sex = {"sex": np.repeat(np.array([0, 1], np.int16), 50)}
     shown = measure(scores, labels, sex, STUDY, 10)
     assert binary(shown.overall).brier is not None
@@ -222,7 +222,7 @@ def test_whoever_has_no_mistake_to_hide_still_says_why_the_means_are_missing() -
     labels = np.repeat(np.array([1, 0], np.float32), 50)
     shown = binary(measure(labels, labels, {}, STUDY, 10).overall)
     assert (shown.correct, shown.auroc) == (100, None)
-    assert shown.reason == "scores near 0 and 1 would give counts away"
+    assert shown.reason == "scores near 0 and 1, or few different ones, would give counts away"
 
 
 def test_a_perfect_model_where_nobody_is_ill_has_no_sensitivity_and_no_gap() -> None:
@@ -245,7 +245,7 @@ def test_before_the_last_round_nothing_is_said_by_group_nor_in_bins() -> None:
 
 def test_bins_are_as_fine_as_small_cells_allow() -> None:
     labels = np.tile(np.array([0, 1], np.float32), 80)
-    fine = np.repeat(np.linspace(0.06, 0.94, 8), 20)
+    fine = np.repeat(np.linspace(0.06, 0.94, 8), 20) + np.tile(np.linspace(-0.01, 0.01, 20), 8)
     bins = binary(measure(fine, labels, {}, STUDY, 10).overall).bins
     assert bins is not None
     assert (bins.n, bins.positives) == ((20,) * 8, (10,) * 8)
@@ -309,3 +309,16 @@ def test_what_is_shown_is_true(levels: list[Cells]) -> None:
 def test_an_evaluation_survives_the_wire() -> None:
     sent = counted((1, 0, 1, 1), (20, 20, 20, 20), (50, 50, 50, 50), minimum=10)
     assert parse(sent.model_dump(mode="json"), SiteEvaluation, "message") == sent
+
+
+def test_a_model_of_sex_alone_does_not_tell_by_its_mean_score_how_many_women_there_are() -> None:
+    """Whoever has the model knows both scores: 0.391 = (4 x .71 + 116 x .38) / 120."""
+    sex = np.where(np.arange(120) < 4, 0, 1).astype(np.int16)
+    labels = np.tile(np.array([0, 1], np.float32), 60)
+    shown = measure(np.where(sex == 0, 0.71, 0.38), labels, {"sex": sex}, STUDY, 10)
+    assert [binary(level).n for level in shown.groups["sex"].values()] == [None, None]
+    overall = binary(shown.overall)
+    assert overall.n == 120
+    assert (overall.mean_score, overall.brier, overall.log_loss, overall.auroc) == (None,) * 4
+    assert overall.bins is None or set(overall.bins.mean_score) == {None}
+    assert "few different ones" in overall.reason

@@ -13,12 +13,12 @@ from cohortium.common.metrics.auroc import auroc, auroc_difference_variance
 from cohortium.common.metrics.cube import Question, facets
 from cohortium.common.metrics.showing import (
     DECIDED,
-    LEAST_UNDECIDED,
     NO_PATIENTS,
     decimals,
     digits,
     first,
     hidden_reason,
+    telling,
 )
 from cohortium.common.metrics.tallies import BinaryTally, Comparison
 from cohortium.common.metrics.tally import log_loss
@@ -72,8 +72,7 @@ def compare(
     mine, theirs = (federated > threshold) == positive, (other > threshold) == positive
     cells = (mine & theirs, mine & ~theirs, ~mine & theirs, ~mine & ~theirs)
     counts = [None if facet(name) in hidden else int(cell.sum()) for cell in cells]
-    undecided = float((other * (1 - other)).mean()) if len(other) else 0.0
-    decided = bool(minimum_cell and undecided < LEAST_UNDECIDED)
+    decided = telling(other, minimum_cell)
     means = beside is not None and beside.mean_score is not None and not decided
     wrong2 = (other - positive) ** 2
     return Comparison(

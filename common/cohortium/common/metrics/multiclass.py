@@ -19,8 +19,10 @@ from cohortium.common.metrics.showing import (
     NO_PATIENTS,
     decimals,
     digits,
+    few,
     first,
     hidden_reason,
+    telling,
 )
 from cohortium.common.metrics.tallies import BinaryTally, MulticlassTally
 from cohortium.common.metrics.tally import SMALLEST
@@ -93,6 +95,7 @@ def tally(
     n, size = len(true), len(names)
     table = np.bincount(true * size + called, minlength=size * size).reshape(size, size)
     decided = bool(n and minimum_cell and _undecided(predicted) < LEAST_UNDECIDED)
+    decided = decided or few(predicted, minimum_cell)
     small = n < max(minimum_cell, 1)
     means = not (small or decided or {"n", *(f"is {name}" for name in names)} & hidden)
     wrong2 = ((predicted - np.eye(size)[true]) ** 2).sum(axis=1)
@@ -155,8 +158,7 @@ def _one_class(
     tp, fp = int((inside & called).sum()), int((~inside & called).sum())
     cells = f"calls {name}" not in hidden
     counted = f"is {name}" not in hidden
-    undecided = float((scores * (1 - scores)).mean()) if n else 0.0
-    decided = bool(n and minimum_cell and undecided < LEAST_UNDECIDED)
+    decided = telling(scores, minimum_cell)
     means = counted and not decided and min(positives, n - positives) >= minimum_cell and n > 0
     wrong2 = (scores - inside) ** 2
     return BinaryTally(

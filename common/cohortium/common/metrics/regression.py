@@ -18,6 +18,7 @@ from cohortium.common.metrics.showing import (
     ONE_PATIENT,
     digits,
     dominated,
+    few,
     first,
     hidden_reason,
     like,
@@ -39,7 +40,7 @@ SUMS = (
     "product",
 )
 LARGEST = 1e60  # a prediction, whose fourth power is still a number
-FEW_VALUES = "the outcome takes so few values that sums would count them"
+FEW_VALUES = "the outcome, or its prediction, takes so few values that sums would count them"
 ANOTHER_GROUP = "it would give away another group, of which one patient would make up most"
 
 
@@ -62,14 +63,15 @@ def tally(
     if not (np.abs(predicted) < LARGEST).all():
         raise ProtocolError("the model's predictions are beyond all bounds: training diverged")
     n, error = len(outcome), predicted - outcome
-    few = n > 0 and minimum_cell > len(np.unique(outcome))
+    repeated = n > 0 and minimum_cell > len(np.unique(outcome))
+    repeated = repeated or few(predicted, minimum_cell)
     spreads = error**2, (outcome - _mean(outcome)) ** 2, (predicted - _mean(predicted)) ** 2
     alone = bool(minimum_cell) and any(map(dominated, spreads))
     reason = first(
         (
             ("n" in hidden, hidden_reason(minimum_cell)),
             (not n, NO_PATIENTS),
-            (few, FEW_VALUES),
+            (repeated, FEW_VALUES),
             (alone, ONE_PATIENT),
         )
     )

@@ -13,7 +13,7 @@ LEAST_UNDECIDED = 0.01  # mean of p (1 - p), below which means of the scores p a
 ALONE = 0.15  # of the largest share: what the others must at least add, beyond the second largest
 
 NO_PATIENTS = "no patients"
-DECIDED: Final = "scores near 0 and 1 would give counts away"
+DECIDED: Final = "scores near 0 and 1, or few different ones, would give counts away"
 ONE_PATIENT = "one patient would make up most of it"
 
 
@@ -36,6 +36,28 @@ def like(value: float, spread: float, minimum_cell: int) -> float:
     if not minimum_cell or not spread:
         return value
     return round(value, DIGITS - math.floor(math.log10(spread)))
+
+
+def telling(scores: NDArray[np.float64], minimum_cell: int) -> bool:
+    """Whether means of probabilities would be counts of patients, who are told apart by them.
+
+    Of scores that are nearly all 0 or 1, or that take few different values: whoever has the model
+    knows which, and finds how many patients have each from a few means.
+    """
+    return certain(scores, minimum_cell) or few(scores, minimum_cell)
+
+
+def certain(scores: NDArray[np.float64], minimum_cell: int) -> bool:
+    """Scores nearly all 0 or 1."""
+    if not len(scores) or not minimum_cell:
+        return False
+    return float((scores * (1 - scores)).mean()) < LEAST_UNDECIDED
+
+
+def few(values: NDArray[np.float64], minimum_cell: int) -> bool:
+    """Fewer different values than twice the minimum cell, in at least so many patients."""
+    least = 2 * minimum_cell
+    return len(values) >= least > 0 and len(np.unique(values.round(6), axis=0)) < least
 
 
 def dominated(parts: NDArray[np.float64]) -> bool:

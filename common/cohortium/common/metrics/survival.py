@@ -18,12 +18,12 @@ from cohortium.common.metrics.cube import Question, facets
 from cohortium.common.metrics.kaplan_meier import UNKNOWN, brier, observed_risk
 from cohortium.common.metrics.showing import (
     DECIDED,
-    LEAST_UNDECIDED,
     NO_PATIENTS,
     decimals,
     digits,
     first,
     hidden_reason,
+    telling,
 )
 from cohortium.common.metrics.tallies import AtHorizon, SurvivalTally
 from cohortium.common.study import Study
@@ -102,7 +102,7 @@ def tally(
     ranked = (
         not {"n", "events"} & hidden
         and min(count, n - count if minimum_cell else count) >= max(minimum_cell, 1)
-        and not _decided(risk, minimum_cell)
+        and not telling(risk, minimum_cell)
     )
     pairs, concordant, variance = _pairs(risk, times, events, minimum_cell)
     return SurvivalTally(
@@ -122,7 +122,7 @@ def tally(
                 (bool(hidden), hidden_reason(minimum_cell)),
                 (not n, NO_PATIENTS),
                 (not count, "no patient has the event"),
-                (_decided(risk, minimum_cell), DECIDED),
+                (telling(risk, minimum_cell), DECIDED),
                 (not ranked, hidden_reason(minimum_cell)),
             )
         ),
@@ -179,7 +179,7 @@ def _at(
     survival: Floats, times: Floats, events: Flags, horizon: float, minimum_cell: int
 ) -> AtHorizon:
     n = len(times)
-    decided = _decided(survival, minimum_cell)
+    decided = telling(survival, minimum_cell)
     error = brier(survival, times, events, horizon)
     risk = observed_risk(times, events, horizon)
     scored = n > 0 and n >= minimum_cell and not decided
@@ -192,13 +192,6 @@ def _at(
         observed_variance=digits(risk.variance, seen, minimum_cell),
         reason=DECIDED if decided else UNWATCHED if n and risk == UNKNOWN else "",
     )
-
-
-def _decided(share: Floats, minimum_cell: int) -> bool:
-    """Whether predictions are nearly all 0 or 1, so that their means are counts."""
-    if not len(share) or not minimum_cell:
-        return False
-    return float((share * (1 - share)).mean()) < LEAST_UNDECIDED
 
 
 def _name(horizon: float) -> str:

@@ -144,7 +144,7 @@ class AtHorizon(Document):
         "",
         "few patients in a cell at this horizon",
         "nobody is watched that long",
-        "scores near 0 and 1 would give counts away",
+        "scores near 0 and 1, or few different ones, would give counts away",
     ] = ""
 
 

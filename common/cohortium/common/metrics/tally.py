@@ -12,7 +12,8 @@ Facets:
 
 AUROC and means of the scores are shown, rounded to 3 decimals (what only says how precise they are,
 to 3 digits), where positives and negatives are both shown and at least `minimum_cell`; nowhere if
-the scores are nearly all 0 or 1: their squared error would be the count of mistakes, however small.
+the scores are nearly all 0 or 1, whose squared error would be the count of mistakes, or take few
+different values, as of a model of sex alone, whose mean would be the count of women.
 """
 
 from collections.abc import Iterable, Mapping, Set
@@ -27,12 +28,14 @@ from cohortium.common.metrics.auroc import auroc, auroc_variance
 from cohortium.common.metrics.cube import Question, facets
 from cohortium.common.metrics.showing import (
     DECIDED,
-    LEAST_UNDECIDED,
     NO_PATIENTS,
+    certain,
     decimals,
     digits,
+    few,
     first,
     hidden_reason,
+    telling,
 )
 from cohortium.common.metrics.tallies import BinaryTally, Bins, Calibration, Called
 from cohortium.common.study import Study
@@ -119,9 +122,9 @@ def tally(
     at_first, *further = (_called(predicted > threshold, positive) for threshold in thresholds)
     tn, fn = n - positives - at_first.fp, positives - at_first.tp
     undecided = float((predicted * (1 - predicted)).mean()) if n else None
-    decided = bool(minimum_cell and undecided is not None and undecided < LEAST_UNDECIDED)
-    enough = min(positives, n - positives) >= minimum_cell
-    means = bool(n and enough and not decided and "positives" not in hidden)
+    enough = min(positives, n - positives) >= minimum_cell and "positives" not in hidden
+    decided = certain(predicted, minimum_cell) or (enough and few(predicted, minimum_cell))
+    means = bool(n and enough and not decided)
     wrong2 = (predicted - positive) ** 2
     confusion = "confusion" not in hidden
     return BinaryTally(
@@ -209,8 +212,7 @@ def _bins(
     place = np.searchsorted(edges[count], predicted, side="left")
     n = np.bincount(place, minlength=count)
     means = [float(predicted[place == k].mean()) if n[k] else None for k in range(count)]
-    undecided = float((predicted * (1 - predicted)).mean())
-    vague = not minimum_cell or undecided >= LEAST_UNDECIDED
+    vague = not telling(predicted, minimum_cell)
     return Bins(
         n=tuple(n.tolist()),
         positives=tuple(np.bincount(place[positive], minlength=count).tolist()),
