@@ -26,6 +26,7 @@ from cohortium.common.metrics.intervals import (
 from cohortium.common.metrics.random_effects import FEWEST, random_effects
 
 FEWEST_EXPECTED = 1.0  # patients in each cell, for the chi-square test
+LEAST_VARIANCE = 1e-24  # of an AUROC: what 16 million patients of each class can give
 NO_INTERVAL = "too few patients, or too perfect a result, for an interval"
 
 Pair = tuple[Group, Group]  # a group and its reference, of one site
@@ -98,7 +99,7 @@ def area_gap(pairs: Sequence[Pair], margin: float) -> Gap:
 def varies(group: Group) -> bool:
     """Whether an AUROC has an error to speak of: not where patients are ranked without mistake."""
     area, variance = _area(group)
-    return 0 < area < 1 and variance > 0
+    return 0 < area < 1 and variance > LEAST_VARIANCE
 
 
 def calibration_gap(level: Group, reference: Group, margin: float) -> Gap:
