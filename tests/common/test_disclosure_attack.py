@@ -14,7 +14,7 @@ from tests.attacker import Attacker
 from cohortium.common.document import parse
 from cohortium.common.metrics.cube import facets
 from cohortium.common.metrics.cube_audit import Attacker as Auditor
-from cohortium.common.metrics.cube_audit import Shown
+from cohortium.common.metrics.cube_audit import Shown, Work
 from cohortium.common.metrics.cube_view import View, cliques, indicators, view
 from cohortium.common.metrics.evaluation import FEDERATED, evaluate
 from cohortium.common.metrics.facets import Question
@@ -243,7 +243,7 @@ def _limits(looked_at: View) -> list[tuple[float, float]]:
         Shown((group, "parts"), clique, rows, cells)
         for group, (clique, rows) in looked_at.groups.items()
     ]
-    auditor = Auditor(looked_at.tables, looked_at.links, looked_at.watched, 10)
+    auditor = Auditor(looked_at.tables, looked_at.links, looked_at.watched, 10, Work())
     groups = looked_at.watched[0].groups
     pairs = [place for place, who in enumerate(groups) if who.sum() * 9 == len(who)]
     assert len(pairs) == 9

@@ -37,7 +37,7 @@ from itertools import combinations
 
 import numpy as np
 
-from cohortium.common.metrics.cube_audit import Attacker, Key, Shown, Unsolved, Vector
+from cohortium.common.metrics.cube_audit import Attacker, Key, Shown, Unsolved, Vector, Work
 from cohortium.common.metrics.cube_view import Clique, View, alone, cliques, indicators, view
 from cohortium.common.metrics.facets import (
     OVERALL,
@@ -117,6 +117,7 @@ class _Cube:
     attributes: Mapping[str, Levels]
     intersections: Sequence[tuple[str, str]]
     minimum_cell: int
+    work: Work = field(default_factory=Work)
     who: dict[Group, Flags] = field(init=False)
     hidden: dict[Group, set[str]] = field(init=False)
     counts: dict[Group, list[Places]] = field(init=False)
@@ -220,7 +221,7 @@ class _Cube:
 
     def _audit(self, view: View, settled: Set[Group]) -> None:
         """Hide what pins a small cell, until by all equations together nothing does."""
-        attacker = Attacker(view.tables, view.links, view.watched, self.minimum_cell)
+        attacker = Attacker(view.tables, view.links, view.watched, self.minimum_cell, self.work)
         while (pinned := attacker.pinned(list(self._shown(view)))) is not None:
             keys = {shown.key for shown in self._shown(view) if shown.key[0] not in settled}
             keys = keys & pinned.by or keys

@@ -24,13 +24,26 @@ Matrix = Any  # a sparse array: scipy says nothing of its types
 Cell = tuple[int, int, int]  # which `Watched`, and its group and cell
 
 MOST_UNKNOWNS = 100_000
-MOST_SOLUTIONS = 3000
+MOST_WORK = 15_000_000  # unknowns times solutions, a few minutes
 FEW = 4  # cells left, below which each is looked at on its own
 SLACK = 1e-4  # of a count, by the solver
 
 
 class Unsolved(CohortiumError):
     """Too large, or the solver gave up: nothing is known to be safe."""
+
+
+@dataclass
+class Work:
+    """What may still be solved before it takes too long: unknowns times solutions."""
+
+    left: int = MOST_WORK
+
+    def take(self, unknowns: int) -> None:
+        """Raise Unsolved where nothing is left; the same on every machine, as no clock is."""
+        self.left -= unknowns
+        if self.left < 0:
+            raise Unsolved("too many small cells to check what follows from the others")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +102,9 @@ class Attacker:
         links: Sequence[Link],
         watched: Sequence[Watched],
         minimum_cell: int,
+        work: Work,
     ) -> None:
-        self._tables = tables
+        self._tables, self._work = tables, work
         self._watched = watched
         self._need = float(minimum_cell)
         self._most = float(tables[0].sum() + minimum_cell)
@@ -105,7 +119,6 @@ class Attacker:
             self._placed(link.of_one, link.one) - self._placed(link.of_other, link.other)
             for link in links
         ]
-        self._solutions = 0
 
     def pinned(self, shown: Sequence[Shown]) -> Pinned | None:
         """The first cell that is not safe; None if all are.
@@ -188,9 +201,7 @@ class Attacker:
         return set(np.flatnonzero(np.abs(found.eqlin.marginals) > 1e-9).tolist())
 
     def _solve(self, cost: Vector, **problem: Any) -> Any:
-        self._solutions += 1
-        if self._solutions > MOST_SOLUTIONS:
-            raise Unsolved("too many small cells to check what follows from the others")
+        self._work.take(len(cost))
         found = linprog(cost, method="highs", **problem)
         if found.status != 0:
             raise Unsolved("the solver found no answer to what follows from the shown counts")
