@@ -5,6 +5,7 @@ developed on Rotterdam's patients at those of the German Breast Cancer Study Gro
 """
 
 import csv
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lifelines import KaplanMeierFitter
 from lifelines.utils import concordance_index
 from numpy.typing import NDArray
-from tests.federation import approve, coordinate, make_any_site, write_toml
+from tests.federation import Federation, approve, coordinate, make_any_site, write_toml
 
 from cohortium.client.cohort import Cohort, load_table, prepare
 from cohortium.client.config import DatasetConfig
@@ -24,7 +26,10 @@ from cohortium.common.identity import SigningKey
 from cohortium.common.models.building import build_seeded
 from cohortium.common.predict import predictions
 from cohortium.common.study import Study
+from cohortium.common.task import SurvivalTask
+from cohortium.server.config import CoordinatorConfig
 from cohortium.server.coordinator import run_study
+from cohortium.server.outcome import Evidence, publish
 
 FOLDER = (
     Path(os.environ.get("COHORTIUM_TEST_DATA", str(Path(__file__).parents[2] / "../shared/data")))
@@ -111,12 +116,16 @@ def write_table(folder: Path, name: str) -> Path:
     return path
 
 
-def concordance(chosen: Study, model: NDArray[np.float32], cohort: Cohort) -> float:
-    """Harrell's C of the probability to stay without event to the last horizon, by lifelines."""
+def survival_of(chosen: Study, model: NDArray[np.float32], cohort: Cohort) -> NDArray[np.float64]:
+    """(patients, horizons) probability to stay without event until then."""
     module = build_seeded(chosen.model, cohort.test_features.shape[1], chosen.outputs, 0)
     arrays.load_into(module, model)
     with torch.no_grad():
-        survival = predictions(chosen, module(torch.tensor(cohort.test_features)))
+        return predictions(chosen, module(torch.tensor(cohort.test_features)))
+
+
+def concordance(survival: NDArray[np.float64], cohort: Cohort) -> float:
+    """Harrell's C of the probability to stay without event to the last horizon, by lifelines."""
     days, event = cohort.test_labels.T
     return float(concordance_index(days, survival[:, -1], event))
 
@@ -161,7 +170,36 @@ def test_what_rotterdam_learns_ranks_the_patients_of_germany(
     cohort = prepare(load_table(chosen, dataset_here, "gbsg"), chosen, "gbsg")
     assert (len(cohort.labels), len(cohort.test_labels)) == (0, 686)
     assert cohort.test_labels[:, 1].sum() == 299
-    assert concordance(chosen, model, cohort) > least
+    survival = survival_of(chosen, model, cohort)
+    assert concordance(survival, cohort) > least
     assert abroad.ledger(chosen).balance().epsilon_spent == 0
     assert federation.store.consents(chosen.digest)["gbsg"].patients == "500-999"
+    validated_abroad(federation, chosen, tmp_path, cohort, survival)
     federation.close()
+
+
+def validated_abroad(
+    federation: Federation,
+    chosen: Study,
+    folder: Path,
+    cohort: Cohort,
+    survival: NDArray[np.float64],
+) -> None:
+    """The report has Germany's concordance, and its calibration at each horizon."""
+    row = federation.store.study(chosen.name)
+    evidence = Evidence(CoordinatorConfig(name="consortium", host="127.0.0.1"), "TLSv1.3", "ab")
+    publish(row, federation.store, federation.log, evidence, folder / "report")
+    found = json.loads((folder / "report" / "report.json").read_text())["performance"]
+    (ranked,) = [one for one in found if one["measure"] == "concordance"]
+    c = concordance(survival, cohort)
+    assert ranked["sites"]["gbsg"]["value"] == pytest.approx(c, abs=6e-4)  # of 3 decimals
+    days, event = cohort.test_labels.T
+    watched = KaplanMeierFitter().fit(days, event)
+    observed = {one["horizon"]: one for one in found if one["measure"] == "observed_risk"}
+    expected = {one["horizon"]: one for one in found if one["measure"] == "observed_to_expected"}
+    assert isinstance(chosen.task, SurvivalTask)
+    for place, horizon in enumerate(chosen.task.horizons):
+        risk, predicted = 1 - float(watched.predict(horizon)), 1 - survival[:, place].mean()
+        assert observed[horizon]["sites"]["gbsg"]["value"] == pytest.approx(risk, abs=6e-4)
+        ratio = expected[horizon]["sites"]["gbsg"]["value"]
+        assert ratio == pytest.approx(risk / predicted, rel=2e-2)
