@@ -16,6 +16,7 @@ from cohortium.common.fairness.gaps import (
 )
 from cohortium.common.fairness.verdicts import Contrast, EqualisedOdds, Verdict
 from cohortium.common.metrics.intervals import Interval
+from cohortium.common.metrics.measures import LEAST_EXPECTED
 
 MARGINS: dict[Criterion, float] = {
     "demographic_parity": 0.05,
@@ -155,7 +156,7 @@ def _countable(group: Group, criterion: Criterion) -> bool:
     if criterion == "auroc":
         return True
     if criterion == "calibration":
-        return bool(group.positives and group.expected)
+        return bool(group.positives and (group.expected or 0.0) >= LEAST_EXPECTED)
     found = share(group, criterion)
     return found is not None and found.whole > 0
 

@@ -12,6 +12,7 @@ Sums = tuple[float, ...]
 Scaled = tuple[float, float]  # a value and its variance, on the scale on which sites are averaged
 
 MAX_EXPONENT = 700.0  # above, a float overflows
+LEAST_EXPECTED = 1e-6  # patients that scores add up to; fewer are nobody
 
 NOBODY = "there is nobody to count"
 NO_INTERVAL = "too few patients, or too perfect a result, for an interval"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from cohortium.common.metrics.intervals import mcc_variance
 from cohortium.common.metrics.measures import (
+    LEAST_EXPECTED,
     NO_VARIANCE,
     At,
     Found,
@@ -168,7 +169,7 @@ def _observed_to_expected(sums: Sums) -> Found | None:
     356:i6460): the expected number is taken as given.
     """
     expected, observed, n = sums
-    if not n or not expected:
+    if not n or expected < LEAST_EXPECTED:
         return None
     variance = max(0.0, 1 - observed / n) / observed if observed else 0.0
     scaled = (math.log(observed / expected), variance) if variance > 0 else None

@@ -3,6 +3,7 @@
 import math
 
 from cohortium.common.metrics.measures import (
+    LEAST_EXPECTED,
     At,
     Found,
     Measure,
@@ -109,7 +110,9 @@ def _observed_to_expected(sums: Sums) -> Found | None:
     alike, and up to 0.99 where they differ widely.
     """
     expected, observed, variance, n = sums
-    return on_log(observed / expected, variance / expected**2, n) if expected else None
+    if expected < LEAST_EXPECTED:
+        return None
+    return on_log(observed / expected, variance / expected**2, n)
 
 
 def _predicted_sums(tally: SurvivalTally, at: At) -> Sums | None:
