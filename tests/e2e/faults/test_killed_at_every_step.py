@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,11 @@ SITES = ("a", "b")
 ROUNDS = [1, 2]
 PARTS = (ALL, COORDINATOR, "b")
 UNCALIBRATED = "\n[evaluation]\ncurves = false\n"  # the steps of calibration pay nothing
+
+
+def parts(quick: str) -> list[Any]:
+    """Whom to kill: one of them always, the others with the slow tests."""
+    return [part if part == quick else pytest.param(part, marks=pytest.mark.slow) for part in PARTS]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +108,7 @@ def deaths(part: str, steps: list[str]) -> Iterator[tuple[int, bool]]:
             yield number, True
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", parts(quick=ALL))
 def test_killed_at_any_step_a_study_ends_with_the_same_model(
     nurse: Nursery, tmp_path: Path, part: str
 ) -> None:
@@ -121,7 +127,7 @@ def test_killed_at_any_step_a_study_ends_with_the_same_model(
         shutil.rmtree(root)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", parts(quick="b"))
 def test_killed_at_any_step_a_private_study_pays_each_round_once(
     nurse: Nursery, tmp_path: Path, part: str
 ) -> None:
