@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from fairlearn.metrics import (
@@ -32,7 +33,7 @@ SHARES: dict[Criterion, Callable[..., float]] = {
     "demographic_parity": selection_rate,
     "equal_opportunity": true_positive_rate,
     "false_positive_rate": false_positive_rate,
-    "predictive_parity": metrics.precision_score,
+    "predictive_parity": partial(metrics.precision_score, zero_division=0),  # we say: not measured
     "accuracy": metrics.accuracy_score,
 }
 
