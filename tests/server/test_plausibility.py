@@ -81,6 +81,8 @@ def test_a_possible_evaluation_passes_whole_cut_short_or_without_means() -> None
         {"brier_squares": 0.3},  # above the Brier score
         {"brier_squares": 0.001},  # below its square
         {"auroc_variance": 1e-30},
+        {"mean_score": 5e-324},  # whose square is lost
+        {"brier_squares": 1e-300},
         {"auroc": None},
         {"n": None, "positives": None, "correct": None, "tp": None, "fp": None, "further": []},
     ],

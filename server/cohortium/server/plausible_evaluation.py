@@ -5,7 +5,7 @@ to make a model look as it likes.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise, product
 from typing import Any
 
@@ -26,6 +26,7 @@ from cohortium.server.plausibility import MAX_ROWS
 from cohortium.server.plausible_outcomes import check_other
 
 MAX_REASON = 200
+SMALLEST, LARGEST = 1e-60, 1e60  # of numbers other than 0
 ROUNDED = 0.006  # more than rounding at the site can move what is compared here
 LEAST_VARIANCE = 1e-24  # one pair of MAX_ROWS patients in another order gives more
 SHARE = 1.02  # by which rounding to three digits may take a moment beyond its bound
@@ -48,6 +49,7 @@ def check_evaluation(study: Study, evaluation: SiteEvaluation, last: bool) -> No
     if not set(evaluation.beside) <= (_asked_beside(study) if last else set()):
         raise ProtocolError("an evaluation beside models that the study does not ask for")
     _check_noise(study, evaluation, last)
+    _check_magnitudes(evaluation.model_dump())
     for tally in (evaluation.overall, *_of_groups(evaluation.groups)):
         _check_tally(study, tally)
     for beside in evaluation.beside.values():
@@ -69,6 +71,18 @@ def _check_noise(study: Study, evaluation: SiteEvaluation, last: bool) -> None:
             raise ProtocolError("an evaluation with more than the counts that have noise")
     if not last and evaluation.overall.n is not None:
         raise ProtocolError("an evaluation of a model whose counts no noise is paid for")
+
+
+def _check_magnitudes(value: Any) -> None:
+    """No sum of people's is so near to 0, or so large, that its square is lost."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    if isinstance(value, float):
+        if value and not SMALLEST <= abs(value) <= LARGEST:
+            raise ProtocolError("an evaluation with numbers that no patients give")
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        for part in value:
+            _check_magnitudes(part)
 
 
 def _check_tally(study: Study, tally: Tally) -> None:

@@ -23,6 +23,7 @@ from cohortium.common.metrics.intervals import (
     wald,
     wilson,
 )
+from cohortium.common.metrics.measures import LEAST_SHARE
 from cohortium.common.metrics.random_effects import FEWEST, random_effects
 
 FEWEST_EXPECTED = 1.0  # patients in each cell, for the chi-square test
@@ -99,7 +100,7 @@ def area_gap(pairs: Sequence[Pair], margin: float) -> Gap:
 def varies(group: Group) -> bool:
     """Whether an AUROC has an error to speak of: not where patients are ranked without mistake."""
     area, variance = _area(group)
-    return 0 < area < 1 and variance > LEAST_VARIANCE
+    return LEAST_SHARE < area < 1 - LEAST_SHARE and variance > LEAST_VARIANCE
 
 
 def calibration_gap(level: Group, reference: Group, margin: float) -> Gap:

@@ -12,6 +12,7 @@ Sums = tuple[float, ...]
 Scaled = tuple[float, float]  # a value and its variance, on the scale on which sites are averaged
 
 MAX_EXPONENT = 700.0  # above, a float overflows
+LEAST_SHARE = 1e-12  # from 0 or 1; nearer to it, a share is there: no number of patients gives it
 LEAST_EXPECTED = 1e-6  # patients that scores add up to; fewer are nobody
 
 NOBODY = "there is nobody to count"
@@ -116,14 +117,14 @@ def on_scale(
 
 def on_logit(share: float, variance: float, of: float) -> Found:
     """A share inside (0, 1) with its variance, on the logit scale; without interval at the ends."""
-    inside = 0 < share < 1 and variance > 0
+    inside = LEAST_SHARE < share < 1 - LEAST_SHARE and variance > 0
     scaled = (logit(share), variance / (share * (1 - share)) ** 2) if inside else None
     return on_scale(share, of, scaled, expit)
 
 
 def on_log(value: float, variance: float, of: float) -> Found:
     """A positive value with its variance, on the log scale; without interval at 0."""
-    inside = value > 0 and variance > 0
+    inside = value > LEAST_SHARE and variance > 0
     scaled = (math.log(value), variance / value**2) if inside else None
     return on_scale(value, of, scaled, exp)
 

@@ -9,6 +9,7 @@ from scipy.special import stdtrit
 from cohortium.common.document import Document
 
 FEWEST = 3  # sites
+TINY = 1e-300
 
 
 class RandomEffects(Document):
@@ -77,7 +78,9 @@ def _paule_mandel(estimates: Sequence[float], variances: Sequence[float]) -> flo
     if excess(0.0) <= 0:
         return 0.0
     enough = (max(estimates) - min(estimates)) ** 2 * len(estimates)
-    return float(brentq(excess, 0.0, enough, xtol=1e-12 * enough, rtol=1e-12))
+    if excess(enough) >= 0:  # estimates farther apart than floats can say
+        return enough
+    return float(brentq(excess, 0.0, enough, xtol=1e-12 * enough or TINY, rtol=1e-12))
 
 
 def _scatter(estimates: Sequence[float], variances: Sequence[float], tau2: float) -> float:
