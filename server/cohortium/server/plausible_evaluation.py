@@ -6,11 +6,12 @@ to make a model look as it likes.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise, product
+from itertools import pairwise
 from typing import Any
 
 from cohortium.common.document import one_line
 from cohortium.common.errors import ProtocolError
+from cohortium.common.metrics.facets import table_levels
 from cohortium.common.metrics.tallies import (
     BinaryTally,
     Bins,
@@ -41,10 +42,11 @@ def check_evaluation(study: Study, evaluation: SiteEvaluation, last: bool) -> No
     Args:
         last: of the final model, the only one that is measured by group and beside others.
     """
-    if set(evaluation.groups) != (set(_levels(study)) if last else set()):
+    levels = table_levels(study, UNKNOWN)
+    if set(evaluation.groups) != (set(levels) if last else set()):
         raise ProtocolError("an evaluation by other attributes than the study names")
     for name, found in evaluation.groups.items():
-        if not set(found) <= _levels(study)[name]:
+        if not set(found) <= levels[name]:
             raise ProtocolError(f"an evaluation with levels that {name} does not have")
     if not set(evaluation.beside) <= (_asked_beside(study) if last else set()):
         raise ProtocolError("an evaluation beside models that the study does not ask for")
@@ -98,16 +100,6 @@ def _check_tally(study: Study, tally: Tally) -> None:
 def _check_size(tally: Tally) -> None:
     if (tally.n or 0) >= MAX_ROWS or one_line(tally.reason, MAX_REASON) != tally.reason:
         raise ProtocolError("an evaluation that no site makes")
-
-
-def _levels(study: Study) -> dict[str, set[str]]:
-    """Which levels there may be of each attribute and declared intersection."""
-    levels = {name: {*study.attribute_levels(name), UNKNOWN} for name in study.fairness.attributes}
-    crossed = {
-        f"{one} x {other}": {f"{a} x {b}" for a, b in product(levels[one], levels[other])}
-        for one, other in study.fairness.intersections
-    }
-    return levels | crossed
 
 
 def _asked_beside(study: Study) -> set[str]:

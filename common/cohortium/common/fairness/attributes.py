@@ -10,11 +10,11 @@ from cohortium.common.metrics.tallies import (
     MultilabelTally,
     SiteEvaluation,
     Tally,
+    crossed,
 )
 from cohortium.common.metrics.tally import UNKNOWN
 from cohortium.common.study import Study
 
-JOINED = " x "
 SITE = "site"  # the attribute of the hospitals themselves
 OTHERS = "all others"  # its reference
 EMPTY = together(())  # of a level that no patient of a site has
@@ -104,8 +104,8 @@ def _single(study: Study, name: str) -> Attribute:
 def _pair(study: Study, one: str, other: str) -> Attribute:
     first, second = _single(study, one), _single(study, other)
     return Attribute(
-        name=JOINED.join((one, other)),
-        levels=tuple(JOINED.join((a, b)) for a in first.levels for b in second.levels),
-        reference=JOINED.join((first.reference, second.reference)),
+        name=crossed(one, other),
+        levels=tuple(crossed(a, b) for a in first.levels for b in second.levels),
+        reference=crossed(first.reference, second.reference),
         single=False,
     )

@@ -51,6 +51,7 @@ from cohortium.common.metrics.facets import (
     families,
     joined,
 )
+from cohortium.common.metrics.tallies import crossed
 
 __all__ = [
     "OVERALL",
@@ -205,11 +206,11 @@ class _Cube:
         for name, levels in self.attributes.items():
             yield OVERALL, tuple((name, level) for level in levels)
         for one, other in self.intersections:
-            table = f"{one} x {other}"
+            table = crossed(one, other)
             for a in self.attributes[one]:
-                yield (one, a), tuple((table, f"{a} x {b}") for b in self.attributes[other])
+                yield (one, a), tuple((table, crossed(a, b)) for b in self.attributes[other])
             for b in self.attributes[other]:
-                yield (other, b), tuple((table, f"{a} x {b}") for a in self.attributes[one])
+                yield (other, b), tuple((table, crossed(a, b)) for a in self.attributes[one])
 
     def _complete_line(self, parts: Sequence[Group], place: int, facet: Facet) -> None:
         shown = [g for g in parts if facet.name not in self.hidden[g] and self._n(g)]

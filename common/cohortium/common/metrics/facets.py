@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cohortium.common.metrics.tallies import crossed
+from cohortium.common.study import Study
 
 Flags = NDArray[np.bool_]
 Places = NDArray[np.int64]
@@ -79,14 +83,24 @@ def _refines(fine: Iterable[frozenset[int]], coarse: Sequence[frozenset[int]]) -
     return all(any(cell <= whole for whole in coarse) for cell in fine)
 
 
+def table_levels(study: Study, *more: str) -> dict[str, set[str]]:
+    """The levels, and `more`, of each attribute; of declared intersections, all pairs of theirs."""
+    levels = {name: {*study.attribute_levels(name), *more} for name in study.fairness.attributes}
+    tables = {
+        crossed(one, other): {crossed(a, b) for a, b in product(levels[one], levels[other])}
+        for one, other in study.fairness.intersections
+    }
+    return levels | tables
+
+
 def families(
     attributes: Mapping[str, Levels], intersections: Iterable[tuple[str, str]]
 ) -> dict[str, dict[str, Flags]]:
     """Every table by name: the attributes, and the intersections made of them."""
     found = {name: dict(levels) for name, levels in attributes.items()}
     for one, other in intersections:
-        found[f"{one} x {other}"] = {
-            f"{a} x {b}": mine & theirs
+        found[crossed(one, other)] = {
+            crossed(a, b): mine & theirs
             for a, mine in attributes[one].items()
             for b, theirs in attributes[other].items()
         }

@@ -25,7 +25,7 @@ from cohortium.common.metrics.showing import (
     telling,
 )
 from cohortium.common.metrics.tallies import BinaryTally, MulticlassTally
-from cohortium.common.metrics.tally import SMALLEST
+from cohortium.common.metrics.tally import SMALLEST, log_loss
 from cohortium.common.study import Study
 from cohortium.common.task import MulticlassTask
 
@@ -169,7 +169,7 @@ def _one_class(
         fp=fp if cells else None,
         tn=n - positives - fp if cells else None,
         fn=positives - tp if cells else None,
-        log_loss=decimals(_binary_log_loss(scores, inside) if n else None, means, minimum_cell),
+        log_loss=decimals(log_loss(scores, inside), means, minimum_cell),
         auroc=decimals(auroc(scores, inside), means, minimum_cell),
         auroc_variance=digits(auroc_variance(scores, inside), means, minimum_cell),
         auprc=decimals(average_precision(scores, inside), means, minimum_cell),
@@ -206,8 +206,3 @@ def _undecided(predicted: Floats) -> float:
 def _log_loss(predicted: Floats, true: Ints) -> float:
     own = predicted[np.arange(len(true)), true]
     return float(-np.log(np.clip(own, SMALLEST, 1.0)).mean())
-
-
-def _binary_log_loss(scores: Floats, inside: Flags) -> float:
-    kept = np.clip(scores, SMALLEST, 1 - SMALLEST)
-    return float(-np.log(np.where(inside, kept, 1 - kept)).mean())

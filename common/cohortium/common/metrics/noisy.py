@@ -11,12 +11,12 @@ where they are right would tell of those, whom noise of this size does not hide.
 """
 
 from collections.abc import Iterable, Mapping
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.common.metrics.cube import Flags, families
+from cohortium.common.metrics.facets import table_levels
 from cohortium.common.metrics.tallies import Beside, BinaryTally, Comparison, SiteEvaluation
 from cohortium.common.metrics.tally import UNKNOWN
 from cohortium.common.privacy.count_noise import CountNoise
@@ -95,23 +95,13 @@ def _there(
     study: Study, name: str, table: Mapping[str, Counts], noise: CountNoise
 ) -> dict[str, Counts]:
     """A table without undeclared levels that, by their noisy counts, may well be empty."""
-    declared = _declared(study)[name]
+    declared = table_levels(study)[name]
     least = CLEAR * noise.std * CELLS**0.5
     return {
         level: counts
         for level, counts in table.items()
         if level in declared or counts.sum() > least
     }
-
-
-def _declared(study: Study) -> dict[str, set[str]]:
-    """The levels of each table, those with an unknown attribute aside."""
-    levels = {name: study.attribute_levels(name) for name in study.fairness.attributes}
-    crossed = {
-        f"{one} x {other}": {f"{a} x {b}" for a, b in product(levels[one], levels[other])}
-        for one, other in study.fairness.intersections
-    }
-    return {name: set(found) for name, found in levels.items()} | crossed
 
 
 def _tally(counts: Counts) -> BinaryTally:

@@ -18,6 +18,11 @@ Share = Annotated[float, Field(ge=0, le=1)] | None
 NotNegative = Annotated[float, Field(ge=0)] | None
 
 
+def crossed(one: str, other: str) -> str:
+    """What an intersection is called: of two attributes, or of a level of each."""
+    return f"{one} x {other}"
+
+
 class Called(Document):
     """How many with and without the outcome score above a threshold."""
 
