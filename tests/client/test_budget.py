@@ -104,7 +104,7 @@ def test_another_dataset_has_its_own_account(tmp_path: Path, database: Database)
     [
         "UPDATE ledger SET mechanism = '{}'",
         "DELETE FROM ledger",
-        "REPLACE INTO ledger VALUES (1, 'ward', 'study', 1, '{}', 0, 'training')",
+        "REPLACE INTO ledger VALUES (1, 'ward', 'study', 1, '{}', 0, 'training', '')",
     ],
 )
 def test_a_row_can_be_neither_changed_nor_deleted_nor_replaced(

@@ -20,7 +20,7 @@ from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Update
 from cohortium.common.study import Study
 
-LATER = ("purpose",)
+LATER = ("purpose", "row")
 TABLES = ("studies", "approvals", "replies", "ledger", "reservations", "events")
 
 

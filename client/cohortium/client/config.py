@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 import tomli_w
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from cohortium.common.audit.siem import SiemConfig
 from cohortium.common.document import Document, load
 from cohortium.common.errors import DocumentError, StorageError, UsageError
 from cohortium.common.purpose import DUO_CODES
@@ -81,7 +82,10 @@ class Network(Document):
 
 
 class SiteConfig(Document):
-    """site.toml. Where `people` names anybody, only its approvers may approve."""
+    """site.toml. Where `people` names anybody, only its approvers may approve.
+
+    auditors: public keys (base64) of those who may read and export and nothing else, by name.
+    """
 
     name: Name
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -92,7 +96,9 @@ class SiteConfig(Document):
     policy: Policy
     network: Network = Network()
     auto_approve: tuple[AutoApprove, ...] = ()
-    people: Mapping[str, Literal["operator", "approver", "officer"]] = {}
+    people: Mapping[str, Literal["operator", "approver", "officer", "auditor"]] = {}
+    auditors: Mapping[str, str] = {}
+    siem: SiemConfig | None = None
 
 
 class DatasetConfig(Document):

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from cohortium.common.audit.log import LOG_MIGRATION
+from cohortium.common.audit import tables
+from cohortium.common.audit.log import LOG_MIGRATION, SHARED_MIGRATION
 from cohortium.common.database import Database, open_database
 
 SCHEMA = """
@@ -121,6 +122,33 @@ ALTER TABLE reservations_by_purpose RENAME TO reservations;
 """
 
 
+# What the site has cosigned of the consortium's log, and proof where it was shown two of them.
+# `row` of the ledger is what events name by hash; rows from before it have none.
+WITNESS = """
+CREATE TABLE cosigned (
+    size INTEGER PRIMARY KEY,
+    note TEXT NOT NULL,
+    cosigned_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE equivocations (
+    id INTEGER PRIMARY KEY,
+    ours TEXT NOT NULL,
+    theirs TEXT NOT NULL,
+    found_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE included (
+    seq INTEGER PRIMARY KEY,
+    position INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    path TEXT NOT NULL,
+    proven_ms INTEGER NOT NULL
+) STRICT;
+ALTER TABLE ledger ADD COLUMN row TEXT NOT NULL DEFAULT '';
+"""
+
+
 def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
-    return open_database(path, [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES])
+    record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS]
+    before = [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES]
+    return open_database(path, [*before, *record, SHARED_MIGRATION, WITNESS])

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from cohortium.client.config import CoordinatorPeer, SiteDir, site_toml, write_whole
@@ -12,9 +12,10 @@ from cohortium.client.database import open_site_database
 from cohortium.client.doctor import examine_before_joining, require_well, system_clock
 from cohortium.client.examine_network import examine_path
 from cohortium.client.join import enrol
+from cohortium.client.site import site_log
+from cohortium.client.site import system_clock as now_utc
 from cohortium.common import timeouts
 from cohortium.common.audit.events import Actor
-from cohortium.common.audit.log import EventLog
 from cohortium.common.errors import UnreachableError, UsageError
 from cohortium.common.identity import SigningKey, make_node_key
 from cohortium.common.invitation import Invitation
@@ -100,7 +101,7 @@ def _join(invitation: Invitation, directory: SiteDir) -> Joined:
         ca_fingerprint=invitation.ca_fingerprint,
     )
     with open_site_database(directory.database) as database:
-        log = EventLog(database, invitation.site, invitation.site, lambda: datetime.now(UTC))
+        log = site_log(database, invitation.site, signing_key, now_utc)
         event = log.append(
             "node.enrolled",
             actor=Actor(type="service", id="site join", auth="invitation"),

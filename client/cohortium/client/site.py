@@ -19,6 +19,7 @@ from cohortium.client.studies import Studies
 from cohortium.client.turns import Turns
 from cohortium.client.watermark import Watermark
 from cohortium.client.workshop import Inline, Workshop
+from cohortium.common.audit.documents import Documents
 from cohortium.common.audit.events import Actor, timestamp
 from cohortium.common.audit.log import EventLog
 from cohortium.common.code import code_digest
@@ -123,7 +124,12 @@ class Site:
     @property
     def actor(self) -> Actor:
         """The daemon, as the event log names it."""
-        return Actor(type="site", id=self.name, auth=f"signature:{self.key.public.fingerprint}")
+        return site_actor(self.name, self.key)
+
+    @property
+    def documents(self) -> Documents:
+        """What events point to by hash."""
+        return Documents(self.database)
 
     def now_ms(self) -> int:
         return int(self.clock().timestamp() * 1000)
@@ -161,6 +167,16 @@ class Site:
         return correlation_id
 
 
+def site_actor(name: str, key: SigningKey) -> Actor:
+    """A site as event logs name it."""
+    return Actor(type="site", id=name, auth=f"signature:{key.public.fingerprint}")
+
+
+def site_log(database: Database, name: str, key: SigningKey, clock: Clock) -> EventLog:
+    """A site's own log; what the consortium may know of an event is put beside it."""
+    return EventLog(database, name, name, clock, shares_as=site_actor(name, key))
+
+
 def describe(error: Exception) -> str:
     """An error for the site's own log: our one-liners as they are, all else without text."""
     if isinstance(error, CohortiumError):
@@ -188,7 +204,7 @@ def open_site(root: Path, clock: Clock = system_clock) -> Site:
         key=key,
         coordinator_key=VerifyKey.from_text(config.coordinator.signing_key),
         database=database,
-        log=EventLog(database, config.name, config.name, clock),
+        log=site_log(database, config.name, key, clock),
         studies=Studies(database),
         approvals=Approvals(database, key.public),
         clock=clock,

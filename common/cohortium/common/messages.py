@@ -8,6 +8,7 @@
 | Evaluate             | Evaluated        | after the rounds that the study names           |
 | Calibrate            | Calibrated       | up to 8 times after the last evaluation         |
 | Close                | Closed           | when the study has ended, for whatever reason   |
+| Witness              | Witnessed        | when the consortium's log has grown; of no study |
 | any of them          | Refusal          | policy, budget, data or protocol forbid it      |
 
 The body of an envelope is `field length (4, big-endian) | JSON fields | float32 vector,
@@ -51,6 +52,7 @@ Line = Annotated[str, Field(max_length=MAX_LINE), AfterValidator(_printable)]
 Rule = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.]{0,99}$")]
 Count = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Invite(Document):
@@ -187,7 +189,51 @@ class Refusal(Document):
     correlation_id: Short
 
 
-Question = Invite | Measure | Train | Evaluate | Calibrate | Close
+class Proven(Document):
+    """Where an event of the asked site's `shared` log is in the consortium's, with its proof."""
+
+    seq: Count
+    index: Count
+    path: tuple[Hash, ...]
+
+
+class Witness(Document):
+    """Look at a checkpoint of the consortium's log, and cosign it if the log only grew.
+
+    checkpoint: the note with the log's signature. old_size: of the checkpoint that the site is
+    thought to have cosigned last, 0 for none; `consistency` leads from there. included: events of
+    the site's that are new in the log. have: how many of its shared events the coordinator holds.
+    cosigned: an earlier checkpoint with all its cosignatures by now, "" for none.
+    """
+
+    kind: ClassVar[str] = "witness"
+    checkpoint: Annotated[str, Field(max_length=65_536)]
+    old_size: Count
+    consistency: Annotated[tuple[Hash, ...], Field(max_length=128)]
+    included: Annotated[tuple[Proven, ...], Field(max_length=1000)]
+    have: Count
+    cosigned: Annotated[str, Field(max_length=65_536)] = ""
+
+
+class Witnessed(Document):
+    """A site's cosignature, and what is new in its `shared` log.
+
+    cosignature: the line below the note; "" where the old size was another one than `size`, that
+    of the last checkpoint it cosigned. newer: that checkpoint, where the asked one is behind it.
+    events: lines from `have` on. documents: those that these events name by hash, `type` and text.
+    checkpoint: the site's own signed checkpoint over its shared log up to the last of `events`.
+    """
+
+    kind: ClassVar[str] = "witnessed"
+    cosignature: Annotated[str, Field(max_length=1000)]
+    size: Count
+    newer: Annotated[str, Field(max_length=65_536)] = ""
+    events: Annotated[tuple[str, ...], Field(max_length=1000)]
+    documents: Annotated[tuple[tuple[Short, str], ...], Field(max_length=1000)]
+    checkpoint: Annotated[str, Field(max_length=65_536)]
+
+
+Question = Invite | Measure | Train | Evaluate | Calibrate | Close | Witness
 M = TypeVar("M", bound=Document)
 
 EMPTY: Vector = np.zeros(0, dtype=np.float32)

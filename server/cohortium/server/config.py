@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from cohortium.common.audit.siem import SiemConfig
 from cohortium.common.document import Document, load
 from cohortium.common.errors import UsageError
 from cohortium.common.schema import Name
@@ -33,7 +34,7 @@ class CoordinatorConfig(Document):
     people: where it names anybody, only they may act, each by role: a `lead` everything but to
     release a model, which an `officer` does (nobody releases their own study), an `operator` all
     but studies, an `auditor` nothing but reading. The names are those of the operating system's
-    users.
+    users. auditors: public keys (base64) of those who may read and export and nothing else.
     """
 
     name: Name
@@ -43,6 +44,8 @@ class CoordinatorConfig(Document):
     enrolment_port: Port = 9093
     studies_at_once: Annotated[int, Field(ge=1, le=100)] = 4
     people: Mapping[str, Role] = {}
+    auditors: Mapping[str, str] = {}
+    siem: SiemConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cohortium.common.audit import tables
 from cohortium.common.audit.log import LOG_MIGRATION
 from cohortium.common.database import Database, open_database
 
@@ -99,7 +100,63 @@ BEGIN SELECT raise(ABORT, 'what was signed is never deleted'); END;
 """
 
 
+# The consortium's log: our own events, which join it as they are written, and those that sites
+# share. Of ours only the leaf is here. What sites say of their own logs and cosign of this one.
+CONSORTIUM = """
+CREATE TABLE consortium (
+    seq INTEGER PRIMARY KEY,
+    node TEXT NOT NULL,
+    node_seq INTEGER NOT NULL,
+    line TEXT,
+    leaf BLOB NOT NULL CHECK (length(leaf) = 32),
+    UNIQUE (node, node_seq)
+) STRICT;
+INSERT INTO consortium SELECT seq, '', seq, NULL, leaf FROM events ORDER BY seq;
+CREATE TRIGGER our_events_join AFTER INSERT ON events BEGIN
+    INSERT INTO consortium
+    SELECT coalesce(max(seq) + 1, 0), '', NEW.seq, NULL, NEW.leaf FROM consortium;
+END;
+CREATE TRIGGER consortium_has_no_gap BEFORE INSERT ON consortium
+WHEN NEW.seq <> (SELECT coalesce(max(seq) + 1, 0) FROM consortium)
+BEGIN SELECT raise(ABORT, 'the next event must follow the last'); END;
+CREATE TRIGGER consortium_is_never_changed BEFORE UPDATE ON consortium
+WHEN NEW.line IS NOT '' OR NEW.seq <> OLD.seq OR NEW.leaf <> OLD.leaf OR NEW.node <> OLD.node
+    OR NEW.node_seq <> OLD.node_seq
+BEGIN SELECT raise(ABORT, 'an event is never changed'); END;
+CREATE TRIGGER consortium_is_never_deleted BEFORE DELETE ON consortium
+BEGIN SELECT raise(ABORT, 'an event is never deleted'); END;
+CREATE TABLE notes (
+    size INTEGER PRIMARY KEY,
+    note TEXT NOT NULL,
+    made_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE cosignatures (
+    size INTEGER NOT NULL REFERENCES notes (size),
+    site TEXT NOT NULL,
+    line TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    PRIMARY KEY (size, site)
+) STRICT;
+CREATE TABLE site_heads (
+    site TEXT PRIMARY KEY,
+    note TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE behind (
+    site TEXT PRIMARY KEY,
+    note TEXT NOT NULL,
+    at_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE origins (
+    number INTEGER PRIMARY KEY,
+    first INTEGER NOT NULL,
+    head TEXT NOT NULL,
+    begun_ms INTEGER NOT NULL
+) STRICT;
+"""
+
+
 def open_coordinator_database(path: Path) -> Database:
     """Open coordinator.db, creating or upgrading it."""
-    migrations = [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS, RELEASES]
-    return open_database(path, migrations)
+    record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS, CONSORTIUM]
+    return open_database(path, [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS, RELEASES, *record])

@@ -71,7 +71,11 @@ LogAction = Literal[
     "export.sealed",
     "retention.redacted",
     "clock.skew",
+    "log.equivocation",
+    "log.behind",
+    "log.recovered",
 ]
+IncidentAction = Literal["incident.declared"]
 Action = (
     IdentityAction
     | GovernanceAction
@@ -82,6 +86,7 @@ Action = (
     | EvaluationAction
     | ModelAction
     | LogAction
+    | IncidentAction
 )
 
 # Which details may stand beside an action, by group: a key that is not here is refused.
@@ -109,7 +114,8 @@ _DETAILS: tuple[tuple[Any, str], ...] = (
     (
         PrivacyAction,
         """dataset kind correlation ledger row epsilon epsilon_before epsilon_after cap delta
-        sampler sample_rate noise_multiplier clip_norm steps unit adjacency accountant rng by""",
+        sampler sample_rate noise_multiplier clip_norm steps unit adjacency accountant rng by
+        level verdict claim estimate control canaries guesses right code""",
     ),
     (
         EvaluationAction,
@@ -120,7 +126,12 @@ _DETAILS: tuple[tuple[Any, str], ...] = (
         ModelAction,
         "recipient file format section person meaning sites closed overridden evidence audit",
     ),
-    (LogAction, "size head reviewer first last seconds retain_until person by"),
+    (
+        LogAction,
+        """size head root reviewer first last seconds retain_until person by site class events
+        audience manifest file meaning signature key origin findings""",
+    ),
+    (IncidentAction, "person by studies sites evidence"),
 )
 DETAIL_KEYS: Mapping[str, frozenset[str]] = {
     action: frozenset(keys.split()) for actions, keys in _DETAILS for action in get_args(actions)

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from cohortium.common.audit import shared
 from cohortium.common.audit.events import (
     SALT_BYTES,
     UUID7_RANDOM_BYTES,
@@ -45,6 +46,9 @@ CREATE TRIGGER events_are_never_deleted BEFORE DELETE ON events
 BEGIN SELECT raise(ABORT, 'an event is never deleted'); END;
 """
 
+# What of a site's events the consortium may know (`shared.py`), until the coordinator has it.
+SHARED_MIGRATION = LOG_MIGRATION.replace("events", "shared")
+
 _PAGE_ROWS = 500
 
 
@@ -63,6 +67,8 @@ class EventLog:
         node: the node's name, `org` its organisation's.
         clock: gives an aware time.
         random: gives so many random bytes.
+        table: where the events are: a log of its own for each table.
+        shares_as: who a site's events come from in its `shared` log; None for a party without one.
     """
 
     def __init__(
@@ -72,12 +78,17 @@ class EventLog:
         org: str,
         clock: Callable[[], datetime],
         random: Callable[[int], bytes] = secrets.token_bytes,
+        *,
+        table: Literal["events", "shared"] = "events",
+        shares_as: Actor | None = None,
     ) -> None:
         self._database = database
         self._node = node
         self._org = org
         self._clock = clock
         self._random = random
+        self._table = table
+        self._shares_as = shares_as
 
     def append(
         self,
@@ -119,23 +130,37 @@ class EventLog:
             "salt": self._random(SALT_BYTES).hex(),
         }
         with self._database.transaction():
-            source = {"org": self._org, "node": self._node, "seq": self._size()}
-            event = parse({**values, "src": source}, Event, "event")
-            self._database.execute(
-                "INSERT INTO events (seq, line, leaf) VALUES (?, ?, ?)",
-                (event.src.seq, event.line, event.leaf),
-            )
+            event = self._insert(values, self._table)
+            if self._shares_as is not None:
+                counterpart = shared.shared(event, self._shares_as)
+                if counterpart is not None:
+                    salt = self._random(SALT_BYTES).hex()
+                    self._insert({**counterpart, "salt": salt}, "shared")
+        return event
+
+    def _insert(self, values: Mapping[str, object], table: str) -> Event:
+        source = {"org": self._org, "node": self._node, "seq": self._size(table)}
+        event = parse({**values, "src": source}, Event, "event")
+        self._database.execute(
+            f"INSERT INTO {table} (seq, line, leaf) VALUES (?, ?, ?)",
+            (event.src.seq, event.line, event.leaf),
+        )
         return event
 
     def events(self, since: int = 0) -> Iterator[Event]:
-        """Yield the events from `since` on, in order; those appended meanwhile too."""
+        """Yield the events from `since` on, in order; those appended meanwhile too.
+
+        Of a withheld event only the leaf is left: it is passed over.
+        """
         for seq, line, _ in self._rows(since):
-            yield read_event(line, f"{self._database.path}: event {seq}")
+            if line:
+                yield read_event(line, f"{self._database.path}: event {seq}")
 
     def about(self, study: str, action: Action) -> Iterator[Event]:
         """Yield a study's events with one action, in order, found by their canonical text."""
         rows = self._database.execute(
-            "SELECT seq, line FROM events WHERE instr(line, ?) AND instr(line, ?) ORDER BY seq",
+            f"SELECT seq, line FROM {self._table} "
+            "WHERE instr(line, ?) AND instr(line, ?) ORDER BY seq",
             (f'"action":"{action}"', f'"study":"{study}"'),
         )
         for row in rows:
@@ -183,24 +208,28 @@ class EventLog:
             where = f"{self._database.path}: event {size}"
             if seq != size:
                 raise CohortiumError(f"{where} is missing; restore the log from a backup")
-            if leaf_hash(line) != leaf:
-                raise CohortiumError(f"{where} does not match its hash; the log was changed")
-            source = read_event(line, where).src
-            if (source.seq, source.node, source.org) != (seq, self._node, self._org):
-                raise CohortiumError(f"{where} belongs to another place or node")
+            if line:
+                self._check(line, leaf, seq, where)
             total.update(leaf)
             size += 1
         return Head(size, total.hexdigest())
 
-    def _size(self) -> int:
-        rows = self._database.execute("SELECT coalesce(max(seq) + 1, 0) FROM events")
+    def _check(self, line: str, leaf: bytes, seq: int, where: str) -> None:
+        if leaf_hash(line) != leaf:
+            raise CohortiumError(f"{where} does not match its hash; the log was changed")
+        source = read_event(line, where).src
+        if (source.seq, source.node, source.org) != (seq, self._node, self._org):
+            raise CohortiumError(f"{where} belongs to another place or node")
+
+    def _size(self, table: str) -> int:
+        rows = self._database.execute(f"SELECT coalesce(max(seq) + 1, 0) FROM {table}")
         return int(rows[0][0])
 
     def _rows(self, since: int) -> Iterator[tuple[int, str, bytes]]:
         """Page through the table, so that no reader holds up the writers."""
         while True:
             rows = self._database.execute(
-                "SELECT seq, line, leaf FROM events WHERE seq >= ? ORDER BY seq LIMIT ?",
+                f"SELECT seq, line, leaf FROM {self._table} WHERE seq >= ? ORDER BY seq LIMIT ?",
                 (since, _PAGE_ROWS),
             )
             if not rows:
