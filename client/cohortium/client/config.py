@@ -2,6 +2,7 @@
 
 site.toml            who we are, whom we trust, what we allow (written by join, edited by people)
 paused.json          there while a person has paused all studies
+equivocation.json    there while two histories of the coordinator's log stand against it
 workers/, scratch/   training processes that run now, and their temporary files
 datasets/NAME.toml   one registered dataset each: path, schema, lifetime privacy cap
 keys/                node.key (transport), signing.key (messages, approvals): mode 0600
@@ -162,6 +163,10 @@ class SiteDir:
     @property
     def paused(self) -> Path:
         return self.root / "paused.json"
+
+    @property
+    def equivocation(self) -> Path:
+        return self.root / "equivocation.json"
 
     @property
     def status(self) -> Path:

@@ -22,11 +22,12 @@ from cohortium.common.messages import (
     Refusal,
     Update,
     Vector,
+    Witnessed,
     pack,
 )
 from cohortium.common.study import Study
 
-MAY_LEAVE = (Calibrated, Closed, Consent, Evaluated, Measured, Refusal, Update)
+MAY_LEAVE = (Calibrated, Closed, Consent, Evaluated, Measured, Refusal, Update, Witnessed)
 MAX_FIELD_BYTES = 64 * 2**10  # all of a message but its vector
 MAX_NORM = 1e6
 BLOCK = 2**20  # elements of a vector that are looked at together

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from cohortium.client import equivocation
 from cohortium.client.config import SiteDir, write_whole
 from cohortium.client.processes import end_group, marker
 from cohortium.client.site import Site
@@ -87,6 +88,8 @@ def resume(site: Site, person: str) -> str:
 
 def refusal(site: Site, study: str) -> RefusedError | None:
     """Why a study may not go on at this moment, if so; cheap enough to ask ten times a second."""
+    if (standing := equivocation.refusal(site.directory)) is not None:
+        return standing
     if site.directory.paused.exists():
         return RefusedError("site.paused", "the site has paused all studies; it will come back")
     known = site.studies.by_digest(study)

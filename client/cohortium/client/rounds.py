@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cohortium.client import calibration, consent, egress, halt, policy, staying
+from cohortium.client import calibration, consent, egress, halt, policy, staying, witness
 from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
@@ -384,6 +384,7 @@ HANDLERS: dict[str, Callable[[Request], Answer]] = {
     "evaluate": _evaluate,
     "calibrate": _calibrate,
     "close": _close,
+    "witness": lambda it: Answer(witness.answer(it.site, it.header, it.body), None, stored=False),
 }
 
 

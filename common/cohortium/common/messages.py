@@ -197,13 +197,27 @@ class Proven(Document):
     path: tuple[Hash, ...]
 
 
+class Recovery(Document):
+    """Why the log goes on under a new name: its first event says what was lost, by whose word.
+
+    line: that event (`log.recovered`), leaf `index` of the new log, with its proof. head: the
+    largest checkpoint of the log before that a witness is known to have cosigned.
+    """
+
+    line: Annotated[str, Field(max_length=65_536)]
+    index: Count
+    path: Annotated[tuple[Hash, ...], Field(max_length=64)]
+    head: Annotated[str, Field(max_length=65_536)]
+
+
 class Witness(Document):
     """Look at a checkpoint of the consortium's log, and cosign it if the log only grew.
 
-    checkpoint: the note with the log's signature. old_size: of the checkpoint that the site is
-    thought to have cosigned last, 0 for none; `consistency` leads from there. included: events of
-    the site's that are new in the log. have: how many of its shared events the coordinator holds.
-    cosigned: an earlier checkpoint with all its cosignatures by now, "" for none.
+    checkpoint: the note with the log's signature; one of size 0 asks only what was cosigned last.
+    old_size: of the checkpoint that the site is thought to have cosigned last, 0 for none;
+    `consistency` leads from there. included: events of the site's that are new in the log, in
+    order. have: how many of its shared events the coordinator holds. cosigned: an earlier
+    checkpoint with all its cosignatures by now, "" for none. recovery: only of a log begun anew.
     """
 
     kind: ClassVar[str] = "witness"
@@ -213,21 +227,25 @@ class Witness(Document):
     included: Annotated[tuple[Proven, ...], Field(max_length=1000)]
     have: Count
     cosigned: Annotated[str, Field(max_length=65_536)] = ""
+    recovery: Recovery | None = None
 
 
 class Witnessed(Document):
     """A site's cosignature, and what is new in its `shared` log.
 
-    cosignature: the line below the note; "" where the old size was another one than `size`, that
-    of the last checkpoint it cosigned. newer: that checkpoint, where the asked one is behind it.
-    events: lines from `have` on. documents: those that these events name by hash, `type` and text.
-    checkpoint: the site's own signed checkpoint over its shared log up to the last of `events`.
+    cosignature: the line below the note; "" where `size`, from which the log must be shown to have
+    grown, is another one than the old size that was asked about. newer: the last checkpoint that
+    the site cosigned, where it cosigned none now. proven: how many of its shared events it has seen
+    to be in the log. events: lines from `have` on. documents: those that these events name by hash,
+    `type` and text. checkpoint: the site's own signed checkpoint over its shared log up to the last
+    of `events`.
     """
 
     kind: ClassVar[str] = "witnessed"
     cosignature: Annotated[str, Field(max_length=1000)]
     size: Count
     newer: Annotated[str, Field(max_length=65_536)] = ""
+    proven: Count
     events: Annotated[tuple[str, ...], Field(max_length=1000)]
     documents: Annotated[tuple[tuple[Short, str], ...], Field(max_length=1000)]
     checkpoint: Annotated[str, Field(max_length=65_536)]

@@ -7,6 +7,7 @@ of a log of n events read O(log n) hashes.
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 HASH_BYTES = 32
@@ -27,14 +28,31 @@ def node_hash(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
+@dataclass(frozen=True)
+class Peaks:
+    """A tree that only grows, as the roots of its complete subtrees: O(log n) memory."""
+
+    size: int = 0
+    hashes: Proof = ()
+
+    def plus(self, leaves: Iterable[bytes]) -> "Peaks":
+        """The same tree with further leaf hashes, in order."""
+        stack, size = list(self.hashes), self.size
+        for leaf in leaves:
+            index, size = size, size + 1
+            while index & 1:
+                leaf, index = node_hash(stack.pop(), leaf), index >> 1
+            stack.append(leaf)
+        return Peaks(size, tuple(stack))
+
+    @property
+    def root(self) -> bytes:
+        return _folded(list(self.hashes))
+
+
 def root_of(leaves: Iterable[bytes]) -> bytes:
     """The root over leaf hashes in order, in O(log n) memory."""
-    stack: list[bytes] = []
-    for index, leaf in enumerate(leaves):
-        while index & 1:
-            leaf, index = node_hash(stack.pop(), leaf), index >> 1
-        stack.append(leaf)
-    return _folded(stack)
+    return Peaks().plus(leaves).root
 
 
 def nodes_of(leaves: Sequence[bytes]) -> Nodes:

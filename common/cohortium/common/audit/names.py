@@ -3,10 +3,21 @@
 A log that was begun anew (`cohortium audit recover`) has the next number.
 """
 
+import re
+
 
 def consortium_log(coordinator: str, number: int = 1) -> str:
     """The origin of the log that a consortium shares."""
     return f"{coordinator}.cohortium/log{number if number > 1 else ''}"
+
+
+def log_number(coordinator: str, origin: str) -> int | None:
+    """Which of a coordinator's consortium logs an origin names; None where it names none."""
+    found = re.fullmatch(rf"{re.escape(coordinator)}\.cohortium/log([1-9][0-9]{{0,8}})?", origin)
+    if found is None:
+        return None
+    number = int(found[1] or 1)
+    return number if consortium_log(coordinator, number) == origin else None
 
 
 def site_log(coordinator: str, site: str) -> str:

@@ -2,13 +2,15 @@
 
 Each event of a site's own log that has an action listed here leaves a counterpart in the site's
 `shared` log, which the coordinator puts into the consortium's log. The counterpart has the same id
-and time, a place and salt of its own, the site as its actor, and only the details listed.
+and time, a place and salt of its own, the site as its actor, and only the details listed. What is
+no word of ours, number, name or digest stays at home, and the coordinator takes no event with it.
 """
 
 import re
 from collections.abc import Mapping
 
-from cohortium.common.audit.events import Actor, Event
+from cohortium.common.audit.events import Actor, Event, PolicyVersion, Thing
+from cohortium.common.errors import ProtocolError
 
 _ALL_PRIVACY = """dataset kind correlation ledger row epsilon epsilon_before epsilon_after cap delta
     sampler sample_rate noise_multiplier clip_norm steps unit adjacency accountant rng"""
@@ -40,12 +42,19 @@ SHARED: Mapping[str, frozenset[str]] = {
         "privacy.selftest": "level verdict claim estimate control canaries guesses right code",
         "log.checkpoint": "size root",
         "log.equivocation": "size",
+        "log.recovered": "size root origin",
         "export.sealed": "audience",
         "retention.redacted": "events class",
         "incident.declared": "studies",
     }.items()
 }
+MAX_LINE = 4096  # characters of one event
+MAX_THINGS = 8
 _RULE = re.compile(r"[a-z][a-z0-9_.]{0,99}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_WORD = re.compile(r"[A-Za-z0-9+-][A-Za-z0-9._:+/@=-]{0,99}")
+_WORDS = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .,:+/'_-]{0,99}")  # said by our own programs
+_IN_WORDS = frozenset(("accountant", "meaning", "rng", "setting", "studies"))
 
 
 def shared(event: Event, site: Actor) -> dict[str, object] | None:
@@ -59,14 +68,37 @@ def shared(event: Event, site: Actor) -> dict[str, object] | None:
         "actor": site,
         "action": event.action,
         "outcome": event.outcome,
-        "study": event.study,
-        "run": event.run,
+        "study": event.study if _digest(event.study) else None,
+        "run": event.run if _word(event.run) else None,
         "round": event.round,
-        "obj": event.obj,
-        "policy": event.policy,
+        "obj": tuple(thing for thing in event.obj if _thing(thing))[:MAX_THINGS],
+        "policy": event.policy if _policy(event.policy) else None,
         "reason": _rule(event),
-        "detail": {key: value for key, value in event.detail.items() if key in keys},
+        "detail": {
+            key: value for key, value in event.detail.items() if key in keys and _detail(key, value)
+        },
     }
+
+
+def check(event: Event, site: Actor) -> None:
+    """Raise ProtocolError, naming the field, unless an event may be in a site's `shared` log."""
+    keys = SHARED.get(event.action)
+    if keys is None:
+        raise ProtocolError("its action is none that sites share")
+    if event.actor != site:
+        raise ProtocolError("its actor is not the site itself")
+    fields = {
+        "length": len(event.line) <= MAX_LINE,
+        "study": event.study is None or _digest(event.study),
+        "run": event.run is None or _word(event.run),
+        "obj": len(event.obj) <= MAX_THINGS and all(_thing(thing) for thing in event.obj),
+        "policy": event.policy is None or _policy(event.policy),
+        "reason": event.reason is None or bool(_RULE.fullmatch(event.reason)),
+        "detail": all(key in keys and _detail(key, text) for key, text in event.detail.items()),
+    }
+    for name, allowed in fields.items():
+        if not allowed:
+            raise ProtocolError(f"its {name} holds what sites do not share")
 
 
 def _rule(event: Event) -> str | None:
@@ -77,3 +109,23 @@ def _rule(event: Event) -> str | None:
     if _RULE.fullmatch(rule):
         return rule
     return None if event.outcome == "success" else "unspecified"
+
+
+def _digest(text: str | None) -> bool:
+    return text is not None and bool(_DIGEST.fullmatch(text))
+
+
+def _word(text: str | None) -> bool:
+    return text is not None and bool(_WORD.fullmatch(text))
+
+
+def _thing(thing: Thing) -> bool:
+    return _word(thing.t) and (thing.id is None or _word(thing.id))
+
+
+def _policy(policy: PolicyVersion | None) -> bool:
+    return policy is not None and _word(policy.id)
+
+
+def _detail(key: str, text: str) -> bool:
+    return bool((_WORDS if key in _IN_WORDS else _WORD).fullmatch(text))
