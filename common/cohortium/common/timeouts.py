@@ -20,6 +20,15 @@ TRANSPORT_AGAIN_S = 5.0  # before a study whose transport or disk went away is t
 SUPERLINK_SILENT_TIMES = 3  # so often in a row the SuperLink may not answer before it is replaced
 JOINS_WINDOW_S = 60.0  # in which few attempts to join are let in: tokens are not to be guessed
 
+# --- the log is witnessed
+WITNESS_REST_S = (1.0, 10.0)  # the log has not grown for, or has been growing for: sites are asked
+WITNESS_EVERY_S = (600.0, 1800.0)  # even if it has not grown: while a study runs, and otherwise
+WITNESS_S = 15.0  # for one answer: a few milliseconds of work, and a poll
+WITNESS_AGAIN_S = (30.0, 3600.0)  # before asking again who did not answer, or not as it should
+WITNESS_LANES = 4  # sites that are asked at the same time
+DOUBT_EVERY_S = 3600.0  # between two records of the same wrong answer of a site
+PROVEN_WITHIN_S = 3600.0  # in which a site wants to see its events in the log
+
 # --- messages through the SuperLink, at the coordinator
 REPLY_POLL_S = (0.05, 0.5)  # between looks for replies: at first, at most
 WATCH_S = 2.0  # between looks at which sites have gone or come back

@@ -46,13 +46,18 @@ class Consortium:
         self.database = database
         self.tree = Tree(database, "consortium")
         self._key = key
-        self._coordinator = coordinator
+        self.coordinator = coordinator
+
+    @property
+    def number(self) -> int:
+        """1, or more where the log was begun anew."""
+        rows = self.database.execute("SELECT coalesce(max(number), 1) FROM origins")
+        return int(rows[0][0])
 
     @property
     def origin(self) -> str:
-        """The log's name: with a number where it was begun anew."""
-        rows = self.database.execute("SELECT coalesce(max(number), 1) FROM origins")
-        return names.consortium_log(self._coordinator, rows[0][0])
+        """The log's name: with its number where it was begun anew."""
+        return names.consortium_log(self.coordinator, self.number)
 
     @property
     def log_key(self) -> NoteKey:
@@ -73,7 +78,7 @@ class Consortium:
             if not rows:
                 return
             for row in rows:
-                node = row["node"] or self._coordinator
+                node = row["node"] or self.coordinator
                 yield Logged(row["seq"], node, row["node_seq"], row["line"], row["leaf"])
             since = rows[-1]["seq"] + 1
 
@@ -145,11 +150,11 @@ class Consortium:
         lines = [f"log {self.log_key.text}"]
         for site, key in sorted(sites.items()):
             lines += [
-                f"log {log_key(names.site_log(self._coordinator, site), key).text}",
-                f"log {log_key(names.own_log(self._coordinator, site), key).text}",
+                f"log {log_key(names.site_log(self.coordinator, site), key).text}",
+                f"log {log_key(names.own_log(self.coordinator, site), key).text}",
             ]
         for site, key in sorted(sites.items()):
-            name = names.witness(self._coordinator, site)
+            name = names.witness(self.coordinator, site)
             lines.append(f"witness {site} {witness_key(name, key).text}")
         if not sites:
             return "\n".join([*lines, "quorum none", ""])

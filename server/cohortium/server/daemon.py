@@ -26,6 +26,7 @@ from cohortium.server import certificates
 from cohortium.server.config import CoordinatorConfig, CoordinatorDir
 from cohortium.server.database import open_coordinator_database
 from cohortium.server.enrolment import EnrolmentService
+from cohortium.server.opened import event_log
 from cohortium.server.outcome import Evidence
 from cohortium.server.roster import Roster
 from cohortium.server.running import Coordinator
@@ -57,7 +58,7 @@ def run(root: Path, on_ready: Callable[[str], None]) -> None:
         daemon.log_to(root / "coordinator.log")
         directory.status.unlink(missing_ok=True)
         with open_coordinator_database(directory.database) as database:
-            log = EventLog(database, config.name, config.name, lambda: datetime.now(UTC))
+            log = event_log(database, config.name)
             here = _made(directory, config, database, log, stop)
             if certificates.due(directory, datetime.now(UTC)):
                 certificates.renew(directory, config, log, here.actor, datetime.now(UTC))

@@ -11,6 +11,7 @@ from cohortium.common.errors import RefusedError
 from cohortium.common.identity import SigningKey
 from cohortium.server.config import CoordinatorConfig, CoordinatorDir, Role
 from cohortium.server.database import open_coordinator_database
+from cohortium.server.recovery import check_whole
 from cohortium.server.roster import Roster
 from cohortium.server.signed import Signatures
 from cohortium.server.store import Store
@@ -55,10 +56,21 @@ class Opened:
         return actor
 
 
+def event_log(database: Database, name: str) -> EventLog:
+    """A coordinator's own log; nothing is appended while its witnesses know more of it."""
+    return EventLog(
+        database,
+        name,
+        name,
+        lambda: datetime.now(UTC),
+        whole=lambda: check_whole(database),
+    )
+
+
 def open_coordinator(root: Path) -> Opened:
     """Open a directory that `coordinator init` made; UsageError where there is none."""
     directory = CoordinatorDir(root)
     config = directory.load_config()
     database = open_coordinator_database(directory.database)
-    log = EventLog(database, config.name, config.name, lambda: datetime.now(UTC))
+    log = event_log(database, config.name)
     return Opened(directory, config, database, log, Roster(database, log), Store(database))

@@ -69,6 +69,7 @@ class EventLog:
         random: gives so many random bytes.
         table: where the events are: a log of its own for each table.
         shares_as: who a site's events come from in its `shared` log; None for a party without one.
+        whole: called before each event; raises where the log lacks some, and none may follow.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class EventLog:
         *,
         table: Literal["events", "shared"] = "events",
         shares_as: Actor | None = None,
+        whole: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._node = node
@@ -89,6 +91,7 @@ class EventLog:
         self._random = random
         self._table = table
         self._shares_as = shares_as
+        self._whole = whole
 
     def append(
         self,
@@ -111,7 +114,7 @@ class EventLog:
 
         Raises:
             DocumentError: not in the vocabulary, or a text that is too long or not one line.
-            CohortiumError: the database cannot be written.
+            CohortiumError: the database cannot be written, or lacks events.
         """
         now = self._clock()
         values = {
@@ -130,6 +133,7 @@ class EventLog:
             "salt": self._random(SALT_BYTES).hex(),
         }
         with self._database.transaction():
+            self._whole()
             event = self._insert(values, self._table)
             if self._shares_as is not None:
                 counterpart = shared.shared(event, self._shares_as)
