@@ -9,6 +9,7 @@ import typer
 from cohortium.client.config import SiteDir
 from cohortium.client.data_cli import data
 from cohortium.client.results_cli import crossvalidate, results
+from cohortium.client.witness_cli import alarms, witness
 from cohortium.common import daemon
 from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
@@ -26,6 +27,7 @@ site = typer.Typer(
 site.add_typer(data, name="data")
 site.command()(results)
 site.command()(crossvalidate)
+site.command()(witness)
 
 Person = Annotated[str, typer.Option("--as", help="Who decides, by name: it is signed and kept.")]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
@@ -105,14 +107,17 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
     state = said.get("state", "starting") if running else "not running"
     state += ", paused" if here.paused.exists() else ""
     usable = [name for name in here.datasets() if not here.is_withdrawn(name)]
+    loud = alarms(here)
     document = {
         "site": config.name,
         "coordinator": config.coordinator.name,
         "state": state,
         "datasets": usable,
+        "alarms": loud,
     }
     names = ", ".join(usable) or "none"
-    emit(document, f"{config.name}: {state}; datasets: {names}", as_json)
+    lines = [f"{config.name}: {state}; datasets: {names}", *(f"ALARM: {said}" for said in loud)]
+    emit(document, "\n".join(lines), as_json)
 
 
 @site.command()

@@ -13,6 +13,7 @@ from cohortium.client.line import FleetConnection
 from cohortium.client.node import serve
 from cohortium.client.processes import Limits, Processes
 from cohortium.client.site import Site, open_site
+from cohortium.client.withheld import watch
 from cohortium.common import daemon
 from cohortium.common.code import code_digest
 from cohortium.common.errors import RefusedError
@@ -73,6 +74,7 @@ def _serve(site: Site, stop: threading.Event, on_state: Callable[[str], None]) -
         del request  # only `rounds.answer` has it now, and lets it go before it makes its reply
         return rounds.answer(handed_over.pop(), busy)
 
+    threading.Thread(target=watch, args=(site, stop), daemon=True).start()
     tell("connecting")
     try:
         at_once = config.studies_at_once + SPARE

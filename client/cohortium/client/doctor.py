@@ -17,6 +17,7 @@ from cohortium.client.examine_machine import (
 )
 from cohortium.client.examine_network import EXPIRES_SOON_DAYS, examine_network
 from cohortium.client.examine_policy import examine_policy
+from cohortium.client.examine_witness import examine_witness
 from cohortium.client.finding import Finding
 from cohortium.common.errors import CohortiumError, IdentityError, UnreachableError
 from cohortium.common.identity import certificate_expiry, certificate_fingerprint
@@ -52,6 +53,7 @@ def examine(
         return
     yield Finding("site.toml", "ok", f"site {config.name} of {config.coordinator.name}")
     yield from examine_policy(config, directory)
+    yield from examine_witness(directory, now())
     packages = yield from _essentials(directory, config, now())
     yield examine_memory(config)
     yield examine_isolation()

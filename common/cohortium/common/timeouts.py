@@ -21,6 +21,7 @@ SUPERLINK_SILENT_TIMES = 3  # so often in a row the SuperLink may not answer bef
 JOINS_WINDOW_S = 60.0  # in which few attempts to join are let in: tokens are not to be guessed
 
 # --- the log is witnessed
+WITNESS_LOOK_S = 0.5  # between looks at how long the log is
 WITNESS_REST_S = (1.0, 10.0)  # the log has not grown for, or has been growing for: sites are asked
 WITNESS_EVERY_S = (600.0, 1800.0)  # even if it has not grown: while a study runs, and otherwise
 WITNESS_S = 15.0  # for one answer: a few milliseconds of work, and a poll

@@ -13,12 +13,16 @@ from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.document import parse
 from cohortium.common.errors import UsageError
+from cohortium.server.witness_cli import recover_log, witnesses
 
 coordinator = typer.Typer(
     help="The coordinator: set up, invite sites, run the server.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+coordinator.command()(witnesses)
+coordinator.command("recover-log")(recover_log)
 
 UNITS_H = {"h": 1, "d": 24, "w": 168}
 

@@ -37,6 +37,7 @@ from cohortium.server.studies import (
     start_studies,
 )
 from cohortium.server.superlink import SuperLink, TlsFiles
+from cohortium.server.witness_thread import start_witnessing
 
 logger = logging.getLogger("cohortium.coordinator")
 
@@ -112,12 +113,13 @@ def _serve(here: Coordinator, on_ready: Callable[[str], None]) -> None:
     _open_door(here)
     try:
         here.log.append("log.started", actor=here.actor)
+        here.threads[""] = start_witnessing(here)
         _tell(here)
         on_ready(tls)
         _supervise(here)
     finally:
         _close_door(here)
-        for sites in list(here.talking.values()):
+        for sites in [*here.talking.values(), *here.witnesses]:
             sites.hurry()
         for thread in list(here.threads.values()):
             thread.join(5.0)

@@ -37,6 +37,7 @@ class Coordinator:
     peers: dict[str, VerifyKey] = field(default_factory=dict)
     threads: dict[str, threading.Thread] = field(default_factory=dict)
     talking: dict[str, FlowerSites] = field(default_factory=dict)
+    witnesses: list[FlowerSites] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
     told: dict[str, object] = field(default_factory=dict)
     turns: Turns = field(init=False)

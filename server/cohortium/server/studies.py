@@ -14,6 +14,7 @@ from cohortium.server.desk import Desk, StudyFailed
 from cohortium.server.ending import Ending, resume_it, say_farewell
 from cohortium.server.flower_sites import FlowerSites
 from cohortium.server.outcome import publish
+from cohortium.server.recovery import LogBehind, check_whole
 from cohortium.server.release import examine, raise_flags
 from cohortium.server.release_report import release_report
 from cohortium.server.running import Coordinator
@@ -77,12 +78,15 @@ def _run(here: Coordinator, row: StudyRow) -> None:
     """One study in its thread; however it ends, the store says how and the report is written."""
     name = f"study {row.study.name} ({row.digest[:8]})"
     try:
+        check_whole(here.database)
         with _desk(here, row) as desk:
             run_study(row.study, desk)
     except (StudyFailed, StudyStopped) as error:
         logger.warning("%s: %s", name, error)
     except (UnreachableError, StorageError) as error:
         logger.error("%s waits: %s", name, error)
+        if isinstance(error, LogBehind):
+            here.store.say(row.digest, f"waits: {error}")
         here.stop.wait(timeouts.TRANSPORT_AGAIN_S)
         return
     except Exception as error:
@@ -170,6 +174,7 @@ def _suspect(here: Coordinator, study: str, site: str) -> None:
 def _stopped(here: Coordinator, digest: str) -> str:
     if here.stop.is_set():
         raise UnreachableError("the coordinator is being stopped")
+    check_whole(here.database)
     return here.store.stop_requested(digest)
 
 

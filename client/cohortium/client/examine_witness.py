@@ -1,0 +1,42 @@
+"""What the doctor says of the consortium's log as this site has seen it."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from cohortium.client import equivocation
+from cohortium.client.config import SiteDir
+from cohortium.client.cosigned import Cosigned
+from cohortium.client.finding import Finding
+from cohortium.client.withheld import withheld
+from cohortium.common.database import attach_database
+from cohortium.common.errors import CohortiumError
+
+
+def examine_witness(directory: SiteDir, now: datetime) -> Iterator[Finding]:
+    """One finding: two histories, events that are missing, or that all is well."""
+    standing = equivocation.standing(directory)
+    if standing is not None:
+        yield Finding(
+            "log.equivocation",
+            "fail",
+            f"since {standing.since} two histories of the coordinator's log stand against it: "
+            "nothing is trained or evaluated here",
+            "see `cohortium site witness`; talk to the other sites before you lift it",
+        )
+        return
+    try:
+        with attach_database(directory.database) as database:
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'included'"):
+                return  # written by an older version; the next start brings it up to date
+            missing, last = withheld(database, now), Cosigned(database).last()
+    except CohortiumError as error:
+        yield Finding("witness", "warning", str(error), "see the other findings")
+        return
+    if missing is not None:
+        advice = "see that the daemon is online; else ask the coordinator why"
+        yield Finding("witness", "warning", missing.words, advice)
+    elif last is None:
+        yield Finding("witness", "ok", "the consortium's log was not cosigned here yet")
+    else:
+        size = last.checkpoint.size
+        yield Finding("witness", "ok", f"{size} events of the consortium's log are cosigned")
