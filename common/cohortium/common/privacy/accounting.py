@@ -94,8 +94,8 @@ def epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
 
 def accountant(mechanisms: Sequence[Mechanism], delta: float) -> Accountant:
     """Which program gives `epsilon` of these, and how it is set."""
-    sampled, mu = _merged(mechanisms)
-    if not sampled or _without_noise(mechanisms):
+    sampled, mu = ((), 0.0) if _without_noise(mechanisms) else _merged(mechanisms)
+    if not sampled:
         return Accountant(name="Gaussian DP, closed form", version=version("cohortium"))
     bound = rdp_epsilon([*sampled, *_full_batch(mu)], delta)
     if bound > PLD_MAX_EPSILON:
@@ -198,8 +198,10 @@ def true_positive_rate(mechanisms: Sequence[Mechanism], false_positive_rate: flo
 
 def gaussian_mu(mechanisms: Sequence[Mechanism]) -> float | None:
     """mu of Gaussian differential privacy where it says all, for full batches; else None."""
+    if _without_noise(mechanisms):
+        return None
     sampled, mu = _merged(mechanisms)
-    return None if sampled or _without_noise(mechanisms) else mu
+    return None if sampled else mu
 
 
 def in_words(mechanisms: Sequence[Mechanism], false_positive_rate: float = 0.01) -> str:
