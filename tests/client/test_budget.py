@@ -10,18 +10,28 @@ from tests.federation import FULL, SCHEMA, approve, federate, make_site, write_s
 from cohortium.client.budget import Ledger
 from cohortium.client.config import Dataset, SiteDir
 from cohortium.client.database import open_site_database
+from cohortium.client.ledger_rows import Spending
 from cohortium.common.database import Database
 from cohortium.common.errors import CohortiumError, RefusedError
 from cohortium.common.identity import SigningKey
 from cohortium.common.privacy import accounting
 from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.privacy.ledger_row import LedgerRow
 from cohortium.common.privacy.plan import planned
 from cohortium.common.schema import load_schema
 from cohortium.server.coordinator import run_study
 
+STUDY, OTHER = "5" * 64, "0" * 64
+
 
 def gaussian(noise: float, steps: int = 1) -> Mechanism:
     return Mechanism(sampler="full-batch", sample_rate=1.0, noise_multiplier=noise, steps=steps)
+
+
+def pay(ledger: Ledger, study: str, round: int, mechanism: Mechanism) -> LedgerRow:
+    """What a site "a" does, but for the transaction around it."""
+    spending = Spending("a", study, round, mechanism, 1e-5, 1.0, "flat", 0)
+    return ledger.spend(spending).row
 
 
 def dataset(folder: Path, name: str = "ward", cap: float = 2.0, delta: float = 1e-5) -> Dataset:
@@ -49,7 +59,7 @@ def test_a_plan_exactly_at_the_cap_fits_and_anything_more_does_not(
     ledger.check([gaussian(sigma * (1 + 1e-12))])
     with pytest.raises(RefusedError, match=r"privacy\.cap"):
         ledger.check([gaussian(sigma * (1 - 1e-9))])
-    ledger.spend("study", 1, gaussian(sigma * (1 + 1e-12)), 0)
+    pay(ledger, STUDY, 1, gaussian(sigma * (1 + 1e-12)))
     with pytest.raises(RefusedError, match=r"privacy\.cap"):
         ledger.check([gaussian(1e4)])
 
@@ -60,9 +70,9 @@ def test_what_the_filter_lets_through_is_within_the_cap_as_reported(
     ledger = Ledger(database, dataset(tmp_path))
     sigma = 3 * limit_noise(2.0, 1e-5)
     for round in range(1, 10):  # nine times a ninth of the cap
-        ledger.spend("study", round, gaussian(sigma * (1 + 1e-12)), 0)
+        pay(ledger, STUDY, round, gaussian(sigma * (1 + 1e-12)))
     with pytest.raises(RefusedError):
-        ledger.spend("study", 10, gaussian(sigma), 0)
+        pay(ledger, STUDY, 10, gaussian(sigma))
     assert len(ledger.entries()) == 9
     assert 0.5 < ledger.balance().epsilon_spent <= 2.0
 
@@ -72,8 +82,8 @@ def test_nine_rounds_cost_what_one_with_a_third_of_the_noise_costs(
 ) -> None:
     many, one = Ledger(database, dataset(tmp_path)), Ledger(database, dataset(tmp_path, "one"))
     for round in range(1, 10):
-        many.spend("study", round, gaussian(30.0), 0)
-    one.spend("other", 1, gaussian(10.0), 0)
+        pay(many, STUDY, round, gaussian(30.0))
+    pay(one, OTHER, 1, gaussian(10.0))
     assert many.balance().epsilon_spent == pytest.approx(one.balance().epsilon_spent, rel=1e-9)
 
 
@@ -81,10 +91,10 @@ def test_two_studies_on_one_dataset_compose_and_are_not_added(
     tmp_path: Path, database: Database
 ) -> None:
     ledger = Ledger(database, dataset(tmp_path))
-    ledger.spend("first", 1, gaussian(5.0), 0)
-    ledger.spend("second", 1, gaussian(5.0), 0)
+    pay(ledger, STUDY, 1, gaussian(5.0))
+    pay(ledger, OTHER, 1, gaussian(5.0))
     balance = ledger.balance()
-    first, second = balance.by_study["first"], balance.by_study["second"]
+    first, second = balance.by_study[STUDY], balance.by_study[OTHER]
     assert first == second
     assert first < balance.epsilon_spent < first + second
     assert balance.epsilon_spent == pytest.approx(
@@ -94,7 +104,7 @@ def test_two_studies_on_one_dataset_compose_and_are_not_added(
 
 def test_another_dataset_has_its_own_account(tmp_path: Path, database: Database) -> None:
     ward, clinic = (Ledger(database, dataset(tmp_path, name)) for name in ("ward", "clinic"))
-    ward.spend("study", 1, gaussian(5.0), 0)
+    pay(ward, STUDY, 1, gaussian(5.0))
     assert clinic.balance().epsilon_spent == 0.0
     assert clinic.entries() == []
 
@@ -111,7 +121,7 @@ def test_a_row_can_be_neither_changed_nor_deleted_nor_replaced(
     tmp_path: Path, database: Database, sql: str
 ) -> None:
     ledger = Ledger(database, dataset(tmp_path))
-    ledger.spend("study", 1, gaussian(5.0), 0)
+    pay(ledger, STUDY, 1, gaussian(5.0))
     before = ledger.entries()
     with pytest.raises(CohortiumError, match="append-only"):
         database.execute(sql)
@@ -120,9 +130,9 @@ def test_a_row_can_be_neither_changed_nor_deleted_nor_replaced(
 
 def test_a_round_cannot_be_paid_for_twice(tmp_path: Path, database: Database) -> None:
     ledger = Ledger(database, dataset(tmp_path))
-    ledger.spend("study", 1, gaussian(5.0), 0)
+    pay(ledger, STUDY, 1, gaussian(5.0))
     with pytest.raises(CohortiumError, match="write refused"):
-        ledger.spend("study", 1, gaussian(5.0), 0)
+        pay(ledger, STUDY, 1, gaussian(5.0))
     assert len(ledger.entries()) == 1
 
 
@@ -130,7 +140,7 @@ def test_the_ledger_survives_reopening_to_the_last_bit(tmp_path: Path, database:
     chosen = dataset(tmp_path)
     ledger = Ledger(database, chosen)
     odd = Mechanism(sampler="poisson", sample_rate=0.1 + 0.2, noise_multiplier=7.1 / 3, steps=3)
-    ledger.spend("study", 1, odd, 12)
+    pay(ledger, STUDY, 1, odd)
     entries, balance = ledger.entries(), ledger.balance()
     database.close()
     again = Ledger(open_site_database(tmp_path / "site.db"), chosen)

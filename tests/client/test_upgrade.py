@@ -20,7 +20,7 @@ from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Update
 from cohortium.common.study import Study
 
-LATER = ("purpose", "row")
+LATER = ("purpose", "row", "cross_check")
 TABLES = ("studies", "approvals", "replies", "ledger", "reservations", "events")
 
 

@@ -6,37 +6,31 @@ order fixed by the cap (Feldman & Zrnic 2021); what is *reported* is the compose
 The ledger, not any library's engine, is where accounting starts again after a restart.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from cohortium.client.config import Dataset
+from cohortium.client.ledger_rows import Entry, Paid, Rows, Spending
 from cohortium.common.database import Database
 from cohortium.common.document import canonical, parse_json
-from cohortium.common.errors import RefusedError
+from cohortium.common.errors import RefusedError, UsageError
 from cohortium.common.messages import Spent
 from cohortium.common.privacy import accounting
-from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.privacy.accounting import Mechanism, Purpose
+from cohortium.common.privacy.ledger_row import CrossCheck
 from cohortium.common.study import Study
 
 Plan = tuple[Mechanism, ...]  # of a study at a site: at most one mechanism for each purpose
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One row: a study's round, and the mechanism that really ran."""
-
-    id: int
-    dataset: str
-    study: str
-    round: int
-    mechanism: Mechanism
-    spent_ms: int
-
-
-@dataclass(frozen=True)
 class Balance:
-    """A dataset's account, epsilon at its own delta; reserved includes what was spent."""
+    """A dataset's account, epsilon at its own delta; reserved includes what was spent.
+
+    words, true_positive_rate: what an attacker finds who accepts 1 % false alarms. mu: of Gaussian
+    differential privacy, None where it does not say all.
+    """
 
     dataset: str
     epsilon_spent: float
@@ -44,6 +38,9 @@ class Balance:
     epsilon_cap: float
     delta_cap: float
     by_study: dict[str, float]
+    words: str
+    true_positive_rate: float
+    mu: float | None
 
 
 class Ledger:
@@ -52,25 +49,27 @@ class Ledger:
     def __init__(self, database: Database, dataset: Dataset) -> None:
         self._database = database
         self._dataset = dataset
+        self._rows = Rows(database, dataset)
 
     def entries(self) -> list[Entry]:
-        rows = self._database.execute(
-            "SELECT * FROM ledger WHERE dataset = ? ORDER BY id", (self._dataset.name,)
-        )
-        return [
-            Entry(
-                row["id"],
-                row["dataset"],
-                row["study"],
-                row["round"],
-                parse_json(row["mechanism"].encode(), Mechanism, "ledger row"),
-                row["spent_ms"],
-            )
-            for row in rows
-        ]
+        return self._rows.entries()
 
-    def reserve(self, study: str, plan: Plan, now_ms: int) -> Plan:
+    def missing(self, study: str, plan: Plan) -> Plan:
+        """What of a study's plan is not set aside."""
+        held = {mechanism.purpose for mechanism in self.reserved().get(study, ())}
+        return tuple(mechanism for mechanism in plan if mechanism.purpose not in held)
+
+    def reserve(
+        self,
+        study: str,
+        plan: Plan,
+        now_ms: int,
+        checks: Mapping[Purpose, CrossCheck] | None = None,
+    ) -> Plan:
         """Set a study's whole plan aside (inside the caller's transaction).
+
+        Args:
+            checks: what another program says of each part, kept for the part's rows.
 
         Returns:
             What is now set aside, and was not before: what the study has not spent of it yet.
@@ -78,22 +77,25 @@ class Ledger:
         Raises:
             RefusedError: it does not fit beside what was spent and what others have reserved.
         """
-        held = {mechanism.purpose for mechanism in self.reserved().get(study, ())}
-        fresh = tuple(mechanism for mechanism in plan if mechanism.purpose not in held)
+        fresh = self.missing(study, plan)
         if not fresh:
             return ()
         self.check(self.left(study, plan), study)
         for mechanism in fresh:
+            check = (checks or {}).get(mechanism.purpose)
             self._database.execute(
-                "INSERT INTO reservations (study, dataset, mechanism, reserved_ms, purpose) "
-                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (study, purpose) DO UPDATE "
-                "SET mechanism = excluded.mechanism, released_ms = NULL",
+                "INSERT INTO reservations "
+                "(study, dataset, mechanism, reserved_ms, purpose, cross_check) "
+                "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (study, purpose) DO UPDATE "
+                "SET mechanism = excluded.mechanism, cross_check = excluded.cross_check, "
+                "released_ms = NULL",
                 (
                     study,
                     self._dataset.name,
                     canonical(mechanism).decode(),
                     now_ms,
                     mechanism.purpose,
+                    canonical(check).decode() if check is not None else "",
                 ),
             )
         return self.left(study, fresh)
@@ -143,19 +145,42 @@ class Ledger:
         It must fit beside all that was ever spent and all that other studies have reserved.
         """
         cap, delta = self._dataset.epsilon_cap, self._dataset.delta_cap
-        order = accounting.filter_order(cap, delta)
         spent = [entry.mechanism for entry in self.entries()]
         reserved = self.reserved()
         others = [m for other, plan in reserved.items() if other != study for m in plan]
-        after = accounting.filter_spent([*spent, *others, *planned], order)
-        if after > accounting.filter_limit(cap, delta, order):
+        if not _fits([*spent, *others, *planned], cap, delta):
             raise RefusedError(
                 "privacy.cap",
                 f'dataset "{self._dataset.name}" cannot give what the study still wants: lifetime '
                 f"cap epsilon {cap:g} at delta {delta:g}, "
                 f"{self._reported(spent, delta):.3f} of it spent; the site operator may raise "
                 "epsilon_cap in the dataset's file, knowing what that means",
+                self._hit(spent, others, planned),
             )
+
+    def _hit(
+        self, spent: list[Mechanism], others: list[Mechanism], planned: Sequence[Mechanism]
+    ) -> dict[str, str]:
+        """What was asked of the dataset, and what it would have come to, for the event."""
+        cap, delta = self._dataset.epsilon_cap, self._dataset.delta_cap
+        asked = {
+            "sampler": ", ".join(m.sampler for m in planned),
+            "sample_rate": ", ".join(repr(m.sample_rate) for m in planned),
+            "noise_multiplier": ", ".join(repr(m.noise_multiplier) for m in planned),
+            "steps": ", ".join(str(m.steps) for m in planned),
+        }
+        return {
+            "dataset": self._dataset.name,
+            "cap": f"{cap:g}",
+            "delta": f"{delta:g}",
+            "epsilon_before": f"{self._reported(spent, delta):.6f}",
+            "epsilon_after": f"{self._reported([*spent, *others, *planned], delta):.6f}",
+            **{key: words for key, words in asked.items() if words},
+        }
+
+    def delta(self, study: Study | None) -> float:
+        """At which a study's epsilon is told; of one that is not known, the dataset's."""
+        return (study.privacy.delta if study else None) or self._dataset.delta_cap
 
     def check_delta(self, study: Study) -> None:
         """Raise RefusedError for a study whose delta is laxer than the dataset's."""
@@ -166,10 +191,25 @@ class Ledger:
                 f"{self._dataset.delta_cap:g}; the coordinator must lower it",
             )
 
-    def spend(self, study: str, round: int, mechanism: Mechanism, now_ms: int) -> int:
-        """Write the row (inside the caller's transaction) and return its id."""
-        self.check((mechanism,), study)
-        return _insert(self._database, self._dataset.name, study, round, mechanism, now_ms)
+    def spend(self, spending: Spending) -> Paid:
+        """Write the row of a round, inside the caller's transaction.
+
+        Raises:
+            RefusedError: it does not fit under the cap.
+        """
+        self.check((spending.mechanism,), spending.study)
+        return self._rows.write(spending)
+
+    def charge(self, spending: Spending) -> Paid:
+        """Count as spent what no round accounts for, inside the caller's transaction.
+
+        Its round is below 1, for it stands for rounds whose own rows were lost.
+        """
+        (row,) = self._database.execute(
+            "SELECT min(coalesce(min(round), 1), 1) - 1 AS free FROM ledger WHERE study = ?",
+            (spending.study,),
+        )
+        return self._rows.write(replace(spending, round=row["free"]))
 
     def spent(self, study: Study, mechanism: Mechanism) -> Spent:
         """The account after a round in which `mechanism` ran, not yet written.
@@ -180,7 +220,7 @@ class Ledger:
         ever = [*(entry.mechanism for entry in entries), mechanism]
         own = [entry.mechanism for entry in entries if entry.study == study.digest]
         mine = [*(one for one in own if one.purpose == mechanism.purpose), mechanism]
-        delta = study.privacy.delta or self._dataset.delta_cap
+        delta = self.delta(study)
         return Spent(
             sampler=mechanism.sampler,
             sample_rate=mechanism.sample_rate,
@@ -208,6 +248,9 @@ class Ledger:
                 study: self._reported([e.mechanism for e in entries if e.study == study], delta)
                 for study in studies
             },
+            words=accounting.in_words(spent),
+            true_positive_rate=accounting.true_positive_rate(spent),
+            mu=accounting.gaussian_mu(spent),
         )
 
     @staticmethod
@@ -215,23 +258,10 @@ class Ledger:
         return accounting.epsilon(mechanisms, delta)
 
 
-def charge(database: Database, dataset: str, study: str, mechanism: Mechanism, now_ms: int) -> int:
-    """Count as spent what no round accounts for (inside the caller's transaction); the row's id.
-
-    Its round is below 1, for it stands for rounds whose own rows were lost.
-    """
-    (row,) = database.execute(
-        "SELECT min(coalesce(min(round), 1), 1) - 1 AS free FROM ledger WHERE study = ?", (study,)
-    )
-    return _insert(database, dataset, study, row["free"], mechanism, now_ms)
-
-
-def _insert(
-    database: Database, dataset: str, study: str, round: int, mechanism: Mechanism, now_ms: int
-) -> int:
-    database.execute(
-        "INSERT INTO ledger (dataset, study, round, mechanism, spent_ms, purpose) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (dataset, study, round, canonical(mechanism).decode(), now_ms, mechanism.purpose),
-    )
-    return int(database.execute("SELECT last_insert_rowid()")[0][0])
+def _fits(mechanisms: Sequence[Mechanism], cap: float, delta: float) -> bool:
+    try:
+        order = accounting.filter_order(cap, delta)
+    except UsageError:  # it leaves room for nothing
+        return False
+    limit = accounting.filter_limit(cap, delta, order)
+    return accounting.filter_spent(mechanisms, order) <= limit

@@ -1,5 +1,6 @@
 """`cohortium site`: the commands of a hospital's operator."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -305,7 +306,13 @@ def accept_loss(person: Person, directory: StateDir, as_json: JsonFlag = False) 
 
 
 @site.command()
-def budget(directory: StateDir, as_json: JsonFlag = False) -> None:
+def budget(
+    directory: StateDir,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Print the ledger's rows instead, one a line of JSON.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """The privacy ledger: per dataset what is spent, by which study, and the lifetime cap.
 
     Example: cohortium site budget --dir DIR
@@ -313,19 +320,36 @@ def budget(directory: StateDir, as_json: JsonFlag = False) -> None:
     from cohortium.client.budget import Ledger
 
     opened = _open(directory)
+    if rows:
+        _rows(opened, as_json)
+        return
     names = {item.digest: item.study.name for item in opened.studies.all()}
-    documents, rows = [], []
+    documents, lines, words = [], [], []
     for name in opened.directory.datasets():
         balance = Ledger(opened.database, opened.directory.load_dataset(name)).balance()
         by_study = {names.get(key, key[:12]): value for key, value in balance.by_study.items()}
         documents.append({**asdict(balance), "by_study": by_study})
         cap = f"{balance.epsilon_cap:g}"
         spent, held = f"{balance.epsilon_spent:.4f}", f"{balance.epsilon_reserved:.4f}"
-        rows.append((name, spent, held, cap, f"{balance.delta_cap:g}", ""))
-        rows += [("", f"{value:.4f}", "", "", "", study) for study, value in by_study.items()]
+        lines.append((name, spent, held, cap, f"{balance.delta_cap:g}", ""))
+        lines += [("", f"{value:.4f}", "", "", "", study) for study, value in by_study.items()]
+        mu = "" if balance.mu is None else f"   (Gaussian DP: mu {balance.mu:.4f})"
+        words.append(f"{name}: {balance.words}{mu}")
     header = ("DATASET", "EPSILON SPENT", "WITH RESERVED", "CAP", "DELTA", "STUDY")
-    text = table(header, rows, "no dataset is registered")
+    text = "\n".join([table(header, lines, "no dataset is registered"), *words])
     emit({"datasets": documents}, text, as_json)
+
+
+def _rows(opened: "Site", as_json: bool) -> None:
+    """Every row to the byte as it was hashed; those of before this form cannot be printed."""
+    from cohortium.client.ledger_rows import texts
+
+    found = texts(opened.database)
+    full = [text for text in found if text]
+    document = {"rows": [json.loads(text) for text in full], "older": len(found) - len(full)}
+    if document["older"]:
+        note(f"{document['older']} rows are older than this form: the first row after counts them")
+    emit(document, "\n".join(full) or "nothing was ever spent", as_json)
 
 
 def _require_same_code(here: SiteDir) -> None:

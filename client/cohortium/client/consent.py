@@ -1,9 +1,13 @@
 """Whether this site takes part in a study: policy, budget, a person and the data, in that order."""
 
 from cohortium.client import halt, policy
+from cohortium.client.budget import Plan
+from cohortium.client.ledger_rows import RNG, clip_norm
 from cohortium.client.site import Site
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import Consent
+from cohortium.common.privacy.accounting import Mechanism, Purpose, accountant, epsilon
+from cohortium.common.privacy.ledger_row import CrossCheck
 from cohortium.common.privacy.plan import planned_at
 from cohortium.common.study import Study
 
@@ -43,23 +47,79 @@ def consider(site: Site, study: Study) -> Consent:
 
 
 def begin(site: Site, study: Study) -> None:
-    """The study may run: what it may still cost is set aside, so that no other can take it."""
+    """The study may run: what it may still cost is set aside, so that no other can take it.
+
+    Raises:
+        RefusedError: it does not fit, or another program says that it costs something else.
+    """
     plan = planned_at(study, site.name)
+    checks = _cross_checked(site, study, plan) if plan else {}
     with site.database.transaction():
         site.studies.mark(study.digest, "approved", "")
-        for part in site.ledger(study).reserve(study.digest, plan, site.now_ms()) if plan else ():
+        if not plan:
+            return
+        ledger = site.ledger(study)
+        for part in ledger.reserve(study.digest, plan, site.now_ms(), checks):
             site.log.append(
                 "privacy.reserved",
                 actor=site.actor,
                 study=study.digest,
-                detail={
-                    "dataset": study.data.dataset,
-                    "kind": part.purpose,
-                    "sampler": part.sampler,
-                    "noise_multiplier": repr(part.noise_multiplier),
-                    "steps": str(part.steps),
-                },
+                detail=_reserved(site, study, part, checks.get(part.purpose)),
             )
+
+
+def _cross_checked(site: Site, study: Study, plan: Plan) -> dict[Purpose, CrossCheck]:
+    """What a second program says of each part that is about to be set aside.
+
+    Of Poisson samples that is Opacus, which only a training process has loaded.
+    """
+    from cohortium.common.privacy.cross_check import cross_check
+
+    found: dict[Purpose, CrossCheck] = {}
+    ledger = site.ledger(study)
+    for part in ledger.missing(study.digest, plan):
+        delta = ledger.delta(study)
+        if part.sampler == "poisson":
+            check = site.workshop.cross_check(study, part, delta)
+        else:
+            check = cross_check((part,), delta)
+        if check is None:
+            continue
+        if not check.agrees:
+            raise RefusedError(
+                "privacy.cross_check",
+                f"two programs disagree about the privacy of the study's {part.purpose}: "
+                f"{epsilon((part,), delta):.3f}, and by {check.accountant.name} {check.epsilon}; "
+                "whoever maintains Cohortium must look into it",
+            )
+        found[part.purpose] = check
+    return found
+
+
+def _reserved(
+    site: Site, study: Study, part: Mechanism, check: CrossCheck | None
+) -> dict[str, str]:
+    """What the event of a reservation says."""
+    ledger = site.ledger(study)
+    dataset, delta = site.directory.load_dataset(study.data.dataset), ledger.delta(study)
+    said = {} if check is None else {"cross_check": f"{check.accountant.name} {check.epsilon}"}
+    return {
+        "dataset": dataset.name,
+        "kind": part.purpose,
+        "epsilon": f"{epsilon((part,), delta):.6f}",
+        "accountant": accountant((part,), delta).name,
+        "cap": f"{dataset.epsilon_cap:g}",
+        "delta": f"{delta:g}",
+        "sampler": part.sampler,
+        "sample_rate": repr(part.sample_rate),
+        "noise_multiplier": repr(part.noise_multiplier),
+        "clip_norm": repr(clip_norm(study, part)),
+        "steps": str(part.steps),
+        "unit": study.privacy.unit,
+        "adjacency": "add-or-remove-one",
+        "rng": RNG[part.purpose],
+        **said,
+    }
 
 
 def _may_take_part(site: Site, study: Study) -> None:

@@ -145,10 +145,12 @@ CREATE TABLE included (
 ) STRICT;
 ALTER TABLE ledger ADD COLUMN row TEXT NOT NULL DEFAULT '';
 """
+# What another program said of a plan when it was set aside (`CrossCheck`), for each of its rows.
+CROSS_CHECKS = "ALTER TABLE reservations ADD COLUMN cross_check TEXT NOT NULL DEFAULT '';"
 
 
 def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS]
     before = [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES]
-    return open_database(path, [*before, *record, SHARED_MIGRATION, WITNESS])
+    return open_database(path, [*before, *record, SHARED_MIGRATION, WITNESS, CROSS_CHECKS])

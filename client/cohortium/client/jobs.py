@@ -17,6 +17,7 @@ from cohortium.common.messages import EMPTY, Calibrated, Vector, pack
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.privacy.ledger_row import CrossCheck
 from cohortium.common.schema import Schema
 from cohortium.common.study import Study
 
@@ -43,13 +44,17 @@ class Job(Document):
     """
 
     kind: ClassVar[str] = "job"
-    task: Literal["prepare", "measure", "train", "personalise", "evaluate", "calibrate"]
+    task: Literal[
+        "prepare", "measure", "train", "personalise", "evaluate", "calibrate", "cross_check"
+    ]
     statistics: Statistics | None = None
     round: int = 0
     minimum_cell: int = 0
     last: bool = False
     personal: bool = False
     inquiry: Inquiry | None = None
+    plan: Mechanism | None = None
+    delta: float = 0.0
 
 
 class Done(Document):
@@ -69,6 +74,7 @@ class Done(Document):
     evaluation: SiteEvaluation | None = None
     stays: Results | None = None
     calibrated: Calibrated | None = None
+    cross_check: CrossCheck | None = None
     error: Literal["", "data", "refused", "failed"] = ""
     rule: str = ""
     text: str = ""

@@ -3,13 +3,15 @@
 import json
 from dataclasses import dataclass
 
-from cohortium.client.budget import charge
+from cohortium.client.budget import Ledger
+from cohortium.client.ledger_rows import UNKNOWN_CLIPPING, Spending, clip_norm, clipping
 from cohortium.client.site import Site
 from cohortium.client.studies import KnownStudy
 from cohortium.client.watermark import Account
 from cohortium.common.audit.events import os_user
 from cohortium.common.document import parse_json
 from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.study import Study
 
 
 @dataclass(frozen=True)
@@ -51,22 +53,32 @@ def accept(site: Site, person: str) -> Accepted | None:
 def _charge(site: Site, account: Account, person: str) -> None:
     values = {**json.loads(account.noise), "steps": account.steps}
     mechanism = parse_json(json.dumps(values).encode(), Mechanism, "site.mark")
-    row = charge(site.database, account.dataset, account.study, mechanism, site.now_ms())
+    ledger = Ledger(site.database, site.directory.load_dataset(account.dataset))
+    study = next((k.study for k in site.studies.all() if k.digest == account.study), None)
+    paid = ledger.charge(_spending(site, ledger, study, account.study, mechanism))
     site.log.append(
         "privacy.spent",
         actor=os_user(),
         study=account.study,
         reason="rows of the ledger were lost",
-        detail={
-            "dataset": account.dataset,
-            "row": str(row),
-            "kind": mechanism.purpose,
-            "sampler": mechanism.sampler,
-            "sample_rate": repr(mechanism.sample_rate),
-            "noise_multiplier": repr(mechanism.noise_multiplier),
-            "steps": str(mechanism.steps),
-            "by": person,
-        },
+        obj=(paid.thing,),
+        detail={**paid.detail, "by": person},
+    )
+
+
+def _spending(
+    site: Site, ledger: Ledger, study: Study | None, digest: str, mechanism: Mechanism
+) -> Spending:
+    """As the study would have spent it; the study may be among what was lost."""
+    return Spending(
+        site=site.name,
+        study=digest,
+        round=0,
+        mechanism=mechanism,
+        delta=ledger.delta(study),
+        clip_norm=clip_norm(study, mechanism) if study is not None else 0.0,
+        clipping=clipping(study, mechanism) if study is not None else UNKNOWN_CLIPPING,
+        now_ms=site.now_ms(),
     )
 
 

@@ -28,6 +28,8 @@ from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, DataError, RefusedError, StorageError
 from cohortium.common.messages import EMPTY, Calibrated, Vector, unpack
 from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.privacy.ledger_row import CrossCheck
 from cohortium.common.study import Study
 
 SPOILT = ("site.device", "site.memory")  # a process that failed so is not used again
@@ -144,6 +146,10 @@ class Processes:
         done, _ = self._do(study, job, model)
         assert done.calibrated is not None
         return done.calibrated
+
+    def cross_check(self, study: Study, plan: Mechanism, delta: float) -> CrossCheck | None:
+        done, _ = self._do(study, Job(task="cross_check", plan=plan, delta=delta))
+        return done.cross_check
 
     def close(self, study: str) -> None:
         """End a study's process, if it has one, and wipe its scratch directory."""

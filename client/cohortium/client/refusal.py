@@ -1,5 +1,7 @@
 """Saying no: recorded here with its reason, and told with as much as a stranger may know."""
 
+from collections.abc import Mapping
+
 from cohortium.client import egress
 from cohortium.client.replies import Reply
 from cohortium.client.site import Site
@@ -22,7 +24,7 @@ def refuse(site: Site, header: Header, error: Exception) -> Reply:
             study=header.study or None,
             round=header.round,
             reason=rule,
-            detail={"kind": header.kind, "correlation": correlation_id},
+            detail={**_detail(error), "kind": header.kind, "correlation": correlation_id},
         )
     except CohortiumError as disk:
         site.correlate(disk)
@@ -30,6 +32,10 @@ def refuse(site: Site, header: Header, error: Exception) -> Reply:
         rule=rule, explanation=one_line(explanation, MAX_LINE), correlation_id=correlation_id
     )
     return Reply("refusal", egress.release(refusal, EMPTY, None, 0))
+
+
+def _detail(error: Exception) -> Mapping[str, str]:
+    return error.detail if isinstance(error, RefusedError) else {}
 
 
 def _public(error: Exception) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from cohortium.client.budget import Balance
 from cohortium.client.difference import difference, start
-from cohortium.common.privacy.plan import in_words, price_of_tracks
+from cohortium.common.privacy.accounting import gaussian_mu, in_words
+from cohortium.common.privacy.plan import in_words as in_words_of_tracks
+from cohortium.common.privacy.plan import planned_at, price_of_tracks
 from cohortium.common.study import Study
 
 WHAT_LEAVES = {
@@ -43,6 +45,7 @@ def sheet(
         *_tracks(study),
         *_leaves(study, trains),
         f"Privacy    {_privacy(study) if trains else NOT_TRAINED}",
+        *_in_words(study, site),
         f"Budget     {_budget(study, balance) if trains else _budget_of_results(study)}",
         f"Sites      {', '.join(study.sites.names)} (at least {study.sites.min_sites} a round)",
         *_role(study, site),
@@ -64,7 +67,7 @@ def _tracks(study: Study) -> list[str]:
         f"           {rounds} rounds at each site instead of {study.training.rounds}",
     ]
     price = price_of_tracks(study)
-    return lines if price is None else [*lines, f"           {in_words(price)}"]
+    return lines if price is None else [*lines, f"           {in_words_of_tracks(price)}"]
 
 
 def _leaves(study: Study, trains: bool) -> list[str]:
@@ -140,6 +143,16 @@ def _privacy(study: Study) -> str:
         f"epsilon {privacy.epsilon:g}, delta {privacy.delta:g} for each {privacy.unit}, "
         "over the whole study"
     )
+
+
+def _in_words(study: Study, site: str) -> list[str]:
+    """What all that the study may learn of a patient comes to, for a committee."""
+    plan = planned_at(study, site)
+    if not plan:
+        return []
+    mu = gaussian_mu(plan)
+    found = [f"           {in_words(plan)}", "           (of all that leaves with noise)"]
+    return found if mu is None else [*found[:1], f"{found[1][:-1]}; Gaussian DP: mu {mu:.3f})"]
 
 
 def _budget(study: Study, balance: Balance | None) -> str:

@@ -9,11 +9,11 @@ and what is asked again is the stored reply. Nothing leaves that the mark does n
 """
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cohortium.client import calibration, consent, egress, halt, policy, staying, witness
+from cohortium.client.ledger_rows import Spending, clip_norm, clipping
 from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
@@ -43,7 +43,6 @@ from cohortium.common.privacy.plan import planned, planned_at, planned_noise
 from cohortium.common.study import Study
 from cohortium.common.tracks import Track
 
-RNG = {"training": "AES-256-CTR, os.urandom keys", "evaluation": "os.urandom"}
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
 
 
@@ -67,8 +66,7 @@ class Request:
 class Answer:
     """What a handler made: the message, its vector, and what that cost the dataset.
 
-    `norm` is how much one patient changes it at most, in L2; `account` is the ledger after it.
-    `keep` stores, in the reply's transaction, what stays at the site.
+    `account` is the ledger after it; `keep` stores, in the reply's transaction, what stays here.
     """
 
     message: Document
@@ -76,7 +74,6 @@ class Answer:
     vector: Vector = field(default_factory=lambda: EMPTY)
     parameters: int = 0
     spent: Mechanism | None = None
-    norm: float = 0.0
     account: Spent | None = None
     stored: bool = True
     keep: staying.Keep = staying.nothing
@@ -159,7 +156,7 @@ def _pay(request: Request, made: Answer) -> Reply:
     with site.database.transaction():
         _allowed(request)  # nobody has said no while it was made
         if made.spent is not None and made.study is not None:
-            _spend(request, made.study, made.spent, made)
+            _spend(request, made.study, made.spent)
         kept_as = calibration.kept_as(header, request.body)
         Replies(site.database).store(kept_as, request.sha256, reply)
         made.keep()
@@ -168,32 +165,28 @@ def _pay(request: Request, made: Answer) -> Reply:
     return reply
 
 
-def _spend(request: Request, study: Study, mechanism: Mechanism, made: Answer) -> None:
-    site, header, account = request.site, request.header, made.account
-    row = site.ledger(study).spend(header.study, header.round, mechanism, site.now_ms())
-    assert account is not None
+def _spend(request: Request, study: Study, mechanism: Mechanism) -> None:
+    site, header = request.site, request.header
+    ledger = site.ledger(study)
+    paid = ledger.spend(
+        Spending(
+            site=site.name,
+            study=header.study,
+            round=header.round,
+            mechanism=mechanism,
+            delta=ledger.delta(study),
+            clip_norm=clip_norm(study, mechanism),
+            clipping=clipping(study, mechanism),
+            now_ms=site.now_ms(),
+        )
+    )
     site.log.append(
         "privacy.spent",
         actor=site.actor,
         study=header.study,
         round=header.round,
-        detail={
-            "dataset": study.data.dataset,
-            "row": str(row),
-            "kind": mechanism.purpose,
-            "epsilon": f"{account.epsilon:.6f}",
-            "epsilon_after": f"{account.lifetime_epsilon:.6f}",
-            "cap": f"{account.cap_epsilon:g}",
-            "delta": f"{account.cap_delta:g}",
-            "sampler": mechanism.sampler,
-            "sample_rate": repr(mechanism.sample_rate),
-            "noise_multiplier": repr(mechanism.noise_multiplier),
-            "clip_norm": repr(made.norm),
-            "steps": str(mechanism.steps),
-            "unit": study.privacy.unit,
-            "adjacency": "add-or-remove-one",
-            "rng": RNG[mechanism.purpose],
-        },
+        obj=(paid.thing,),
+        detail=paid.detail,
     )
 
 
@@ -290,7 +283,6 @@ def _train(request: Request) -> Answer:
         update.delta,
         parameters,
         update.mechanism,
-        study.privacy.clip_norm or 0.0,
         keep=keep,
     )
 
@@ -342,7 +334,6 @@ def _evaluate(request: Request) -> Answer:
         Evaluated(evaluation=found.leaves),
         study,
         spent=paid,
-        norm=math.sqrt(noise.families) if noise is not None else 0.0,
         keep=staying.results(site, study, found),
     )
 

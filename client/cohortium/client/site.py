@@ -140,18 +140,26 @@ class Site:
         return Ledger(self.database, self.directory.load_dataset(study.data.dataset))
 
     def release(self, study: str) -> None:
-        """Give back the privacy that a study set aside and did not spend, and record it.
+        """Give back the privacy that a study set aside and did not spend, and record the steps.
 
         Needs nothing but the database: the kill switch must work on a broken site too.
         """
         with self.database.transaction():
             rows = self.database.execute(
                 "UPDATE reservations SET released_ms = ? WHERE study = ? AND released_ms IS NULL "
-                "RETURNING dataset",
+                "RETURNING dataset, purpose, mechanism ->> '$.sampler' AS sampler, "
+                "mechanism ->> '$.steps' - (SELECT coalesce(sum(ledger.mechanism ->> '$.steps'), 0)"
+                " FROM ledger WHERE ledger.study = reservations.study "
+                "AND ledger.purpose = reservations.purpose) AS steps",
                 (self.now_ms(), study),
             )
-            for dataset in sorted({row["dataset"] for row in rows}):  # of two purposes, once
-                detail = {"dataset": dataset}
+            for row in sorted(rows, key=lambda row: str(row["purpose"]), reverse=True):
+                detail = {
+                    "dataset": row["dataset"],
+                    "kind": row["purpose"],
+                    "sampler": row["sampler"],
+                    "steps": str(max(row["steps"], 0)),
+                }
                 self.log.append("privacy.released", actor=self.actor, study=study, detail=detail)
 
     def correlate(self, error: Exception, study: str = "") -> str:

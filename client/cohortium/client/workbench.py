@@ -61,6 +61,9 @@ def _do(workshop: Inline, setup: Setup, job: Job, vector: Vector) -> tuple[Done,
     if job.task == "train":
         update = workshop.train(study, job.statistics, vector, job.round)
         return Done(mechanism=update.mechanism, loss=update.loss), update.delta
+    if job.task == "cross_check":
+        assert job.plan is not None
+        return Done(cross_check=workshop.cross_check(study, job.plan, job.delta)), EMPTY
     model, personal = np.split(vector, 2) if job.personal else (vector, EMPTY)
     if job.task == "personalise":
         return Done(), workshop.personalise(study, job.statistics, model, personal, job.round)

@@ -16,6 +16,8 @@ from cohortium.client.training.update import LocalUpdate
 from cohortium.common.document import Document, canonical
 from cohortium.common.messages import EMPTY, Calibrated
 from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.privacy.ledger_row import CrossCheck
 from cohortium.common.study import Study
 from cohortium.common.table import Table
 
@@ -84,6 +86,9 @@ class Workshop(Protocol):
         minimum_cell: int,
     ) -> Calibrated:
         """Sums for the calibration of a model on held-out patients, after disclosure control."""
+
+    def cross_check(self, study: Study, plan: Mechanism, delta: float) -> CrossCheck | None:
+        """Another program's epsilon of a plan (`privacy.cross_check`)."""
 
     def close(self, study: str) -> None:
         """Forget the patients of a study (by digest)."""
@@ -163,6 +168,11 @@ class Inline:
 
         cohort = self._cohort(study, statistics)
         return local_round.calibrate(study, cohort, model, inquiry, minimum_cell)
+
+    def cross_check(self, study: Study, plan: Mechanism, delta: float) -> CrossCheck | None:
+        from cohortium.common.privacy.cross_check import cross_check  # slow: torch and Opacus
+
+        return cross_check((plan,), delta)
 
     def close(self, study: str) -> None:
         self.tables.pop(study, None)

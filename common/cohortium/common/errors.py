@@ -15,6 +15,8 @@ A message is one line: what is wrong (file, key, rule), who can change it, what 
 It never holds a patient's value.
 """
 
+from collections.abc import Mapping
+
 
 class CohortiumError(Exception):
     """Anything that Cohortium itself raises."""
@@ -56,14 +58,18 @@ class RefusedError(CohortiumError):
     Args:
         rule: machine-readable name of the rule, such as `policy.minimum_patients`.
         explanation: one line for people.
+        detail: what the event of the refusal says besides.
     """
 
     exit_code = 4
 
-    def __init__(self, rule: str, explanation: str) -> None:
+    def __init__(
+        self, rule: str, explanation: str, detail: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(f"{rule}: {explanation}")
         self.rule = rule
         self.explanation = explanation
+        self.detail = detail or {}
 
 
 class StorageError(CohortiumError):

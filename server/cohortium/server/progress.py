@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cohortium.common.metrics.summary import Mean, Summary
+from cohortium.common.privacy import accounting
 from cohortium.common.privacy.accounting import cap_needed, epsilon
 from cohortium.common.privacy.count_noise import CountNoise
 from cohortium.common.privacy.plan import (
@@ -89,6 +90,9 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         "noise_multiplier_without_leaving_out": price[0] if price else None,
         "noise_std_of_counts": noise.std if noise else None,
         "epsilon_in_all": epsilon(every, study.privacy.delta) if noise else study.privacy.epsilon,
+        "true_positive_rate": accounting.true_positive_rate(every),
+        "words": accounting.in_words(every),
+        "mu": accounting.gaussian_mu(every),
     }
     lines.append(
         f"costs each patient epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}: "
@@ -99,6 +103,7 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         lines.append(in_words(price))
     if noise is not None:
         lines += _of_noise(study, noise, document["privacy"]["epsilon_in_all"])
+    lines.append(f"after all that, {document['privacy']['words']}")
     lines.append(f"a fresh dataset needs a lifetime cap of about epsilon {cap:.2f} to approve it")
     return document, "\n".join(lines)
 

@@ -115,7 +115,7 @@ _DETAILS: tuple[tuple[Any, str], ...] = (
         PrivacyAction,
         """dataset kind correlation ledger row epsilon epsilon_before epsilon_after cap delta
         sampler sample_rate noise_multiplier clip_norm steps unit adjacency accountant rng by
-        level verdict claim estimate control canaries guesses right code""",
+        level verdict claim estimate control canaries guesses right code cross_check""",
     ),
     (
         EvaluationAction,

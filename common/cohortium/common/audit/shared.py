@@ -13,7 +13,8 @@ from cohortium.common.audit.events import Actor, Event, PolicyVersion, Thing
 from cohortium.common.errors import ProtocolError
 
 _ALL_PRIVACY = """dataset kind correlation ledger row epsilon epsilon_before epsilon_after cap delta
-    sampler sample_rate noise_multiplier clip_norm steps unit adjacency accountant rng"""
+    sampler sample_rate noise_multiplier clip_norm steps unit adjacency accountant rng
+    cross_check"""
 
 SHARED: Mapping[str, frozenset[str]] = {
     action: frozenset(keys.split())

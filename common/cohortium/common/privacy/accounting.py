@@ -11,6 +11,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -23,6 +24,9 @@ from scipy.special import gammaln, log_ndtr, logsumexp, ndtr, ndtri
 
 from cohortium.common.document import GrownDocument
 from cohortium.common.errors import UsageError
+from cohortium.common.privacy import interchange
+from cohortium.common.privacy.interchange import from_dp_json as from_dp_json  # `dp_json` back
+from cohortium.common.privacy.ledger_row import Accountant
 
 Sampler = Literal["poisson", "full-batch"]
 Purpose = Literal["training", "evaluation"]
@@ -65,6 +69,11 @@ class Mechanism(GrownDocument):
         return dp_event.SelfComposedDpEvent(gaussian, self.steps)
 
 
+def dp_json(mechanism: Mechanism) -> dict[str, Any]:
+    """The mechanism's interchange record as JSON; `from_dp_json` gives `event()` back."""
+    return interchange.to_json(mechanism.event())
+
+
 def epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
     """Epsilon of all mechanisms together at `delta`, never below the true one.
 
@@ -81,6 +90,21 @@ def epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
     if not sampled:
         return _gaussian_epsilon(mu, delta)
     return _sampled_epsilon(sampled, mu, delta)
+
+
+def accountant(mechanisms: Sequence[Mechanism], delta: float) -> Accountant:
+    """Which program gives `epsilon` of these, and how it is set."""
+    sampled, mu = ((), 0.0) if _without_noise(mechanisms) else _merged(mechanisms)
+    if not sampled:
+        return Accountant(name="Gaussian DP, closed form", version=version("cohortium"))
+    bound = rdp_epsilon([*sampled, *_full_batch(mu)], delta)
+    if bound > PLD_MAX_EPSILON:
+        return Accountant(name="Renyi DP, upper bound", version=version("cohortium"))
+    return Accountant(
+        name="dp-accounting PLD",
+        version=version("dp-accounting"),
+        settings={"value_discretization_interval": repr(_interval(bound))},
+    )
 
 
 def rdp_epsilon(mechanisms: Sequence[Mechanism], delta: float) -> float:
@@ -162,19 +186,32 @@ def true_positive_rate(mechanisms: Sequence[Mechanism], false_positive_rate: flo
     """Share of members that the best possible attacker finds at the given share of false alarms.
 
     inf over epsilon of exp(epsilon) FPR + delta(epsilon) (Dong, Roth, Su 2022, Proposition 2.12).
+    Never below the true one; 1.0 where a PLD would take seconds, as then nobody is protected.
     """
     if _without_noise(mechanisms):
         return 1.0
     sampled, mu = _merged(mechanisms)
     if not sampled:
         return float(ndtr(ndtri(false_positive_rate) + mu))
-    loss = _loss(sampled, mu, PLD_INTERVAL)
+    return _sampled_rate(sampled, mu, false_positive_rate)
 
-    def rate(eps: float) -> float:  # convex in exp(eps)
-        return math.exp(eps) * false_positive_rate + float(loss.get_delta_for_epsilon(eps))
 
-    best = minimize_scalar(rate, bounds=(0, -math.log(false_positive_rate)), method="bounded")
-    return min(1.0, float(best.fun))
+def gaussian_mu(mechanisms: Sequence[Mechanism]) -> float | None:
+    """mu of Gaussian differential privacy where it says all, for full batches; else None."""
+    if _without_noise(mechanisms):
+        return None
+    sampled, mu = _merged(mechanisms)
+    return None if sampled else mu
+
+
+def in_words(mechanisms: Sequence[Mechanism], false_positive_rate: float = 0.01) -> str:
+    """Epsilon for a committee: how many members an attacker finds who accepts false alarms."""
+    found = true_positive_rate(mechanisms, false_positive_rate)
+    percent = min(math.ceil(round(found * 1000, 6)) / 10, 100.0)  # at most: rounded up
+    return (
+        f"an attacker who accepts {false_positive_rate * 100:g}% false alarms finds a member in at "
+        f"most {percent:.1f}% of cases"
+    )
 
 
 def _without_noise(mechanisms: Sequence[Mechanism]) -> bool:
@@ -219,6 +256,23 @@ def _sampled_epsilon(
         return min(bound, float(loss.get_epsilon_for_delta(delta)))
     except (ArithmeticError, MemoryError, ValueError):
         return bound
+
+
+@functools.lru_cache(maxsize=64)
+def _sampled_rate(sampled: tuple[Mechanism, ...], mu: float, alarms: float) -> float:
+    bound = rdp_epsilon([*sampled, *_full_batch(mu)], alarms / 1000)
+    if bound > PLD_MAX_EPSILON:
+        return 1.0
+    try:
+        loss = _loss(sampled, mu, _interval(bound))
+    except (ArithmeticError, MemoryError, ValueError):
+        return 1.0
+
+    def rate(eps: float) -> float:  # convex in exp(eps)
+        return math.exp(eps) * alarms + float(loss.get_delta_for_epsilon(eps))
+
+    best = minimize_scalar(rate, bounds=(0, -math.log(alarms)), method="bounded")
+    return min(1.0, float(best.fun))
 
 
 def _interval(bound: float) -> float:

@@ -51,13 +51,23 @@ class Lifetime(Document):
     limit: Decimal
 
 
+class Earlier(Document):
+    """What a study had spent of the dataset, for a purpose, before rows were written in full."""
+
+    study: str
+    purpose: Literal["training", "evaluation"]
+    dp: Mapping[str, Any]
+
+
 class LedgerRow(Document):
     """What one round, or a loss of records that was counted as spent, took of a dataset.
 
     id: `site-row`, row counting from 1. prev: SHA-256 of the site's row before, "" for the first.
     lineage: datasets of one population share a budget. study: its digest; round: below 1 for a
     loss. epsilon: of this study so far, for the same purpose, at `delta`. code: digest of the
-    installed code; software: versions of what computes.
+    installed code; software: versions of what computes. cross_check: of all the steps that were
+    planned, when they were set aside. earlier: only in a dataset's first row, where there were rows
+    before this form: without them nobody could compute its lifetime again.
     """
 
     v: Literal[1] = 1
@@ -90,3 +100,4 @@ class LedgerRow(Document):
     code: str
     software: Mapping[str, str]
     at: str
+    earlier: tuple[Earlier, ...] = ()
