@@ -11,6 +11,7 @@ from cohortium.client.config import SiteDir
 from cohortium.client.data_cli import data
 from cohortium.client.results_cli import crossvalidate, results
 from cohortium.client.witness_cli import alarms, witness
+from cohortium.client.selftest_cli import selftest
 from cohortium.common import daemon
 from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
@@ -29,6 +30,7 @@ site.add_typer(data, name="data")
 site.command()(results)
 site.command()(crossvalidate)
 site.command()(witness)
+site.command()(selftest)
 
 Person = Annotated[str, typer.Option("--as", help="Who decides, by name: it is signed and kept.")]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]

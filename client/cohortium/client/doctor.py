@@ -18,6 +18,7 @@ from cohortium.client.examine_machine import (
 from cohortium.client.examine_network import EXPIRES_SOON_DAYS, examine_network
 from cohortium.client.examine_policy import examine_policy
 from cohortium.client.examine_witness import examine_witness
+from cohortium.client.examine_selftests import examine_selftests
 from cohortium.client.finding import Finding
 from cohortium.common.errors import CohortiumError, IdentityError, UnreachableError
 from cohortium.common.identity import certificate_expiry, certificate_fingerprint
@@ -57,6 +58,7 @@ def examine(
     packages = yield from _essentials(directory, config, now())
     yield examine_memory(config)
     yield examine_isolation()
+    yield examine_selftests(directory)
     if packages.verdict == "ok":
         yield examine_hashes()
         yield examine_device(config)
