@@ -19,6 +19,7 @@ FLOWER_ADAPTERS = {
     "client/cohortium/client/line.py",
     "client/cohortium/client/node.py",
 }
+ALONE = {"common/cohortium/common/audit/verify.py"}  # strangers get it as one file
 NETWORK_MODULES = {"socket", "ssl", "http", "urllib", "grpc", "httpx", "requests", "asyncio"}
 
 
@@ -75,4 +76,7 @@ def test_every_module_says_what_it_is_and_stays_small() -> None:
         for path in (ROOT / root).rglob("*.py"):
             text = path.read_text(encoding="utf-8")
             assert ast.get_docstring(ast.parse(text)) or not text.strip(), f"{path}: no docstring"
-            assert text.count("\n") <= 400, f"{path}: more than 400 lines: is it still one noun?"
+            if path.relative_to(ROOT).as_posix() not in ALONE:
+                assert text.count("\n") <= 400, (
+                    f"{path}: more than 400 lines: is it still one noun?"
+                )

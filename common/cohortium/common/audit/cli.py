@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cohortium.common.audit import verify_cli
 from cohortium.common.audit.log import EventLog
 from cohortium.common.console import JsonFlag, StateDir, emit
 from cohortium.common.database import Database, attach_database
@@ -21,11 +22,7 @@ audit = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-
-@audit.callback()
-def _audit() -> None:
-    """Keeps `log` a command of its own while there is no other."""
+verify_cli.add_to(audit)
 
 
 @audit.command()

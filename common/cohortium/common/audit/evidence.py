@@ -155,6 +155,7 @@ class Evidence:
     software: Mapping[str, str]
     code: str
     version: str
+    retention_years: int = 6
 
     @property
     def events(self) -> tuple[Event, ...]:
