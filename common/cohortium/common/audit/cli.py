@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cohortium.common.audit.export_cli import export
 from cohortium.common.audit.log import EventLog
 from cohortium.common.console import JsonFlag, StateDir, emit
 from cohortium.common.database import Database, attach_database
@@ -21,6 +22,8 @@ audit = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+audit.command()(export)
 
 
 @audit.callback()
