@@ -153,4 +153,5 @@ def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS]
     before = [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES]
-    return open_database(path, [*before, *record, SHARED_MIGRATION, WITNESS, CROSS_CHECKS])
+    evidence = [SHARED_MIGRATION, WITNESS, CROSS_CHECKS, tables.SEALS]
+    return open_database(path, [*before, *record, *evidence])

@@ -159,4 +159,5 @@ CREATE TABLE origins (
 def open_coordinator_database(path: Path) -> Database:
     """Open coordinator.db, creating or upgrading it."""
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS, CONSORTIUM]
-    return open_database(path, [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS, RELEASES, *record])
+    before = [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS, RELEASES]
+    return open_database(path, [*before, *record, tables.SEALS])

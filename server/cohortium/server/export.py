@@ -38,7 +38,7 @@ def export(
     kept = require_released(dossier, judged, opened.signatures)
     contents: dict[str, Iterable[bytes]] = {
         MODEL_FILE: pieces(dossier.row, opened.store),
-        CARD_FILE: [card(_facts(dossier, judged, kept, opened)).encode()],
+        CARD_FILE: [model_card(dossier, judged, kept, opened).encode()],
         RELEASE_FILE: [_release(judged, kept, dossier, opened)],
     }
     present = out / MODEL_FILE
@@ -58,6 +58,13 @@ def export(
             file.writelines(parts)
         os.replace(draft, out / name)
     return tuple(out / name for name in contents), event.id
+
+
+def model_card(
+    dossier: Dossier, judged: Sequence[Judged], kept: Kept[Released], opened: Opened
+) -> str:
+    """The card of a released model, Markdown."""
+    return card(_facts(dossier, judged, kept, opened))
 
 
 def _sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cohortium.common.audit import verify_cli
+from cohortium.common.audit.export_cli import export
 from cohortium.common.audit.log import EventLog
 from cohortium.common.console import JsonFlag, StateDir, emit
 from cohortium.common.database import Database, attach_database
@@ -22,6 +23,7 @@ audit = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+audit.command()(export)
 verify_cli.add_to(audit)
 
 

@@ -64,6 +64,15 @@ class SiteFacts:
 
 
 @dataclass(frozen=True)
+class Cosigned:
+    """The largest checkpoint, not beyond what is shown, that a site cosigned; `at` by its clock."""
+
+    site: str
+    size: int
+    at: str
+
+
+@dataclass(frozen=True)
 class RoundFacts:
     """One round as the coordinator recorded it; bytes received by site and kind of message."""
 
@@ -108,7 +117,9 @@ class ModelFacts:
 class StudyFacts:
     """A study with everything that is recorded of it. Times are RFC 3339 in UTC, "" if not yet.
 
-    evaluations: of the final model, by site. performance: over all sites.
+    evaluations: of the final model, by site. performance: over all sites. blinded: the study hides
+    whose a result is, and results by site were left out here. approvals: those whose signatures
+    are at hand, which is at the site that gave them.
     """
 
     study: Study
@@ -124,16 +135,19 @@ class StudyFacts:
     performance: tuple[Performance, ...] = ()
     flags: tuple[FlagFacts, ...] = ()
     model: ModelFacts | None = None
+    blinded: bool = False
+    approvals: tuple[ESignature, ...] = ()
 
 
 @dataclass(frozen=True)
 class Evidence:
     """All of it.
 
-    node: who exports, in which `role`. origin: the consortium log's. at, since, until: RFC 3339.
-    officer: the name that was given with --as. log_key, witnesses: keys as in a policy file,
-    witnesses by site. software: version of each installed package that matters. code: digest of
-    the installed Cohortium.
+    node: who exports, in which `role`. origin: the exported log's. at: of the last event that it
+    is made from, not of the clock; since, until: "" for no bound; all RFC 3339. officer: the name
+    that was given with --as. log_key, witnesses: keys as in a policy file, witnesses by site.
+    software: version of each installed package that matters. code: digest of the installed
+    Cohortium. study: the digest of the one study to which it is narrowed, "" for all.
     """
 
     audience: Audience
@@ -155,7 +169,9 @@ class Evidence:
     software: Mapping[str, str]
     code: str
     version: str
+    study: str = ""
     retention_years: int = 6
+    witnessed: tuple[Cosigned, ...] = ()
 
     @property
     def events(self) -> tuple[Event, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol, cast
 
 from cohortium.common.audit.events import Actor
-from cohortium.common.audit.evidence import Audience, Evidence
+from cohortium.common.audit.evidence import Audience, Entry, Evidence
 from cohortium.common.audit.log import EventLog
 from cohortium.common.audit.notes import Note
 from cohortium.common.database import Database
@@ -45,8 +45,15 @@ class Party(Protocol):
     def key(self) -> SigningKey:
         """The party's own; read only where it is needed."""
 
-    def acting(self, *roles: str) -> Actor:
-        """Who is asking, as the operating system knows them; RefusedError if they may not."""
+    def acting(self, *roles: str, person: str = "") -> Actor:
+        """Who is asking, as the operating system knows them; RefusedError if they may not.
+
+        Args:
+            person: the name that they sign with, by which a site's file may know them.
+        """
+
+    def role_of(self, actor: Actor, person: str) -> str:
+        """The role that the directory's file gives them; "" where it names nobody."""
 
     def auditor(self, name: str) -> str | None:
         """The registered public key (base64) of an auditor; None where there is none."""
@@ -61,6 +68,9 @@ class Party(Protocol):
 
     def checkpoint(self, wait_s: float) -> Note:
         """A checkpoint over all that is logged now, with the cosignatures that come in time."""
+
+    def entries(self, evidence: Evidence, size: int) -> tuple[Entry, ...]:
+        """The first `size` places of the log by now, as the evidence's audience may see them."""
 
     def log_files(self, evidence: Evidence, note: Note) -> dict[str, bytes]:
         """The files of the bundle's `log/` folder, besides the events and their leaves."""

@@ -35,3 +35,14 @@ CREATE TABLE streams (
     next INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 """
+
+# Which exports were sealed, by the SHA-256 (hex) of their manifest and by the signer's public key.
+SEALS = """
+CREATE TABLE seals (
+    manifest TEXT NOT NULL,
+    key TEXT NOT NULL,
+    event TEXT NOT NULL,
+    esignature TEXT NOT NULL,
+    PRIMARY KEY (manifest, key)
+) STRICT, WITHOUT ROWID;
+"""

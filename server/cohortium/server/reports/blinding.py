@@ -80,6 +80,23 @@ def blinded(data: ReportData, secret: bytes) -> ReportData:
     return _renamed(reduced, _renamer(known))
 
 
+def over_all_sites(found: Performance) -> Performance:
+    """A measure over all patients, where enough sites show it; nothing of a single one."""
+    return _performance(found).model_copy(update={"sites": {}})
+
+
+def audit_over_all_sites(audit: FairnessAudit, sites: int) -> FairnessAudit:
+    """What an audit says over all sites, where enough show it; nothing of a single one."""
+    reduced = _audit(audit, sites)
+    odds = [one for one in reduced.equalised_odds if one.site is None and one.attribute != SITE]
+    return reduced.model_copy(
+        update={
+            "contrasts": tuple(one for one in reduced.contrasts if not _by_site(one)),
+            "equalised_odds": tuple(odds),
+        }
+    )
+
+
 def _letters(place: int) -> str:
     """A to Z, then AA, AB and so on."""
     text = chr(ord("A") + place % 26)
