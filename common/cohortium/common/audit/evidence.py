@@ -4,7 +4,7 @@ Gathered once by the exporting side; every writer of a file in the bundle is a f
 bytes, and opens no database itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -108,7 +108,8 @@ class ModelFacts:
 class StudyFacts:
     """A study with everything that is recorded of it. Times are RFC 3339 in UTC, "" if not yet.
 
-    evaluations: of the final model, by site. performance: over all sites.
+    evaluations: of the final model, by site. performance: over all sites. secure_aggregation:
+    were updates masked from the coordinator; None where nothing recorded says so.
     """
 
     study: Study
@@ -124,6 +125,15 @@ class StudyFacts:
     performance: tuple[Performance, ...] = ()
     flags: tuple[FlagFacts, ...] = ()
     model: ModelFacts | None = None
+    secure_aggregation: bool | None = None
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What a package's metadata says; `spdx` where it is an SPDX expression, else its own words."""
+
+    text: str
+    spdx: bool
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,8 @@ class Evidence:
     node: who exports, in which `role`. origin: the consortium log's. at, since, until: RFC 3339.
     officer: the name that was given with --as. log_key, witnesses: keys as in a policy file,
     witnesses by site. software: version of each installed package that matters. code: digest of
-    the installed Cohortium.
+    the installed Cohortium. licences: by package, where known. sign: the exporting party's Ed25519
+    key over bytes, `key` its public half (base64); None where files are written unsigned.
     """
 
     audience: Audience
@@ -155,6 +166,9 @@ class Evidence:
     software: Mapping[str, str]
     code: str
     version: str
+    licences: Mapping[str, Licence] = field(default_factory=dict)
+    sign: Callable[[bytes], bytes] | None = None
+    key: str = ""
 
     @property
     def events(self) -> tuple[Event, ...]:
