@@ -4,7 +4,7 @@ Gathered once by the exporting side; every writer of a file in the bundle is a f
 bytes, and opens no database itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -119,7 +119,8 @@ class StudyFacts:
 
     evaluations: of the final model, by site. performance: over all sites. blinded: the study hides
     whose a result is, and results by site were left out here. approvals: those whose signatures
-    are at hand, which is at the site that gave them.
+    are at hand, which is at the site that gave them. secure_aggregation: were updates masked from
+    the coordinator; None where nothing recorded says so.
     """
 
     study: Study
@@ -137,6 +138,15 @@ class StudyFacts:
     model: ModelFacts | None = None
     blinded: bool = False
     approvals: tuple[ESignature, ...] = ()
+    secure_aggregation: bool | None = None
+
+
+@dataclass(frozen=True)
+class Licence:
+    """What a package's metadata says; `spdx` where it is an SPDX expression, else its own words."""
+
+    text: str
+    spdx: bool
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,9 @@ class Evidence:
     is made from, not of the clock; since, until: "" for no bound; all RFC 3339. officer: the name
     that was given with --as. log_key, witnesses: keys as in a policy file, witnesses by site.
     software: version of each installed package that matters. code: digest of the installed
-    Cohortium. study: the digest of the one study to which it is narrowed, "" for all.
+    Cohortium. study: the digest of the one study to which it is narrowed, "" for all. licences: by
+    package, where known. sign: the exporting party's Ed25519 key over bytes, `key` its public half
+    (base64); None where files are written unsigned.
     """
 
     audience: Audience
@@ -172,6 +184,9 @@ class Evidence:
     study: str = ""
     retention_years: int = 6
     witnessed: tuple[Cosigned, ...] = ()
+    licences: Mapping[str, Licence] = field(default_factory=dict)
+    sign: Callable[[bytes], bytes] | None = None
+    key: str = ""
 
     @property
     def events(self) -> tuple[Event, ...]:

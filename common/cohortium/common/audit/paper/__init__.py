@@ -1,0 +1,1 @@
+"""Documents of the bundle for regulators, security and research-data people."""

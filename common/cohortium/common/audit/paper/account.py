@@ -1,0 +1,141 @@
+"""What a study cost each site's patients, from the privacy ledger, and the same in words."""
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
+
+from cohortium.common.audit.evidence import Evidence, StudyFacts
+from cohortium.common.audit.paper.text import decimal, percent
+from cohortium.common.privacy.ledger_row import LedgerRow
+
+FALSE_ALARMS = 0.01
+NO_PRIVACY = "no differential privacy"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one site's patients gave for one purpose of a study.
+
+    epsilon, delta: as the last row says. found: the share of members that the best attacker finds
+    at 1 % false alarms, from the mechanisms of the rows that are here; None where it cannot be
+    computed. rows: how many ledger rows it is from; 0 where only the site's updates said it.
+    """
+
+    site: str
+    purpose: Literal["training", "evaluation"]
+    epsilon: str
+    delta: str
+    unit: str
+    steps: int
+    rows: int
+    found: float | None
+
+    @property
+    def words(self) -> str:
+        """Epsilon for people who do not know it."""
+        if self.found is None:
+            return "not computed: the ledger's rows of it are not in this bundle"
+        return (
+            f"an attacker who accepts {percent(FALSE_ALARMS)} false alarms finds a member in at "
+            f"most {percent(self.found)} of cases"
+        )
+
+
+def accounts(evidence: Evidence, facts: StudyFacts) -> tuple[Account, ...]:
+    """By site, in the study's order; training before evaluation."""
+    found = []
+    for site in facts.study.sites.names:
+        rows = rows_of(evidence, site, facts.digest)
+        for purpose in ("training", "evaluation"):
+            own = [row for row in rows if row.purpose == purpose]
+            if own:
+                found.append(_from_ledger(own))
+        if not rows:
+            found.extend(_from_updates(facts, site))
+    return tuple(found)
+
+
+def rows_of(evidence: Evidence, site: str, study: str | None = None) -> list[LedgerRow]:
+    """A site's rows in the order in which they were written; of one study, by its digest."""
+    rows = [row for row in evidence.ledger if row.site == site and study in (None, row.study)]
+    return sorted(rows, key=_number)
+
+
+def _number(row: LedgerRow) -> int:
+    last = row.id.rpartition("-")[2]
+    return int(last) if last.isascii() and last.isdigit() else 0
+
+
+def _from_ledger(rows: Sequence[LedgerRow]) -> Account:
+    last = rows[-1]
+    return Account(
+        site=last.site,
+        purpose=last.purpose,
+        epsilon=last.epsilon,
+        delta=last.delta,
+        unit=last.unit,
+        steps=sum(row.steps for row in rows),
+        rows=len(rows),
+        found=found_by_an_attacker(rows),
+    )
+
+
+def _from_updates(facts: StudyFacts, site: str) -> Iterable[Account]:
+    spent = next((one.spent[site] for one in reversed(facts.rounds) if site in one.spent), None)
+    if spent is not None:
+        yield Account(
+            site=site,
+            purpose="training",
+            epsilon=decimal(spent.epsilon),
+            delta=decimal(spent.delta),
+            unit=facts.study.privacy.unit,
+            steps=sum(one.spent[site].steps for one in facts.rounds if site in one.spent),
+            rows=0,
+            found=None,
+        )
+
+
+def found_by_an_attacker(rows: Sequence[LedgerRow]) -> float | None:
+    """Share of members found at 1 % false alarms, all rows composed; None where it fails."""
+    spent: Counter[tuple[Literal["poisson", "full-batch"], float, float]] = Counter()
+    for row in rows:
+        spent[row.sampler, float(row.sample_rate), float(row.noise_multiplier)] += row.steps
+    return _found(tuple((*key, steps) for key, steps in sorted(spent.items())))
+
+
+@functools.lru_cache(maxsize=256)
+def _found(
+    spent: tuple[tuple[Literal["poisson", "full-batch"], float, float, int], ...],
+) -> float | None:
+    from cohortium.common.privacy.accounting import (  # slow to import: dp-accounting and scipy
+        Mechanism,
+        true_positive_rate,
+    )
+
+    try:
+        mechanisms = [
+            Mechanism(sampler=sampler, sample_rate=rate, noise_multiplier=noise, steps=steps)
+            for sampler, rate, noise, steps in spent
+        ]
+        return true_positive_rate(mechanisms, FALSE_ALARMS)
+    except (ArithmeticError, MemoryError, ValidationError, ValueError):
+        return None
+
+
+def promise(facts: StudyFacts) -> str:
+    """What the study promises each patient, in one sentence."""
+    privacy = facts.study.privacy
+    if privacy.epsilon is None or privacy.delta is None or privacy.clip_norm is None:
+        return (
+            f"{NO_PRIVACY}: training was not differentially private, and parameters may reveal "
+            "patients"
+        )
+    return (
+        f"({decimal(privacy.epsilon)}, {decimal(privacy.delta)}) differential privacy over all "
+        f"rounds of training, by {privacy.mechanism} noise on gradients clipped at "
+        f"{decimal(privacy.clip_norm)}; unit {privacy.unit}, add or remove one"
+    )
