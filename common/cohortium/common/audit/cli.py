@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cohortium.common.audit import keeping_cli
 from cohortium.common.audit.log import EventLog
 from cohortium.common.console import JsonFlag, StateDir, emit
 from cohortium.common.database import Database, attach_database
@@ -22,10 +23,8 @@ audit = typer.Typer(
     rich_markup_mode=None,
 )
 
-
-@audit.callback()
-def _audit() -> None:
-    """Keeps `log` a command of its own while there is no other."""
+for command in (keeping_cli.keygen,):
+    audit.command()(command)
 
 
 @audit.command()
