@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 import tomli_w
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from cohortium.common.audit.retention import Retention
 from cohortium.common.audit.siem import SiemConfig
 from cohortium.common.document import Document, load
 from cohortium.common.errors import DocumentError, StorageError, UsageError
@@ -100,6 +101,7 @@ class SiteConfig(Document):
     people: Mapping[str, Literal["operator", "approver", "officer", "auditor"]] = {}
     auditors: Mapping[str, PublicKey] = {}
     siem: SiemConfig | None = None
+    retention: Retention = Retention()
 
 
 class DatasetConfig(Document):

@@ -151,4 +151,5 @@ def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS]
     before = [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES]
-    return open_database(path, [*before, *record, SHARED_MIGRATION, WITNESS])
+    after = [SHARED_MIGRATION, WITNESS, tables.SHARED_REDACTION]
+    return open_database(path, [*before, *record, *after])

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from cohortium.common.audit.retention import Retention
 from cohortium.common.audit.siem import SiemConfig
 from cohortium.common.document import Document, load
 from cohortium.common.errors import UsageError
@@ -47,6 +48,7 @@ class CoordinatorConfig(Document):
     people: Mapping[str, Role] = {}
     auditors: Mapping[str, PublicKey] = {}
     siem: SiemConfig | None = None
+    retention: Retention = Retention()
 
 
 @dataclass(frozen=True)

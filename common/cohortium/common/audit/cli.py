@@ -23,7 +23,7 @@ audit = typer.Typer(
     rich_markup_mode=None,
 )
 
-for command in (keeping_cli.keygen,):
+for command in (keeping_cli.keygen, keeping_cli.retention, keeping_cli.redact):
     audit.command()(command)
 
 

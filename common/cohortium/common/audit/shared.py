@@ -45,6 +45,7 @@ SHARED: Mapping[str, frozenset[str]] = {
         "incident.declared": "studies",
     }.items()
 }
+OWN_EVENT = "own.event"  # an event without a counterpart: of what stays at home not even the id
 _RULE = re.compile(r"[a-z][a-z0-9_.]{0,99}")
 
 
@@ -62,7 +63,7 @@ def shared(event: Event, site: Actor) -> dict[str, object] | None:
         "study": event.study,
         "run": event.run,
         "round": event.round,
-        "obj": event.obj,
+        "obj": tuple(thing for thing in event.obj if thing.t != OWN_EVENT),
         "policy": event.policy,
         "reason": _rule(event),
         "detail": {key: value for key, value in event.detail.items() if key in keys},
@@ -70,10 +71,8 @@ def shared(event: Event, site: Actor) -> dict[str, object] | None:
 
 
 def _rule(event: Event) -> str | None:
-    """The rule that a reason begins with; a text of a person's or a program's stays at home."""
-    if event.reason is None:
-        return None
+    """The rule that a no begins with; a text of a person's or a program's stays at home."""
+    if event.reason is None or event.outcome == "success":
+        return None  # whoever does something says why in words of their own, perhaps in one
     rule = event.reason.split(":")[0]
-    if _RULE.fullmatch(rule):
-        return rule
-    return None if event.outcome == "success" else "unspecified"
+    return rule if _RULE.fullmatch(rule) else "unspecified"
