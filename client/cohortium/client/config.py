@@ -23,9 +23,11 @@ from typing import Annotated, Literal
 import tomli_w
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from cohortium.common.audit.retention import Retention
 from cohortium.common.audit.siem import SiemConfig
 from cohortium.common.document import Document, load
 from cohortium.common.errors import DocumentError, StorageError, UsageError
+from cohortium.common.people import PublicKey
 from cohortium.common.purpose import DUO_CODES
 from cohortium.common.schema import Name, Schema, load_schema
 
@@ -98,8 +100,9 @@ class SiteConfig(Document):
     network: Network = Network()
     auto_approve: tuple[AutoApprove, ...] = ()
     people: Mapping[str, Literal["operator", "approver", "officer", "auditor"]] = {}
-    auditors: Mapping[str, str] = {}
+    auditors: Mapping[str, PublicKey] = {}
     siem: SiemConfig | None = None
+    retention: Retention = Retention()
 
 
 class DatasetConfig(Document):

@@ -153,5 +153,5 @@ def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS]
     before = [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES]
-    evidence = [SHARED_MIGRATION, WITNESS, CROSS_CHECKS, tables.SEALS]
+    evidence = [SHARED_MIGRATION, WITNESS, CROSS_CHECKS, tables.SEALS, tables.SHARED_REDACTION]
     return open_database(path, [*before, *record, *evidence])

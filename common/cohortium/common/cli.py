@@ -8,8 +8,9 @@ from typing import Annotated
 import click
 import typer
 import typer.core
+import typer.main
 
-from cohortium.common import console
+from cohortium.common import console, people
 
 GROUP = "cohortium.commands"
 INTERRUPTED = 130
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     debug, as_json = "--debug" in given, "--json" in given
     try:
-        code = build()(args=given, standalone_mode=False)
+        command = people.guard(typer.main.get_command(build()))
+        code = command(args=given, standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
     except click.ClickException as error:

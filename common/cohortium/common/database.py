@@ -172,6 +172,7 @@ def _configure(database: Database) -> None:
         "synchronous = EXTRA",
         "foreign_keys = ON",
         "trusted_schema = OFF",
+        "secure_delete = ON",  # what is withheld or forgotten is overwritten, not only let go of
         "recursive_triggers = ON",  # else REPLACE gets past a trigger that forbids DELETE
     ):
         database.execute(f"PRAGMA {pragma}")

@@ -17,9 +17,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from cohortium.common.audit.retention import Retention
 from cohortium.common.audit.siem import SiemConfig
 from cohortium.common.document import Document, load
 from cohortium.common.errors import UsageError
+from cohortium.common.people import PublicKey
 from cohortium.common.schema import Name
 
 Role = Literal["lead", "operator", "officer", "auditor"]
@@ -44,8 +46,9 @@ class CoordinatorConfig(Document):
     enrolment_port: Port = 9093
     studies_at_once: Annotated[int, Field(ge=1, le=100)] = 4
     people: Mapping[str, Role] = {}
-    auditors: Mapping[str, str] = {}
+    auditors: Mapping[str, PublicKey] = {}
     siem: SiemConfig | None = None
+    retention: Retention = Retention()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import typer
 
 from cohortium.common.audit import verify_cli
 from cohortium.common.audit.export_cli import export
+from cohortium.common.audit import keeping_cli
 from cohortium.common.audit.log import EventLog
 from cohortium.common.console import JsonFlag, StateDir, emit
 from cohortium.common.database import Database, attach_database
@@ -25,6 +26,9 @@ audit = typer.Typer(
 )
 audit.command()(export)
 verify_cli.add_to(audit)
+
+for command in (keeping_cli.keygen, keeping_cli.retention, keeping_cli.redact):
+    audit.command()(command)
 
 
 @audit.command()

@@ -5,10 +5,10 @@ string), so that its bytes, and the hash over them, are the same everywhere. It 
 and holds no text that came from data. `salt` keeps a removed line from being guessed by its hash.
 """
 
-import getpass
 import hashlib
 import json
 import os
+import pwd
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -167,10 +167,10 @@ class Actor(Document):
 
 
 def os_user() -> Actor:
-    """The person at the keyboard, as the operating system knows them."""
+    """The person at the keyboard, as the operating system, not the environment, knows them."""
     try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user may have no name
         name = f"uid {os.getuid()}"
     return Actor(type="person", id=name, auth="os-user")
 

@@ -181,7 +181,7 @@ class EventLog:
         return Head(size, total.hexdigest())
 
     def export(self, path: Path) -> int:
-        """Write the lines to a file, whole or not at all; return how many.
+        """Write the lines but for withheld ones to a file, whole or not at all; return how many.
 
         Raises:
             CohortiumError: the file cannot be written.
@@ -189,7 +189,8 @@ class EventLog:
         draft = path.with_name(f".{path.name}.{self._random(4).hex()}")
         try:
             with draft.open("x", encoding="utf-8", newline="\n") as file:
-                count = sum(1 for _, line, _ in self._rows(0) if file.write(line + "\n"))
+                lines = (line for _, line, _ in self._rows(0) if line)
+                count = sum(1 for line in lines if file.write(line + "\n"))
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)

@@ -51,6 +51,7 @@ SHARED: Mapping[str, frozenset[str]] = {
 }
 MAX_LINE = 4096  # characters of one event
 MAX_THINGS = 8
+OWN_EVENT = "own.event"  # an event without a counterpart: of what stays at home not even the id
 _RULE = re.compile(r"[a-z][a-z0-9_.]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _WORD = re.compile(r"[A-Za-z0-9+-][A-Za-z0-9._:+/@=-]{0,99}")
@@ -72,7 +73,7 @@ def shared(event: Event, site: Actor) -> dict[str, object] | None:
         "study": event.study if _digest(event.study) else None,
         "run": event.run if _word(event.run) else None,
         "round": event.round,
-        "obj": tuple(thing for thing in event.obj if _thing(thing))[:MAX_THINGS],
+        "obj": tuple(thing for thing in event.obj if _shareable(thing))[:MAX_THINGS],
         "policy": event.policy if _policy(event.policy) else None,
         "reason": _rule(event),
         "detail": {
@@ -103,13 +104,11 @@ def check(event: Event, site: Actor) -> None:
 
 
 def _rule(event: Event) -> str | None:
-    """The rule that a reason begins with; a text of a person's or a program's stays at home."""
-    if event.reason is None:
-        return None
+    """The rule that a no begins with; a text of a person's or a program's stays at home."""
+    if event.reason is None or event.outcome == "success":
+        return None  # whoever does something says why in words of their own, perhaps in one
     rule = event.reason.split(":")[0]
-    if _RULE.fullmatch(rule):
-        return rule
-    return None if event.outcome == "success" else "unspecified"
+    return rule if _RULE.fullmatch(rule) else "unspecified"
 
 
 def _digest(text: str | None) -> bool:
@@ -122,6 +121,10 @@ def _word(text: str | None) -> bool:
 
 def _thing(thing: Thing) -> bool:
     return _word(thing.t) and (thing.id is None or _word(thing.id))
+
+
+def _shareable(thing: Thing) -> bool:
+    return _thing(thing) and thing.t != OWN_EVENT
 
 
 def _policy(policy: PolicyVersion | None) -> bool:

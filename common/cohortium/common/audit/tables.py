@@ -18,6 +18,7 @@ CREATE TRIGGER events_are_never_changed BEFORE UPDATE ON events
 WHEN NEW.line <> '' OR NEW.seq <> OLD.seq OR NEW.leaf <> OLD.leaf
 BEGIN SELECT raise(ABORT, 'an event is never changed'); END;
 """
+SHARED_REDACTION = REDACTION.replace("events", "shared")
 
 # What events point to by hash, as canonical JSON: rows of the privacy ledger, results of audits.
 DOCUMENTS = """
