@@ -37,21 +37,24 @@ def check(document: dict[str, Any], place: Path, sites: int) -> None:
         assert set(site["metrics"]) >= {"accuracy", "auroc", "log_loss"}
     names = {site["name"] for site in document["sites"]}
     assert set(document["site_dirs"]) == names
-    assert set(document["audit"]) == {"coordinator", *names}
+    audit = document["audit"]
+    assert set(audit["logs"]) == {"coordinator", *names}
+    assert (audit["verified"], set(audit["witnesses"])) == ("VERIFIED", names)
     released = [document["model"], document["card"], document["release"]]
-    files = [*released, document["report"], *document["audit"].values()]
+    sealed = [audit[key] for key in ("bundle", "policy", "verifier")]
+    files = [*released, document["report"], *audit["logs"].values(), *sealed]
     folders = [document["coordinator_dir"], *document["site_dirs"].values()]
     for path in (*files, *folders):
         assert Path(path).exists()
         assert Path(path).is_relative_to(place)
-    for path in document["audit"].values():
+    for path in audit["logs"].values():
         actions = [json.loads(line)["action"] for line in Path(path).read_text().splitlines()]
         assert "study.approved" in actions
-    log = Path(document["audit"]["coordinator"]).read_text()
+    log = Path(audit["logs"]["coordinator"]).read_text()
     actions = [json.loads(line)["action"] for line in log.splitlines()]
     assert actions.count("flag.raised") == document["flags"]
     assert actions.count("flag.dispositioned") == document["flags"]
-    assert actions[-2:] == ["model.released", "model.downloaded"]
+    assert actions[-3:] == ["model.released", "model.downloaded", "export.sealed"]
     card = Path(document["card"]).read_text()
     assert card.count("Dr. E. Haddad") >= 1
     assert "RELEASED OVER OPEN GATES" not in card

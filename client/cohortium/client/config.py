@@ -13,7 +13,6 @@ site.lock            held while the daemon runs
 daemon.json          what the daemon last said of itself
 """
 
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +25,8 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from cohortium.common.audit.retention import Retention
 from cohortium.common.audit.siem import SiemConfig
 from cohortium.common.document import Document, load
-from cohortium.common.errors import DocumentError, StorageError, UsageError
+from cohortium.common.errors import DocumentError, UsageError
+from cohortium.common.files import write_whole as write_whole
 from cohortium.common.people import PublicKey
 from cohortium.common.purpose import DUO_CODES
 from cohortium.common.schema import Name, Schema, load_schema
@@ -228,37 +228,6 @@ class SiteDir:
         """Register a dataset; the file is whole or absent."""
         values = config.model_dump(mode="json", exclude_none=True)
         write_whole(self.dataset(name), tomli_w.dumps(values))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step that survives a power cut; a reader never sees half of it.
-
-    Raises:
-        StorageError: the disk is full or read-only, or the directory is not ours.
-    """
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}); free some space, or let the user who "
-            "runs the daemon write there"
-        ) from None
-
-
-def _sync(directory: Path) -> None:
-    """Make a rename in a directory durable (fsync(2), NOTES)."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 POLICY_TEXT = """\

@@ -154,9 +154,14 @@ def _numbers(contrast: Contrast) -> str:
     word = "ratio" if contrast.criterion == "calibration" else "gap"
     return (
         f"{word} {number(contrast.gap)} (95% {number(contrast.low)} to {number(contrast.high)}), "
-        f"margin {contrast.margin:g}; {number(contrast.value)} of {contrast.of} against "
-        f"{number(contrast.reference_value)} of {contrast.reference_of}"
+        f"margin {contrast.margin:g}; {_among(contrast.value, contrast.of)} against "
+        f"{_among(contrast.reference_value, contrast.reference_of)}"
     )
+
+
+def _among(value: float | None, patients: float | None) -> str:
+    """`0.827 of 498`; of what is not counted in patients, such as AUROC, the value alone."""
+    return number(value) if patients is None else f"{number(value)} of {patients}"
 
 
 def number(value: float | None) -> str:

@@ -12,6 +12,7 @@ from cohortium.common.audit import verify_cli
 from cohortium.common.audit.export_cli import export
 from cohortium.common.audit import keeping_cli
 from cohortium.common.audit.log import EventLog
+from cohortium.common.audit.policy_cli import policy
 from cohortium.common.console import JsonFlag, StateDir, emit
 from cohortium.common.database import Database, attach_database
 from cohortium.common.document import read_toml
@@ -25,6 +26,7 @@ audit = typer.Typer(
     rich_markup_mode=None,
 )
 audit.command()(export)
+audit.command()(policy)
 verify_cli.add_to(audit)
 
 for command in (keeping_cli.keygen, keeping_cli.retention, keeping_cli.redact):

@@ -6,14 +6,22 @@ the manifest, which come after the seal, are not among them.
 
 from collections.abc import Callable
 
-from cohortium.common.audit import bundle
+from cohortium.common.audit import bundle, cef, ecs, fhir
 from cohortium.common.audit.evidence import Evidence, Files
 from cohortium.common.audit.report.files import fairness_files, report_files, study_files
 from cohortium.common.errors import CohortiumError
 
 Writer = Callable[[Evidence], Files]
 
-WRITERS: tuple[Writer, ...] = (bundle.own_files, report_files, fairness_files, study_files)
+WRITERS: tuple[Writer, ...] = (
+    bundle.own_files,
+    report_files,
+    fairness_files,
+    study_files,
+    fhir.files,
+    ecs.files,
+    cef.files,
+)
 
 
 def write_all(evidence: Evidence, further: tuple[Writer, ...] = ()) -> dict[str, bytes]:

@@ -102,7 +102,8 @@ def _text(document: dict[str, Any]) -> str:
         for site in document["sites"]
     ]
     first = next(iter(document["site_dirs"].values()))
-    seconds = f"{document['seconds']:.0f}"
+    seconds, audit = f"{document['seconds']:.0f}", document["audit"]
+    cosigned = ", ".join(audit["witnesses"]) or "nobody"
     header = ("SITE", "PATIENTS", "APPROVED BY", "EPSILON", "ACCURACY", "MAJORITY", "AUROC")
     lines = [
         "",
@@ -116,7 +117,9 @@ def _text(document: dict[str, Any]) -> str:
         f"model          {document['model']}",
         f"model card     {document['card']}",
         f"report         {document['report']}",
-        f"event logs     {', '.join(document['audit'].values())}",
+        f"evidence       {audit['bundle']}: {audit['verified']}, cosigned by {cosigned}",
+        f"               python {audit['verifier']} {audit['bundle']} --policy {audit['policy']}",
+        f"event logs     {', '.join(audit['logs'].values())}",
         f"look around    {sys.argv[0]} site budget --dir {first}",
     ]
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from cohortium.server.config import CoordinatorDir
 from cohortium.server.demo.data import DemoData
 from cohortium.server.demo.processes import Daemon, command, stop_all
 from cohortium.server.demo.releasing import release
+from cohortium.server.demo.sealing import seal
 from cohortium.server.opened import Opened, open_coordinator
 from cohortium.server.progress import line
 from cohortium.server.store import RoundRecord, StudyRow
@@ -171,10 +172,11 @@ def _finish(
 ) -> dict[str, Any]:
     out = CoordinatorDir(demo.coordinator_dir).study(row.study.name, row.digest)
     _wait_for(out / "report.html")
-    demo.close()
     left: dict[str, Any] = {"model": None, "card": None, "release": None, "flags": None}
     if row.state == "completed":
         left = release(row.study.name, demo.coordinator_dir, demo.workdir / "model", demo.say)
+    audit = seal(demo.coordinator_dir, demo.workdir, demo.say)
+    demo.close()
     consents = opened.store.consents(row.digest)
     last = rounds[-1] if rounds else None
     return {
@@ -187,7 +189,7 @@ def _finish(
         "majority_accuracy": (last.summary.majority.unweighted if last and last.summary else None),
         **left,
         "report": str(out / "report.html"),
-        "audit": _export_logs(demo),
+        "audit": {**audit, "logs": _export_logs(demo)},
         "coordinator_dir": str(demo.coordinator_dir),
         "site_dirs": {site: str(demo.site_dir(site)) for site in demo.data.sites},
     }
