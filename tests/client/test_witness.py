@@ -493,6 +493,7 @@ def test_an_event_withheld_for_an_hour_is_an_alarm_once(log: Log) -> None:
 def begin_anew(log: Log, kept: int, head: Note, **changes: str) -> Recovery:
     """Let a log go on under the next name with its first `kept` events, as an event says."""
     del log.leaves[kept:]
+    changes.setdefault("first", str(kept))
     log.origin = names.consortium_log(COORDINATOR, 2)
     seen = head.checkpoint
     detail = {"origin": log.origin, "size": str(seen.size), "root": seen.root.hex(), **changes}
@@ -547,6 +548,29 @@ def test_a_log_begun_anew_that_changed_what_was_cosigned_before_is_two_histories
     assert grown.ask(5, recovery=shown(grown, recovery)).rule == "log.equivocation"
 
 
+def test_a_log_begun_anew_may_differ_from_where_it_says_that_it_does(grown: Log) -> None:
+    """A restored coordinator logs a little before it finds out."""
+    site, old = grown.asker.site, last(grown.asker.site)
+    grown.leaves[3:] = [leaf("after the backup"), leaf("and more"), leaf("still")]
+    recovery = begin_anew(grown, 6, old, first="3")
+    said = grown.ask(5, recovery=shown(grown, recovery)).message
+    assert (said.cosignature, said.size, said.newer) == ("", 0, old.text)
+    assert grown.ask(0, recovery=shown(grown, recovery)).message.cosignature
+    assert last(site).checkpoint == grown.note().checkpoint
+    assert not stands(site)
+
+
+def test_a_log_begun_anew_that_kept_all_that_we_saw_is_the_old_one_under_another_name(
+    grown: Log,
+) -> None:
+    site = grown.asker.site
+    grown.grow("only others saw this")
+    recovery = begin_anew(grown, 9, grown.note(), first="5")
+    assert grown.ask(8, recovery=shown(grown, recovery)).message.cosignature
+    assert site.database.execute("SELECT * FROM equivocations") == []
+    assert Cosigned(site.database).at(8) is not None
+
+
 def test_a_loss_said_smaller_than_what_we_saw_is_answered_with_our_note(grown: Log) -> None:
     note = grown.note(7)
     recovery = begin_anew(grown, 6, note)
@@ -560,7 +584,9 @@ def test_another_head_of_the_size_that_we_saw_is_two_histories(grown: Log) -> No
     assert grown.ask(5, recovery=shown(grown, recovery)).rule == "log.equivocation"
 
 
-@pytest.mark.parametrize("changes", [{"size": "9"}, {"root": "00" * 32}, {"origin": "x"}])
+@pytest.mark.parametrize(
+    "changes", [{"size": "9"}, {"root": "00" * 32}, {"origin": "x"}, {"first": "-1"}]
+)
 def test_an_event_that_says_something_else_begins_no_log(
     grown: Log, changes: dict[str, str]
 ) -> None:
