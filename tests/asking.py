@@ -24,6 +24,7 @@ from cohortium.common.messages import (
     Train,
     Update,
     Vector,
+    Witnessed,
     kind_of,
     pack,
     unpack,
@@ -39,6 +40,7 @@ ANSWERS: tuple[type[Document], ...] = (
     Measured,
     Refusal,
     Update,
+    Witnessed,
 )
 KINDS = {kind_of(answer): answer for answer in ANSWERS}
 
@@ -94,6 +96,19 @@ class Asker:
         header, body = unseal(reply, self.site.key.public)
         message, _ = unpack(body, KINDS[header.kind])
         return Heard(header, message, bytes(body), reply)
+
+    def witness(self, question: Document, **changes: Any) -> Heard:
+        """Of no study."""
+        header = Header(
+            kind=kind_of(question),
+            study="",
+            round=0,
+            message_id=f"{len(self.sent):032x}",
+            sender=COORDINATOR,
+            recipient=self.site.name,
+            sent_ms=0,
+        ).model_copy(update=changes)
+        return self.deliver(seal(header, pack(question), self.key))
 
     def invite(self, study: Study) -> Heard:
         return self.ask(study, Invite(study=study))

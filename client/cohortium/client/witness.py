@@ -18,7 +18,7 @@ from cohortium.client.cosigned import Cosigned
 from cohortium.client.equivocation import TwoHistories
 from cohortium.client.site import Site
 from cohortium.common.audit import merkle, names
-from cohortium.common.audit.events import Event, leaf_hash, read_event
+from cohortium.common.audit.events import leaf_hash, read_event
 from cohortium.common.audit.log import EventLog
 from cohortium.common.audit.merkle import EMPTY_ROOT, Proof
 from cohortium.common.audit.notes import (
@@ -133,12 +133,17 @@ def _same_where_known(cosigned: Cosigned, note: Note) -> None:
         raise TwoHistories(kept, note)
 
 
-def _grown(last: Note | None, note: Note, message: Witness) -> None:
-    """The log begins with what was cosigned before."""
-    old, new = (last.checkpoint if last else None), note.checkpoint
+def _grew(last: Note | None, note: Note, message: Witness) -> bool:
+    """Whether the log is shown to begin with what was cosigned before."""
     proof: Proof = tuple(bytes.fromhex(step) for step in message.consistency)
+    old, new = (last.checkpoint if last else None), note.checkpoint
     size, root = (old.size, old.root) if old else (0, EMPTY_ROOT)
-    if merkle.grew(size, new.size, root, new.root, proof):
+    return merkle.grew(size, new.size, root, new.root, proof)
+
+
+def _grown(last: Note | None, note: Note, message: Witness) -> None:
+    """Raise TwoHistories unless the log begins with what was cosigned before."""
+    if _grew(last, note, message):
         return
     if last is None:
         raise ProtocolError("nothing was cosigned here: no proof leads from there")
@@ -157,30 +162,25 @@ def _cosign(site: Site, message: Witness, note: Note) -> Judged:
 
 
 def _begun_anew(site: Site, message: Witness, note: Note, last: Note | None) -> Judged:
-    """A log under a new name is taken for what it says: the old one, without what it names as lost.
+    """A log under a new name: as the old one went on, or without what its first event says is lost.
 
-    It must begin with all that was cosigned here below its first event, and that event must name a
-    head of the old log no smaller than ours, so that whatever we saw is known to have been lost.
-    Our own last note stays here as evidence.
+    It is shown to have grown from what was cosigned last; or it names a head of the old log no
+    smaller than ours, so that whatever we saw is known to be lost, and begins with all that was
+    cosigned here of what it says both have in common. Our own last note stays here as evidence.
     """
     assert last is not None
-    cosigned, recovery = Cosigned(site.database), message.recovery
-    if recovery is None:
+    if message.recovery is None:
         raise RefusedError("log.recovered", "the log has a new name, and no event says why")
-    head = _head(site, recovery, note)
-    kept = cosigned.up_to(recovery.index)
+    cosigned, (head, common) = Cosigned(site.database), _loss(site, message.recovery, note)
+    whole = message.old_size == last.checkpoint.size and _grew(last, note, message)
+    kept = last if whole else cosigned.up_to(common)
     size = kept.checkpoint.size if kept else 0
-    known = (_number(site, head), head.checkpoint.size)
-    if last.checkpoint.size > recovery.index:
-        ours = (_number(site, last), last.checkpoint.size)
-        if known < ours:
-            return Judged(size)  # and our newer note goes with it
-        if known == ours and head.checkpoint.root != last.checkpoint.root:
-            raise TwoHistories(last, head)
     if message.old_size != size:
         return Judged(size)
-    _grown(kept, note, message)
-    if last.checkpoint.size > size:
+    if not whole:
+        if kept != last and not _covers(site, head, last):
+            return Judged(size)  # and our newer note goes with it
+        _grown(kept, note, message)
         equivocation.set_aside(site, last, note)
     cosigned.forget(size)
     site.log.append(
@@ -195,8 +195,18 @@ def _begun_anew(site: Site, message: Witness, note: Note, last: Note | None) -> 
     return _cosign(site, message, note)
 
 
-def _head(site: Site, recovery: Recovery, note: Note) -> Note:
-    """The old log's head, as the first event of the new one names it.
+def _covers(site: Site, head: Note, last: Note) -> bool:
+    """Whether the head that is named as lost is ours or a later one."""
+    named, ours = (
+        (_number(site, note), note.checkpoint.size, note.checkpoint.root) for note in (head, last)
+    )
+    if named[:2] == ours[:2] and named != ours:
+        raise TwoHistories(last, head)
+    return named[:2] >= ours[:2]
+
+
+def _loss(site: Site, recovery: Recovery, note: Note) -> tuple[Note, int]:
+    """The old log's head, and how much of it is in the new one, as that one's first event says.
 
     Raises:
         RefusedError: that event is not in the log, or says something else.
@@ -205,20 +215,14 @@ def _head(site: Site, recovery: Recovery, note: Note) -> Note:
     event = read_event(recovery.line, "the new log's first event")
     path: Proof = tuple(bytes.fromhex(step) for step in recovery.path)
     logged = merkle.includes(leaf_hash(event.line), recovery.index, seen.size, path, seen.root)
-    said = (event.action, event.src.node, event.detail.get("origin"), *_named(event))
-    found = (str(head.checkpoint.size), head.checkpoint.root.hex())
-    if not logged or said != (
-        "log.recovered",
-        site.config.coordinator.name,
-        seen.origin,
-        *found,
-    ):
+    said = event.detail
+    right = (event.action, event.src.node) == ("log.recovered", site.config.coordinator.name)
+    named = (said.get("origin"), said.get("size"), said.get("root"))
+    lost = (seen.origin, str(head.checkpoint.size), head.checkpoint.root.hex())
+    common = said.get("first", "")
+    if not logged or not right or named != lost or not (common.isascii() and common.isdigit()):
         raise RefusedError("log.recovered", "the log's first event does not say what was lost")
-    return head
-
-
-def _named(event: Event) -> tuple[str | None, str | None]:
-    return event.detail.get("size"), event.detail.get("root")
+    return head, min(int(common), recovery.index)
 
 
 def _anchor(site: Site) -> None:

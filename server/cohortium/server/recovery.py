@@ -9,14 +9,14 @@ and an event first that names what is known to be lost.
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from cohortium.common.audit import names
 from cohortium.common.audit.events import Actor, Event, Thing
 from cohortium.common.audit.log import EventLog
 from cohortium.common.audit.notes import Note, read_note
 from cohortium.common.database import Database
-from cohortium.common.errors import CohortiumError, StorageError, UsageError
+from cohortium.common.errors import StorageError, UsageError
 from cohortium.common.messages import Recovery
 from cohortium.server.consortium import Consortium
 
@@ -59,23 +59,20 @@ def behind(database: Database) -> dict[str, Note]:
     return {row["site"]: read_note(row["note"], "a note that we lack") for row in rows}
 
 
-def compare(consortium: Consortium, note: Note) -> bool:
-    """Whether what a site cosigned of our log is here, or known to be lost.
+def compare(consortium: Consortium, note: Note) -> Literal["here", "lost", "behind"]:
+    """Whether what a site cosigned of our log is here, is known to be lost, or is news.
 
     Args:
         note: signed by our own key.
     """
-    seen, own = note.checkpoint, origins(consortium.database)
-    number = names.log_number(consortium.coordinator, seen.origin)
-    if number is None:
-        raise CohortiumError("a note is of no log of ours")
-    after = next((origin for origin in own if origin.number > number), None)
-    if number > (own[-1].number if own else 1):
-        return False
-    if after is not None and seen.size > after.first:
-        head = after.head.checkpoint
-        return after.number > number + 1 or seen.size <= head.size
-    return seen.size <= consortium.size() and consortium.tree.root(seen.size) == seen.root
+    seen, own = note.checkpoint, consortium.number
+    number = names.log_number(consortium.coordinator, seen.origin) or 0
+    here = seen.size <= consortium.size() and consortium.tree.root(seen.size) == seen.root
+    if here and number <= own:
+        return "here"
+    later = [origin for origin in origins(consortium.database) if origin.number > number]
+    known = any(_rank(origin.head) >= (number, seen.size) for origin in later)
+    return "lost" if known else "behind"
 
 
 def note_behind(consortium: Consortium, site: str, note: Note, now_ms: int) -> None:
@@ -118,6 +115,7 @@ def recover(consortium: Consortium, log: EventLog, actor: Actor, person: str, no
             raise UsageError("no site has seen more of the log than is here: nothing to recover")
         numbers = [consortium.number, *(_number(note) for note in seen.values())]
         notes = {site: note.text for site, note in seen.items()}
+        common = _common(database, seen)
         made = Origin(max(numbers) + 1, consortium.size(), seen)
         database.execute(
             "INSERT INTO origins VALUES (?, ?, ?, ?)",
@@ -133,9 +131,22 @@ def recover(consortium: Consortium, log: EventLog, actor: Actor, person: str, no
                 "origin": consortium.origin,
                 "size": str(head.size),
                 "root": head.root.hex(),
+                "first": str(common),
                 "by": person,
             },
         )
+
+
+def _common(database: Database, seen: Mapping[str, Note]) -> int:
+    """How much of the lost log is here for certain: what those who saw more had cosigned here.
+
+    What was logged since the backup is not: the old log may have gone on otherwise from there.
+    """
+    sizes = [
+        database.execute("SELECT coalesce(max(size), 0) FROM cosignatures WHERE site = ?", (site,))
+        for site in seen
+    ]
+    return min(int(rows[0][0]) for rows in sizes)
 
 
 def _number(note: Note) -> int:

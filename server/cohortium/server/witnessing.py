@@ -292,15 +292,18 @@ class Witnessing:
 
     def _keep(self, site: str, note: Note, taken: Taken) -> None:
         """All that an answer brought, in one transaction; nothing of it where we are behind."""
-        known = self._sites[site]
-        if taken.newer is not None and not recovery.compare(self._consortium, taken.newer):
+        known, size = self._sites[site], taken.size
+        found = recovery.compare(self._consortium, taken.newer) if taken.newer else "here"
+        if taken.newer is not None and found == "here":
+            size = taken.newer.checkpoint.size
+        if taken.newer is not None and found == "behind":
             recovery.note_behind(self._consortium, site, taken.newer, self._now_ms())
             logger.error("%s has cosigned more of our log than is here", site)
         if not recovery.behind(self._database):
             self._count(known, len(taken.lines))
             self._store(site, note, taken)
             known.leaves = taken.leaves
-        known.size, known.proven = taken.size, min(taken.proven, known.leaves.size)
+        known.size, known.proven = size, min(taken.proven, known.leaves.size)
         known.cosigned = taken.size if taken.cosignature else known.cosigned or 0
         if taken.cosignature:
             known.pause_s = timeouts.WITNESS_AGAIN_S[0]
