@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.federation import PLAIN, approve, make_site, write_study
+from tests.federation import PLAIN, PRIVATE, approve, make_site, write_study
 
 from cohortium.client import halt
 from cohortium.client.calibration import Inquiry
@@ -19,6 +19,8 @@ from cohortium.client.site import Site
 from cohortium.common.errors import CohortiumError, DataError, RefusedError
 from cohortium.common.identity import SigningKey
 from cohortium.common.metrics.calibration import EVERYBODY, START, Points
+from cohortium.common.privacy.cross_check import cross_check
+from cohortium.common.privacy.plan import planned
 from cohortium.common.study import Study, load_study
 from cohortium.server.coordinator import initial_model
 
@@ -74,6 +76,18 @@ def train_in_background(site: Site, study: Study) -> tuple[threading.Thread, lis
     thread = threading.Thread(target=work)
     thread.start()
     return thread, raised
+
+
+def test_another_program_s_opinion_of_a_plan_comes_from_where_it_is_loaded(
+    site: Site, tmp_path: Path
+) -> None:
+    study = known(site, tmp_path, PRIVATE)
+    plan = planned(study, 4)
+    assert plan is not None
+    check = site.workshop.cross_check(study, plan, 1e-5)
+    assert check == cross_check((plan,), 1e-5)
+    assert check is not None
+    assert check.accountant.name == "Opacus PRV"
 
 
 def test_a_process_of_its_own_computes_the_same_bits(site: Site, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from cohortium.client.config import Dataset
 from cohortium.client.database import open_site_database
 from cohortium.client.ledger_rows import Spending
 from cohortium.common.document import canonical, parse_json
+from cohortium.common.privacy import accounting
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.cross_check import cross_check
 from cohortium.common.privacy.ledger_row import LedgerRow
@@ -207,10 +208,7 @@ def test_dp_accounting_alone_is_asked_too(
     rows: list[LedgerRow], monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
     """Were our own composition wrong, and the rows with it, the library's own would tell."""
-    from cohortium.common.privacy import accounting
-    from cohortium.common.privacy import recompute as module
-
     honest: Callable[..., float] = accounting.epsilon
-    monkeypatch.setattr(module.accounting, "epsilon", lambda *given: wrong * honest(*given))
+    monkeypatch.setattr(accounting, "epsilon", lambda *given: wrong * honest(*given))
     problems = recompute(rows)
     assert any("dp-accounting alone gives" in problem for problem in problems)

@@ -14,6 +14,7 @@ from cohortium.client.node import serve
 from cohortium.client.processes import Limits, Processes
 from cohortium.client.site import Site, open_site
 from cohortium.client.withheld import watch
+from cohortium.client.whole import require_whole_records
 from cohortium.common import daemon
 from cohortium.common.code import code_digest
 from cohortium.common.errors import RefusedError
@@ -38,6 +39,7 @@ def run(root: Path, on_state: Callable[[str], None]) -> None:
         daemon.end_with_parent()
         site = open_site(root)
         with site.database:
+            require_whole_records(site.database)
             site.watermark.keep()
             daemon.log_to(root / "site.log")
             _serve(site, daemon.stop_on_signals(), on_state)

@@ -8,7 +8,7 @@ several connections write (https://sqlite.org/wal.html#walresetbug), and hospita
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ _ADVICE = {
     sqlite3.SQLITE_BUSY: f"is held by another process for more than {timeouts.LOCK_S:.0f} s; "
     "end that process",
 }
+_NO_TEXT = "Could not decode to UTF-8"  # Python's own words, with the value: not to be repeated
 _FOR_GOOD = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
@@ -49,6 +50,13 @@ class Database:
         """Run one statement and return all of its rows, readable by name and by index."""
         with self._lock, _one_line_errors(self.path):
             return self._connection.execute(sql, parameters).fetchall()
+
+    def execute_many(
+        self, sql: str, rows: Iterable[Sequence[str | int | float | bytes | None]]
+    ) -> None:
+        """Run one statement for each row, all or none of them."""
+        with self.transaction(), _one_line_errors(self.path):
+            self._connection.executemany(sql, rows)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -218,6 +226,8 @@ def _one_line_errors(path: Path) -> Iterator[None]:
 def _explain(path: Path, error: sqlite3.Error) -> NoReturn:
     """SQLite's own words name tables and columns, never the values in them."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if str(error).startswith(_NO_TEXT):
+        code = sqlite3.SQLITE_CORRUPT
     if code in _ADVICE:
         kind = CohortiumError if code in _FOR_GOOD else StorageError
         raise kind(f"{path}: {_ADVICE[code]}") from None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from cohortium.common.audit import names
 from cohortium.common.audit.events import Event, read_event
+from cohortium.common.audit.integrity import Anchor, require_whole
 from cohortium.common.audit.merkle import Proof
 from cohortium.common.audit.notes import (
     Checkpoint,
@@ -131,6 +132,14 @@ class Consortium:
         )
         text = rows[0]["note"] + "".join(row["line"] for row in lines)
         return read_note(text, "stored checkpoint")
+
+    def require_whole(self) -> None:
+        """Raise CohortiumError where the database is not what was written and signed."""
+        sizes = self.sizes()
+        signed = self.note(sizes[0]) if sizes else None
+        point = signed.checkpoint if signed is not None else None
+        anchor = Anchor(point.size, point.root) if point is not None else None
+        require_whole(self.database, {"events": None, "consortium": anchor})
 
     def sizes(self) -> list[int]:
         """The sizes of which there is a checkpoint, newest first."""

@@ -24,6 +24,7 @@ from cohortium.common.identity import (
 from cohortium.common.invitation import JoinReply, JoinRequest
 from cohortium.server import certificates
 from cohortium.server.config import CoordinatorConfig, CoordinatorDir
+from cohortium.server.consortium import Consortium
 from cohortium.server.database import open_coordinator_database
 from cohortium.server.enrolment import EnrolmentService
 from cohortium.server.opened import event_log
@@ -61,6 +62,7 @@ def run(root: Path, on_ready: Callable[[str], None]) -> None:
         with open_coordinator_database(directory.database) as database:
             log = event_log(database, config.name)
             here = _made(directory, config, database, log, stop)
+            Consortium(database, here.key, config.name).require_whole()
             if certificates.due(directory, datetime.now(UTC)):
                 certificates.renew(directory, config, log, here.actor, datetime.now(UTC))
             # The SuperLink only carries messages: what matters is in our own database.

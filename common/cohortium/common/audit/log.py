@@ -145,9 +145,10 @@ class EventLog:
     def _insert(self, values: Mapping[str, object], table: str) -> Event:
         source = {"org": self._org, "node": self._node, "seq": self._size(table)}
         event = parse({**values, "src": source}, Event, "event")
+        line = event.line
         self._database.execute(
             f"INSERT INTO {table} (seq, line, leaf) VALUES (?, ?, ?)",
-            (event.src.seq, event.line, event.leaf),
+            (event.src.seq, line, leaf_hash(line)),
         )
         return event
 

@@ -22,6 +22,8 @@ LOG_KEY: Final = 0x01  # Ed25519 over a note
 WITNESS_KEY: Final = 0x04  # Ed25519 over a cosignature
 DASH = "\u2014"
 MAX_NOTE = 65_536
+MAX_DIGITS = 19  # of a log's size
+MAX_TIME = 2**63 - 1
 
 KeyType = Literal[0x01, 0x04]
 
@@ -83,12 +85,13 @@ class Checkpoint:
     @classmethod
     def parse(cls, body: str) -> Self:
         """Read a body; DocumentError for anything but its canonical form."""
-        lines = body.split("\n")
-        root = _unb64(lines[2]) if len(lines) >= 4 else b""
-        if len(root) != HASH_BYTES or not lines[1].isascii() or not lines[1].isdigit():
+        *lines, end = body.split("\n")
+        root = _unb64(lines[2]) if len(lines) >= 3 else b""
+        size = lines[1] if len(root) == HASH_BYTES else ""
+        if not (size.isascii() and size.isdigit() and len(size) <= MAX_DIGITS):
             raise DocumentError("not a checkpoint: origin, size and root, a line each")
-        found = cls(lines[0], int(lines[1]), root)
-        if not found.origin or not body.startswith(found.body):
+        found = cls(lines[0], int(size), root)
+        if end or not all(lines) or not body.startswith(found.body):
             raise DocumentError("a checkpoint is not in canonical form")
         return found
 
@@ -160,6 +163,8 @@ def _verify(key: NoteKey, signature: Signature, body: str) -> None:
             key.verify(signature.raw, body.encode())
         else:
             (seconds,) = struct.unpack(">Q", signature.raw[:8])
+            if seconds > MAX_TIME:
+                raise SignatureError("no time")
             key.verify(signature.raw[8:], _cosigned(seconds, body))
     except (SignatureError, struct.error):
         raise SignatureError(f'a signature by "{key.name}" is not its own') from None
@@ -168,13 +173,14 @@ def _verify(key: NoteKey, signature: Signature, body: str) -> None:
 def read_note(text: str, source: str) -> Note:
     """Take a note apart; DocumentError, starting with `source`, for anything that is none."""
     body, gap, lines = text.rpartition("\n\n")
-    if not gap or len(text.encode()) > MAX_NOTE or not lines.endswith("\n"):
+    malformed = not gap or not lines.endswith("\n") or any(c < " " and c != "\n" for c in text)
+    if malformed or len(text.encode(errors="replace")) > MAX_NOTE:
         raise DocumentError(f"{source}: not a signed note; the file was changed or cut")
     signatures = []
-    for line in lines.splitlines():
+    for line in lines[:-1].split("\n"):
         parts = line.split(" ")
         raw = _unb64(parts[2]) if len(parts) == 3 else b""
-        if len(parts) != 3 or parts[0] != DASH or len(raw) <= 4:
+        if len(parts) != 3 or parts[0] != DASH or not parts[1] or len(raw) <= 4:
             raise DocumentError(f"{source}: a signature line is malformed; the file was changed")
         signatures.append(Signature(parts[1], raw[:4], raw[4:]))
     return Note(body + "\n", tuple(signatures))

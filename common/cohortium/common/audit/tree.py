@@ -1,6 +1,6 @@
 """The Merkle tree over a table of leaves, kept in the same database: O(log n) roots and proofs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from cohortium.common.audit import merkle
@@ -10,7 +10,7 @@ from cohortium.common.errors import CohortiumError
 
 Leaves = Literal["events", "shared", "consortium"]  # tables with `seq` from 0 on and `leaf`
 
-_ROWS = 4096
+_ROWS = 8192
 
 
 class Tree:
@@ -50,18 +50,40 @@ class Tree:
         with self._database.transaction():
             level = 1
             while size >> level:
-                first, end = self._kept(level), size >> level
-                while first < end:
-                    last = min(end, first + _ROWS // 2)
-                    below = self._hashes(level - 1, 2 * first, 2 * last)
-                    for position in range(first, last):
-                        pair = below[2 * (position - first) :][:2]
-                        self._database.execute(
-                            "INSERT INTO tree VALUES (?, ?, ?, ?)",
-                            (self._leaves, level, position, merkle.node_hash(*pair)),
-                        )
-                    first = last
+                for first, hashes in self._above(level, self._kept(level), size >> level):
+                    self._database.execute_many(
+                        "INSERT INTO tree VALUES (?, ?, ?, ?)",
+                        (
+                            (self._leaves, level, position, found)
+                            for position, found in enumerate(hashes, start=first)
+                        ),
+                    )
                 level += 1
+
+    def check(self) -> None:
+        """Compute every subtree that is kept again.
+
+        Raises:
+            CohortiumError: one is missing, or not what lies below it.
+        """
+        level = 1
+        while kept := self._kept(level):
+            for first, hashes in self._above(level, 0, kept):
+                if self._hashes(level, first, first + len(hashes)) != hashes:
+                    raise CohortiumError(
+                        f"{self._database.path}: the tree over {self._leaves} does not match its "
+                        "events; restore it from a backup"
+                    )
+            level += 1
+
+    def _above(self, level: int, first: int, end: int) -> Iterator[tuple[int, list[bytes]]]:
+        """The subtrees [first, end) of a level, made of those below, some at a time."""
+        while first < end:
+            last = min(end, first + _ROWS // 2)
+            below = self._hashes(level - 1, 2 * first, 2 * last)
+            pairs = zip(below[::2], below[1::2], strict=True)
+            yield first, [merkle.node_hash(left, right) for left, right in pairs]
+            first = last
 
     def _kept(self, level: int) -> int:
         rows = self._database.execute(
