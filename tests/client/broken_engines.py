@@ -43,6 +43,19 @@ class SlightlyLess(Scaled):
     factor = 0.99
 
 
+class TenthLess(Scaled):
+    factor = 0.9
+
+
+class ClippedLater(OwnNoise):
+    """Clips at more than the clip norm that noise is measured in."""
+
+    def clip_and_accumulate(self) -> None:
+        super().clip_and_accumulate()
+        for parameter in self.params:
+            parameter.summed_grad *= 1.2
+
+
 class NoClipping(OwnNoise):
     def clip_and_accumulate(self) -> None:
         for parameter in self.params:

@@ -1,11 +1,12 @@
 """L0: the mechanism that is counted is the one that runs, and each broken one is caught."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.client import broken_engines as broken
 from tests.client.broken_engines import Break, optimiser, sampler
 
@@ -18,6 +19,15 @@ from cohortium.common.privacy import discrete_gaussian
 from cohortium.common.privacy.accounting import Mechanism
 
 VALUES, STEPS = 200_000, 150
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As a site trains by default; many small steps wait for each other on more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def noise() -> Iterable[Check]:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from tests.federation import PLAIN, PRIVATE, write_study
 
-from cohortium.common.evaluating import Gate
 from cohortium.common.fairness.verdicts import Contrast, FairnessAudit, Invisible, Verdict
 from cohortium.common.messages import Spent
 from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
@@ -182,14 +181,6 @@ def test_a_site_without_any_account_is_a_flag_in_a_private_study_alone(
     (tmp_path / "plain").mkdir()
     plain = write_study(tmp_path / "plain", PLAIN)
     assert flags(plain, Findings([record(n, accounts={}) for n in (1, 2, 3, 4)], NOTHING)) == ()
-
-
-def test_a_declared_privacy_audit_that_nobody_can_have_done_is_a_flag(study: Study) -> None:
-    gates: tuple[Gate, ...] = ("privacy_audit",)
-    asking = study.model_copy(update={"release": study.release.model_copy(update={"gates": gates})})
-    flag = only(flags(asking, Findings(four(), NOTHING)))
-    assert "no empirical privacy audit" in flag.text
-    assert "this version cannot record one" in flag.text
 
 
 def test_replies_that_were_left_out_are_a_flag_by_site(study: Study) -> None:

@@ -11,6 +11,7 @@ from cohortium.common.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from cohortium.client.selftest.check import Check
     from cohortium.client.selftest.result import Found
     from cohortium.client.site import Site
     from cohortium.common.audit.events import Event
@@ -64,6 +65,8 @@ def selftest(
 def _run(level: str, site: "Site", study: str, device: "torch.device") -> "Found":
     if level == "L0":
         return _mechanism(device)
+    if level == "L1":
+        return _canaries(device)
     raise UsageError(f"{level} is not there yet")
 
 
@@ -71,11 +74,23 @@ def _mechanism(device: "torch.device") -> "Found":
     from cohortium.client.selftest import mechanism
     from cohortium.client.selftest.result import of_mechanism
 
-    checks = []
-    for check in mechanism.run(device):
-        note(f"  {'ok' if check.ok else 'WRONG':6}{check.said}")
-        checks.append(check)
-    return of_mechanism(checks)
+    return of_mechanism([_told(check) for check in mechanism.run(device)])
+
+
+def _canaries(device: "torch.device") -> "Found":
+    from cohortium.client.selftest import canaries
+
+    audited = []
+    for plan in canaries.PLANS:
+        audited.append(canaries.audit(plan, device))
+        for check in canaries.checks_of(audited[-1]):
+            _told(check)
+    return canaries.found(audited)
+
+
+def _told(check: "Check") -> "Check":
+    note(f"  {'ok' if check.ok else 'WRONG':6}{check.said}")
+    return check
 
 
 def _document(test: "Selftest", event: "Event") -> dict[str, Any]:

@@ -6,7 +6,7 @@ numbers included: the same finding always has the same name, and another number 
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +16,7 @@ from cohortium.common.fairness.attributes import OTHERS, SITE
 from cohortium.common.fairness.verdicts import Contrast, FairnessAudit
 from cohortium.common.messages import Spent
 from cohortium.common.metrics.tallies import SiteEvaluation
+from cohortium.common.privacy.selftest import Selftest
 from cohortium.common.study import Study
 from cohortium.server.store import RoundRecord
 
@@ -64,12 +65,16 @@ class Findings:
 
     evaluations: of the final model, by site. forged: how many replies in a site's name its key did
     not sign. withdrawn: sites that took their data out, and which rounds' models have it.
+    selftests: audits by site, oldest first. codes: digests of the code that trained, by site, of
+    those whose ledger rows are known.
     """
 
     rounds: Sequence[RoundRecord]
     audit: FairnessAudit
     forged: Mapping[str, int] = field(default_factory=dict)
     withdrawn: Mapping[str, str] = field(default_factory=dict)
+    selftests: Mapping[str, Sequence[Selftest]] = field(default_factory=dict)
+    codes: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def flags(study: Study, found: Findings) -> tuple[Flag, ...]:
@@ -218,14 +223,46 @@ def _overspent(study: Study, found: Findings) -> Iterator[Flag]:
             )
 
 
-def _unaudited(study: Study, _: Findings) -> Iterator[Flag]:
-    """The study asks for an empirical audit of its privacy; this version can record none."""
-    yield _flag(
-        study,
-        "privacy_audit",
-        None,
-        "no empirical privacy audit of this study has passed, as this version cannot record one",
-    )
+def _unaudited(study: Study, found: Findings) -> Iterator[Flag]:
+    """Sites that have not shown, by audits of the code that trained, that noise and clipping work.
+
+    Without privacy nothing was promised and nothing is audited. A failure is answered for by a
+    person, also where a later run of the same code passed: a test is not repeated until it does.
+    """
+    if study.privacy.mechanism == "none":
+        return
+    for site in contributors(study, found.rounds):
+        wanting = _wanting(study, found.selftests.get(site, ()), found.codes.get(site))
+        if wanting:
+            subject = "no empirical audit shows that its training is as private as promised"
+            yield _flag(study, "privacy_audit", site, subject, "; ".join(wanting))
+
+
+def _wanting(study: Study, tests: Sequence[Selftest], codes: Collection[str] | None) -> list[str]:
+    """What is missing or failed of one site's audits, of each code that trained.
+
+    Where no ledger row tells which code that was, the code of the site's newest audit counts.
+    """
+    if not tests:
+        return ["L0 and L1 were not run"]
+    said = []
+    for code in sorted(codes or {tests[-1].code}):
+        ours = [test for test in tests if test.code == code]
+        of = f" of the code {code[:12]} that trained" if codes else ""
+        for level in ("L0", "L1"):
+            verdicts = [test.verdict for test in ours if test.level == level]
+            if "failed" in verdicts:
+                again = " and passed later" if verdicts[-1] == "passed" else ""
+                said.append(f"{level}{of} failed{again}")
+            elif "passed" not in verdicts:
+                state = "was inconclusive" if verdicts else "was not run"
+                said.append(f"{level}{of} {state}")
+    whole = [test for test in tests if test.level == "L2" and test.study == study.digest]
+    if any(test.verdict == "failed" for test in whole):
+        said.append("L2 of this study failed")
+    elif said and whole:
+        said.append(f"L2 of this study {whole[-1].verdict}")
+    return said
 
 
 def _quarantined(study: Study, found: Findings) -> Iterator[Flag]:

@@ -18,6 +18,7 @@ from cohortium.common.fairness.verdicts import FairnessAudit
 from cohortium.server.gates import Findings, Flag, final_evaluations, flags
 from cohortium.server.model_file import describe
 from cohortium.server.reports.report_data import ModelReport
+from cohortium.server.selftests import selftests, training_codes
 from cohortium.server.signed import (
     Decision,
     Disposition,
@@ -86,7 +87,14 @@ def examine(row: StudyRow, store: Store, log: EventLog) -> Dossier:
     rounds = store.rounds(row.digest)
     found = audit(study, final_evaluations(study, rounds))
     model = describe(row, store)
-    findings = Findings(rounds, found, _forged(row, log), _withdrawn(row, log))
+    findings = Findings(
+        rounds,
+        found,
+        _forged(row, log),
+        _withdrawn(row, log),
+        selftests(store.database),
+        training_codes(store.database, row.digest),
+    )
     return Dossier(
         row=row,
         subject=Subject(
