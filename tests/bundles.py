@@ -50,8 +50,9 @@ SITES = ("north", "south", "west")
 OFFICER = "R. Meyer"
 MEANING = "export of this evidence"
 DELTA, CAP = 1e-5, 8.0
-STEP = Mechanism(sampler="poisson", sample_rate=0.1, noise_multiplier=1.5, steps=5)
+STEP = Mechanism(sampler="full-batch", sample_rate=1.0, noise_multiplier=3.0, steps=1)
 ROUNDS = 3
+FAIRNESS = {"attributes": ["sex", "insurance"], "reference": {"sex": "male"}}
 BEGIN = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
 BUNDLE, POLICY = "bundle.zip", "policy.txt"
 
@@ -80,7 +81,7 @@ class Made:
     own: Mapping[str, tuple[str, ...]]
     policy: str
 
-    @property
+    @functools.cached_property
     def content(self) -> dict[str, bytes]:
         """The files that the manifest lists."""
         return content_of(self.evidence)
@@ -111,17 +112,11 @@ def made() -> Made:
 
 def studies() -> tuple[Study, Study]:
     """A private one, and one without privacy."""
-    plain = json.loads(canonical(audited.study(SITES)))
+    plain = json.loads(canonical(audited.study(SITES, FAIRNESS)))
     values = {
         **plain,
         "name": "private",
-        "training": {
-            "rounds": ROUNDS,
-            "batches": "poisson",
-            "local_steps": STEP.steps,
-            "sample_rate": STEP.sample_rate,
-            "learning_rate": 0.5,
-        },
+        "training": {"rounds": ROUNDS, "batches": "full"},
         "privacy": {"mechanism": "gaussian", "epsilon": 4.0, "delta": DELTA, "clip_norm": 1.0},
     }
     return parse(values, Study, "study"), parse({**plain, "name": "open"}, Study, "study")
@@ -134,7 +129,10 @@ def evaluations() -> dict[str, SiteEvaluation]:
         site: audited.evaluation(audited.ward(seed, 400, harder="female"))
         for seed, site in enumerate(SITES)
     }
-    groups = found["south"].groups
+    for site, one in found.items():
+        groups = {name: one.groups[name] for name in ("sex", "insurance")}
+        found[site] = one.model_copy(update={"groups": groups})
+    groups = dict(found["south"].groups)
     less = {**groups, "insurance": {**groups["insurance"], "none": audited.hidden()}}
     found["south"] = found["south"].model_copy(update={"groups": less})
     return found
@@ -179,8 +177,7 @@ def ledger_row(site: str, study: str, round: int, before: LedgerRow | None) -> L
     """What the round after `before` costs: the same mechanism in each."""
     spent, at = _epsilon(round - 1), BEGIN + timedelta(minutes=round)
     order = accounting.filter_order(CAP, DELTA)
-    gaussian = {"type": "Gaussian", "noise_multiplier": "1.5"}
-    sampled = {"type": "PoissonSampled", "sampling_probability": "0.1", "event": gaussian}
+    gaussian = {"type": "Gaussian", "noise_multiplier": "3.0"}
     return LedgerRow(
         id=f"{site}-{round}",
         prev=verify.sha256(canonical(before)) if before else "",
@@ -190,10 +187,10 @@ def ledger_row(site: str, study: str, round: int, before: LedgerRow | None) -> L
         study=study,
         round=round,
         purpose="training",
-        dp={"type": "SelfComposed", "count": STEP.steps, "event": sampled},
-        sampler="poisson",
-        sample_rate="0.1",
-        noise_multiplier="1.5",
+        dp={"type": "SelfComposed", "count": STEP.steps, "event": gaussian},
+        sampler="full-batch",
+        sample_rate="1.0",
+        noise_multiplier="3.0",
         clip_norm="1.0",
         clipping="flat",
         steps=STEP.steps,

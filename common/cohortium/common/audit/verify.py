@@ -421,6 +421,11 @@ def whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
+def is_1(value: Any) -> bool:
+    """The version of every form that this verifier knows; true is no number."""
+    return whole(value) and value == 1
+
+
 _DECIMAL = re.compile(r"-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?|inf")
 
 
@@ -599,7 +604,7 @@ def read_event(raw: bytes, where: str, index: int) -> Event:
     source, actor, detail = value["src"], value["actor"], value.get("detail", {})
     things, number = value.get("obj", []), value.get("round")
     proper = (
-        value["v"] == 1
+        is_1(value["v"])
         and _is_texts(source, ("node", "org", "seq"), skip="seq")
         and whole(source["seq"])
         and _is_texts(actor, ("auth", "id", "type"))
@@ -671,6 +676,7 @@ def milliseconds(ts: str) -> int:
 
 # ------------------------------------------------------------------ what is being checked
 
+AUDIENCES = ("site", "consortium", "regulator")
 _CONSORTIUM = re.compile(r"([^/\s]+)\.cohortium/log([1-9][0-9]*)?")
 _OWN = re.compile(r"([^/\s]+)\.cohortium/([^/\s]+)/own")
 _LOG_FILES = ("events.jsonl", "leaf-hashes.bin", "checkpoint", "seal.json")
@@ -745,7 +751,7 @@ def check_container(case: Case) -> str:
     keys = "v origin node role audience since until at officer files"
     case.manifest = fields(manifest, keys, "manifest.json")
     texts(manifest, "origin node role audience since until at officer", "manifest.json")
-    if manifest["v"] != 1 or manifest["audience"] not in ("site", "consortium", "regulator"):
+    if not is_1(manifest["v"]) or manifest["audience"] not in AUDIENCES:
         raise Failed("manifest.json: another version or audience than this verifier knows")
     case.audience, case.node = manifest["audience"], manifest["node"]
     case.origin = manifest["origin"]
@@ -1261,7 +1267,7 @@ def check_ledger(case: Case) -> str:
 def _row_form(row: Object, where: str) -> str:
     texts(row, "id prev site dataset lineage study purpose unit adjacency sampler at", where)
     fields(row["lifetime"], LIFETIME, f"{where}: lifetime")
-    if row["v"] != 1 or not whole(row["steps"]) or not whole(row["steps_planned"]):
+    if not is_1(row["v"]) or not whole(row["steps"]) or not whole(row["steps_planned"]):
         raise Failed(f"{where}: another version, or steps that are no number")
     if not isinstance(row["round"], int) or not row["id"].startswith(row["site"] + "-"):
         raise Failed(f"{where}: round or id is not as a row has it")
@@ -1529,7 +1535,7 @@ def check_fairness(case: Case) -> str:
     """Every rate, gap and interval follows from the counts beside it, and those fit together."""
     where = "fairness/rates.json"
     document = fields(read_json(case.file(where), where), "v rates gaps", where)
-    if document["v"] != 1:
+    if not is_1(document["v"]):
         raise Failed(f"{where}: another version than this verifier knows")
     rates, pooled = Rates(), []
     for number, row in enumerate(document["rates"]):
