@@ -558,3 +558,48 @@ def verified_file(folder: Path, path: Path, *arguments: str, policy: str | None 
     with contextlib.redirect_stdout(out):
         code = verify.main([str(path), "--policy", str(folder / POLICY), *arguments])
     return Ran(code, out.getvalue())
+
+
+# ------------------------------------------------------------------ a site that lies, with its key
+
+
+def retold(one: Made, site: str, change: Callable[[list[dict[str, Any]]], object]) -> Made:
+    """A site's shared log told in another way from the beginning, and the log with it."""
+    events = [json.loads(line) for line in one.shared[site]]
+    change(events)
+    for seq, event in enumerate(events):
+        event["src"]["seq"] = seq
+    own = [changed(as_json(event).decode(), lambda _: None) for event in events]
+    lines: list[str | None] = list(one.lines)
+    places = [i for i, line in enumerate(one.lines) if f'"node":"{site}"' in line]
+    told = [*own, *[None] * (len(places) - len(own))]
+    for index, line in zip(places, told, strict=False):
+        lines[index] = line
+    lines += told[len(places) :]
+    log = tuple(line for line in lines if line is not None)
+    return replace(one, lines=log, shared={**one.shared, site: tuple(own)})
+
+
+def with_rows(
+    one: Made, site: str, change: Callable[[list[dict[str, Any]]], object]
+) -> tuple[Made, dict[str, bytes]]:
+    """A site that recorded other rows of its ledger, chained and named by its events."""
+    rows = [json.loads(canonical(row)) for row in one.evidence.ledger if row.site == site]
+    change(rows)
+    texts: list[bytes] = []
+    for row in rows:
+        row["prev"] = verify.sha256(texts[-1]) if texts else ""
+        texts.append(as_json(row))
+
+    def name(events: list[dict[str, Any]]) -> None:
+        spent = [event for event in events if event["action"] == "privacy.spent"]
+        for event, row, text in zip(spent, rows, texts, strict=True):
+            event["obj"][0].update(h=f"sha256:{verify.sha256(text)}", bytes=len(text))
+            said = {**row, **{key: row["lifetime"][key] for key in ("cap", "delta")}}
+            said["epsilon_after"] = row["lifetime"]["after"]
+            event["detail"] |= {k: str(said[k]) for k in event["detail"] if k in said}
+
+    ledger = one.content["privacy/ledger.jsonl"].splitlines(keepends=True)
+    others = [line for line in ledger if f'"site":"{site}"'.encode() not in line]
+    content = b"".join([*others, *(text + b"\n" for text in texts)])
+    return retold(one, site, name), {**one.content, "privacy/ledger.jsonl": content}
