@@ -1247,8 +1247,8 @@ def check_ledger(case: Case) -> str:
         if row["prev"] != last.get(site, ""):
             raise Failed(f"{where}: does not follow the site's row before it: removed or reordered")
         if h in named:
-            _same_as_event(case, row, named[h], where)
-            pending[site] = []
+            _same_as_event(row, named[h], where)
+            pending[site] = [] if case.withheld else pending.get(site, [])
         else:
             pending.setdefault(site, []).append(where)
         last[site], seen[h] = h, where
@@ -1274,7 +1274,7 @@ def _row_form(row: Object, where: str) -> str:
     return str(row["site"])
 
 
-def _same_as_event(case: Case, row: Object, event: Event, where: str) -> None:
+def _same_as_event(row: Object, event: Event, where: str) -> None:
     if event.node != row["site"]:
         raise Failed(f"{where}: is {row['site']}'s by its text, and {event.node}'s by the log")
     if (event.study, event.round) != (row["study"], row["round"]) and row["round"] > 0:
