@@ -383,7 +383,7 @@ def later(action: str, than: str) -> Callable[[list[Values]], None]:
     [
         (drop("study.approved"), "round.update.sent): the site had not approved the study before"),
         (later("study.approved", "round.update.sent"), "had not approved the study before"),
-        (drop("privacy.spent", 1), "(south-2): no privacy.spent event of south names it"),
+        (drop("privacy.spent", 1), "(south-2): no privacy.spent event names it"),
         (later("privacy.spent", "round.update.sent"), "was not paid for"),
     ],
     ids=["never-approved", "approval-backdated", "never-spent", "spent-afterwards"],

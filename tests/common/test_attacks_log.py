@@ -64,7 +64,20 @@ def test_an_event_edited_and_its_leaf_made_to_fit(tmp_path: Path) -> None:
 def test_an_event_withheld_from_a_regulator(tmp_path: Path) -> None:
     ran = verified(tmp_path, packed(withheld=[7]))
     assert ran.code == 1
-    assert ran.failure.startswith("event 7 is withheld, 1 in all")
+    assert ran.failure.startswith("event 7 is withheld: a regulator's bundle shows every event")
+
+
+def test_an_event_erased_is_withheld_only_if_that_is_recorded(tmp_path: Path) -> None:
+    gone = place(made().lines, "south", "evaluation.completed")
+    leaf = leaf_hash(made().lines[gone]).hex()
+    redacted = bundles.event_line(
+        COORDINATOR, 16, "retention.redacted", obj=[{"t": "event", "h": f"sha256:{leaf}"}]
+    )
+    ran = verified(tmp_path, packed(lines=[*made().lines, redacted], withheld=[gone]))
+    assert ran.code == 0
+    assert "1 events were erased, as retention.redacted records" in ran.out
+    ran = verified(tmp_path, packed(lines=[*made().lines, redacted], withheld=[gone, 7]))
+    assert (ran.code, ran.failure.startswith("event 7 is withheld")) == (1, True)
 
 
 def test_events_withheld_from_a_consortium_are_counted(tmp_path: Path) -> None:
