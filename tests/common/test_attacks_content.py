@@ -154,7 +154,10 @@ def rows() -> list[bytes]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda r: [r[0].replace(b'"3.0"', b'"5.0"'), *r[1:]], "line 1 (north-1): no privacy.spent"),
+        (
+            lambda r: [r[0].replace(b'"3.0"', b'"5.0"'), *r[1:]],
+            "(north-1): no privacy.spent",
+        ),
         (
             lambda r: [*r[:2], r[2].replace(b'epsilon":"', b'epsilon":"0'), *r[3:]],
             "(north-3): no",
