@@ -50,8 +50,9 @@ SITES = ("north", "south", "west")
 OFFICER = "R. Meyer"
 MEANING = "export of this evidence"
 DELTA, CAP = 1e-5, 8.0
-STEP = Mechanism(sampler="poisson", sample_rate=0.1, noise_multiplier=1.5, steps=5)
+STEP = Mechanism(sampler="full-batch", sample_rate=1.0, noise_multiplier=3.0, steps=1)
 ROUNDS = 3
+FAIRNESS = {"attributes": ["sex", "insurance"], "reference": {"sex": "male"}}
 BEGIN = datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
 BUNDLE, POLICY = "bundle.zip", "policy.txt"
 
@@ -80,7 +81,7 @@ class Made:
     own: Mapping[str, tuple[str, ...]]
     policy: str
 
-    @property
+    @functools.cached_property
     def content(self) -> dict[str, bytes]:
         """The files that the manifest lists."""
         return content_of(self.evidence)
@@ -111,17 +112,11 @@ def made() -> Made:
 
 def studies() -> tuple[Study, Study]:
     """A private one, and one without privacy."""
-    plain = json.loads(canonical(audited.study(SITES)))
+    plain = json.loads(canonical(audited.study(SITES, FAIRNESS)))
     values = {
         **plain,
         "name": "private",
-        "training": {
-            "rounds": ROUNDS,
-            "batches": "poisson",
-            "local_steps": STEP.steps,
-            "sample_rate": STEP.sample_rate,
-            "learning_rate": 0.5,
-        },
+        "training": {"rounds": ROUNDS, "batches": "full"},
         "privacy": {"mechanism": "gaussian", "epsilon": 4.0, "delta": DELTA, "clip_norm": 1.0},
     }
     return parse(values, Study, "study"), parse({**plain, "name": "open"}, Study, "study")
@@ -134,7 +129,10 @@ def evaluations() -> dict[str, SiteEvaluation]:
         site: audited.evaluation(audited.ward(seed, 400, harder="female"))
         for seed, site in enumerate(SITES)
     }
-    groups = found["south"].groups
+    for site, one in found.items():
+        groups = {name: one.groups[name] for name in ("sex", "insurance")}
+        found[site] = one.model_copy(update={"groups": groups})
+    groups = dict(found["south"].groups)
     less = {**groups, "insurance": {**groups["insurance"], "none": audited.hidden()}}
     found["south"] = found["south"].model_copy(update={"groups": less})
     return found
@@ -179,8 +177,7 @@ def ledger_row(site: str, study: str, round: int, before: LedgerRow | None) -> L
     """What the round after `before` costs: the same mechanism in each."""
     spent, at = _epsilon(round - 1), BEGIN + timedelta(minutes=round)
     order = accounting.filter_order(CAP, DELTA)
-    gaussian = {"type": "Gaussian", "noise_multiplier": "1.5"}
-    sampled = {"type": "PoissonSampled", "sampling_probability": "0.1", "event": gaussian}
+    gaussian = {"type": "Gaussian", "noise_multiplier": "3.0"}
     return LedgerRow(
         id=f"{site}-{round}",
         prev=verify.sha256(canonical(before)) if before else "",
@@ -190,10 +187,10 @@ def ledger_row(site: str, study: str, round: int, before: LedgerRow | None) -> L
         study=study,
         round=round,
         purpose="training",
-        dp={"type": "SelfComposed", "count": STEP.steps, "event": sampled},
-        sampler="poisson",
-        sample_rate="0.1",
-        noise_multiplier="1.5",
+        dp={"type": "SelfComposed", "count": STEP.steps, "event": gaussian},
+        sampler="full-batch",
+        sample_rate="1.0",
+        noise_multiplier="3.0",
         clip_norm="1.0",
         clipping="flat",
         steps=STEP.steps,
@@ -561,3 +558,48 @@ def verified_file(folder: Path, path: Path, *arguments: str, policy: str | None 
     with contextlib.redirect_stdout(out):
         code = verify.main([str(path), "--policy", str(folder / POLICY), *arguments])
     return Ran(code, out.getvalue())
+
+
+# ------------------------------------------------------------------ a site that lies, with its key
+
+
+def retold(one: Made, site: str, change: Callable[[list[dict[str, Any]]], object]) -> Made:
+    """A site's shared log told in another way from the beginning, and the log with it."""
+    events = [json.loads(line) for line in one.shared[site]]
+    change(events)
+    for seq, event in enumerate(events):
+        event["src"]["seq"] = seq
+    own = [changed(as_json(event).decode(), lambda _: None) for event in events]
+    lines: list[str | None] = list(one.lines)
+    places = [i for i, line in enumerate(one.lines) if f'"node":"{site}"' in line]
+    told = [*own, *[None] * (len(places) - len(own))]
+    for index, line in zip(places, told, strict=False):
+        lines[index] = line
+    lines += told[len(places) :]
+    log = tuple(line for line in lines if line is not None)
+    return replace(one, lines=log, shared={**one.shared, site: tuple(own)})
+
+
+def with_rows(
+    one: Made, site: str, change: Callable[[list[dict[str, Any]]], object]
+) -> tuple[Made, dict[str, bytes]]:
+    """A site that recorded other rows of its ledger, chained and named by its events."""
+    rows = [json.loads(canonical(row)) for row in one.evidence.ledger if row.site == site]
+    change(rows)
+    texts: list[bytes] = []
+    for row in rows:
+        row["prev"] = verify.sha256(texts[-1]) if texts else ""
+        texts.append(as_json(row))
+
+    def name(events: list[dict[str, Any]]) -> None:
+        spent = [event for event in events if event["action"] == "privacy.spent"]
+        for event, row, text in zip(spent, rows, texts, strict=True):
+            event["obj"][0].update(h=f"sha256:{verify.sha256(text)}", bytes=len(text))
+            said = {**row, **{key: row["lifetime"][key] for key in ("cap", "delta")}}
+            said["epsilon_after"] = row["lifetime"]["after"]
+            event["detail"] |= {k: str(said[k]) for k in event["detail"] if k in said}
+
+    ledger = one.content["privacy/ledger.jsonl"].splitlines(keepends=True)
+    others = [line for line in ledger if f'"site":"{site}"'.encode() not in line]
+    content = b"".join([*others, *(text + b"\n" for text in texts)])
+    return retold(one, site, name), {**one.content, "privacy/ledger.jsonl": content}

@@ -156,7 +156,7 @@ def write(path: Path, files: Files) -> str:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("xb") as file:
-            _pack(file, files)
+            pack(file, files)
             file.flush()
             os.fsync(file.fileno())
         with draft.open("rb") as file:
@@ -171,7 +171,7 @@ def write(path: Path, files: Files) -> str:
     return digest
 
 
-def _pack(file: Any, files: Files) -> None:
+def pack(file: Any, files: Files) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=False) as packed:
         for name in sorted(files):
             check_name(name)

@@ -22,6 +22,7 @@ import argparse
 import base64
 import binascii
 import calendar
+import csv
 import hashlib
 import io
 import json
@@ -41,6 +42,7 @@ MAX_FILES = 20_000
 MAX_BYTES = 2**32  # of all files together, unpacked
 MAX_NOTE = 2**20
 SHOWN = 300  # characters of a line about a bundle
+NOTES = 20  # of one check
 CLOCKS_MS = 120_000  # by which a clock may be set back, or two differ, without a word
 LEAST_KEPT_S = 182 * 86_400  # half a year
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
@@ -421,6 +423,11 @@ def whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
+def is_1(value: Any) -> bool:
+    """The version of every form that this verifier knows; true is no number."""
+    return whole(value) and value == 1
+
+
 _DECIMAL = re.compile(r"-?\d{1,40}(\.\d{1,40})?(e[+-]?\d{1,3})?|inf")
 
 
@@ -564,7 +571,8 @@ _ACTION = re.compile(r"[a-z]+(\.[a-z]+){1,2}")
 _H = re.compile(r"sha256:[0-9a-f]{64}")
 _SALT = re.compile(r"[0-9a-f]{32}")
 _KEPT = """privacy.spent privacy.selftest study.approved study.rejected approval.withdrawn
-    round.update.sent evaluation.completed export.sealed user.role.changed"""
+    round.update.sent evaluation.completed export.sealed user.role.changed node.revoked
+    flag.dispositioned model.released retention.redacted"""
 KEPT = frozenset(_KEPT.split())  # actions that a check asks for
 
 
@@ -575,6 +583,8 @@ class Event(NamedTuple):
     node: str
     seq: int
     ts: str
+    ms: int
+    auth: str  # how the actor was known
     action: str
     outcome: str
     study: str
@@ -599,7 +609,7 @@ def read_event(raw: bytes, where: str, index: int) -> Event:
     source, actor, detail = value["src"], value["actor"], value.get("detail", {})
     things, number = value.get("obj", []), value.get("round")
     proper = (
-        value["v"] == 1
+        is_1(value["v"])
         and _is_texts(source, ("node", "org", "seq"), skip="seq")
         and whole(source["seq"])
         and _is_texts(actor, ("auth", "id", "type"))
@@ -622,13 +632,16 @@ def read_event(raw: bytes, where: str, index: int) -> Event:
         value["outcome"] != "success" and "reason" not in value
     ):
         raise Failed(f"{where}: has no proper outcome, or no reason for it")
-    if abs(int(value["id"][:8] + value["id"][9:13], 16) - milliseconds(value["ts"])) > 1000:
+    ms = milliseconds(value["ts"])
+    if abs(int(value["id"][:8] + value["id"][9:13], 16) - ms) > 1000:
         raise Failed(f"{where}: its id was made at another time than the event says")
     return Event(
         at=index,
         node=sys.intern(source["node"]),
         seq=source["seq"],
         ts=value["ts"],
+        ms=ms,
+        auth=actor["auth"],
         action=sys.intern(value["action"]),
         outcome=value["outcome"],
         study=sys.intern(value.get("study", "")),
@@ -671,6 +684,12 @@ def milliseconds(ts: str) -> int:
 
 # ------------------------------------------------------------------ what is being checked
 
+NOT_ANCHORED = "the site's log is not anchored in the consortium's"
+NOT_COMPARED = "no earlier checkpoint was given (--known-checkpoint): not compared"
+NOT_COMPUTED = "epsilons were not computed again (--recompute-epsilon)"
+NO_TABLE = "no table of e-signatures is in the bundle"
+NOT_DONE = (NOT_ANCHORED, NOT_COMPARED, NOT_COMPUTED, NO_TABLE)
+AUDIENCES = ("site", "consortium", "regulator")
 _CONSORTIUM = re.compile(r"([^/\s]+)\.cohortium/log([1-9][0-9]*)?")
 _OWN = re.compile(r"([^/\s]+)\.cohortium/([^/\s]+)/own")
 _LOG_FILES = ("events.jsonl", "leaf-hashes.bin", "checkpoint", "seal.json")
@@ -688,8 +707,9 @@ class Case:
         self.leaves: list[bytes] = []
         self.events: list[Event] = []  # whose action is in KEPT
         self.whose: list[tuple[str, int] | None] = []  # node and number of each place, if shown
-        self.times: dict[str, list[str]] = {}
-        self.newest_ms = 0
+        self.latest: dict[str, Event] = {}  # by node, as far as clocks can be believed
+        self.backwards: dict[str, str] = {}
+        self.withheld = 0
         self.cosigned: dict[str, int] = {}
         self.sealed: Event | None = None
         self.studies: dict[str, Object] = {}
@@ -706,10 +726,6 @@ class Case:
     def checkpoint(self) -> Note:
         assert self.note is not None
         return self.note
-
-    @property
-    def withheld(self) -> int:
-        return self.whose.count(None)
 
     def file(self, name: str) -> bytes:
         if name not in self.files:
@@ -745,7 +761,7 @@ def check_container(case: Case) -> str:
     keys = "v origin node role audience since until at officer files"
     case.manifest = fields(manifest, keys, "manifest.json")
     texts(manifest, "origin node role audience since until at officer", "manifest.json")
-    if manifest["v"] != 1 or manifest["audience"] not in ("site", "consortium", "regulator"):
+    if not is_1(manifest["v"]) or manifest["audience"] not in AUDIENCES:
         raise Failed("manifest.json: another version or audience than this verifier knows")
     case.audience, case.node = manifest["audience"], manifest["node"]
     case.origin = manifest["origin"]
@@ -791,8 +807,8 @@ def check_witnesses(case: Case) -> str:
     if case.of_site:
         where = "log/consortium.checkpoint"
         if where not in case.files:
-            case.unwitnessed = "the site's log is not anchored in the consortium's"
-            return case.unwitnessed
+            case.unwitnessed = NOT_ANCHORED
+            return NOT_ANCHORED
         note = read_note(case.files[where], where)
         found = _CONSORTIUM.fullmatch(note.origin)
         if found is None or found[1] != case.coordinator:
@@ -836,7 +852,7 @@ def _leaves(raw: bytes, where: str) -> list[bytes]:
 def check_known(case: Case) -> str:
     """The log begins with the one that the caller was shown before."""
     if case.known is None:
-        return "no earlier checkpoint was given (--known-checkpoint): not compared"
+        return NOT_COMPARED
     where, now = "your earlier checkpoint", case.checkpoint
     note = read_note(case.known, where)
     if note.origin != now.origin:
@@ -876,11 +892,18 @@ def check_events(case: Case) -> str:
         event = read_event(text, f"event {index}", index)
         _take(case, event)
         before = index
-    if case.withheld and case.audience == "regulator":
-        raise Failed(
-            f"event {case.whose.index(None)} is withheld, {case.withheld} in all: a regulator's "
-            "bundle shows every event"
-        )
+    erased = {h for one in case.acts("retention.redacted") for _, h in one.things}
+    hidden = [index for index, one in enumerate(case.whose) if one is None]
+    case.withheld = len(hidden)
+    recorded = {index for index in hidden if f"sha256:{case.leaves[index].hex()}" in erased}
+    for index in hidden:
+        if case.audience == "regulator" and index not in recorded:
+            raise Failed(
+                f"event {index} is withheld: a regulator's bundle shows every event that was not "
+                "erased by a recorded retention.redacted"
+            )
+    if recorded:
+        case.notes.append(f"{len(recorded)} events were erased, as retention.redacted records")
     return (
         f"{size - case.withheld} of {size} events shown, each equal to its logged leaf "
         f"({case.withheld} withheld)"
@@ -891,11 +914,11 @@ def _take(case: Case, event: Event) -> None:
     case.whose[event.at] = (event.node, event.seq)
     if event.action in KEPT:
         case.events.append(event)
-    case.newest_ms = max(case.newest_ms, milliseconds(event.ts))
-    latest = case.times.setdefault(event.node, [event.ts])
-    if milliseconds(event.ts) + CLOCKS_MS < milliseconds(latest[0]) and len(latest) == 1:
-        latest.append(f"{event.name} is of {event.ts}, after one of {latest[0]}")
-    latest[0] = max(latest[0], event.ts)
+    latest = case.latest.setdefault(event.node, event)
+    if event.ms >= latest.ms:
+        case.latest[event.node] = event
+    elif event.ms + CLOCKS_MS < latest.ms and event.node not in case.backwards:
+        case.backwards[event.node] = f"{event.name} is of {event.ts}, after one of {latest.ts}"
 
 
 def check_numbers(case: Case) -> str:
@@ -972,9 +995,12 @@ def _place_site(
     if note.origin != origin:
         raise Failed(f"{where}: is of {note.origin}")
     keys = case.site_keys(site, "log")
-    if not keys:
+    revoked = any(one.detail.get("site") == site for one in case.acts("node.revoked"))
+    if not keys and not revoked:
         raise Failed(f"{where}: your policy has no key of {site}")
-    if not any(signed_by(note, key, where) for key in keys):
+    if not keys:
+        case.notes.append(f"{site} was revoked, and your policy has no key of it: not checked")
+    elif not any(signed_by(note, key, where) for key in keys):
         raise Failed(f"{where}: not signed by the key that your policy has for {site}")
     where = f"log/sites/{site}.leaves"
     leaves = _leaves(case.file(where), where)
@@ -1000,8 +1026,8 @@ def _place_site(
 def _check_anchor(case: Case) -> str:
     """The site's log is the one whose head stands in the consortium's log."""
     if "log/anchor.json" not in case.files or "log/consortium.checkpoint" not in case.files:
-        case.unwitnessed = case.unwitnessed or "the site's log is not anchored in the consortium's"
-        return "the site's log is not anchored in the consortium's"
+        case.unwitnessed = case.unwitnessed or NOT_ANCHORED
+        return NOT_ANCHORED
     where = "log/anchor.json"
     anchor = fields(read_json(case.files[where], where), "line place size path", where)
     texts(anchor, "line", where)
@@ -1038,14 +1064,14 @@ def _is_hash(value: Any) -> bool:
 
 def check_times(case: Case) -> str:
     """Clocks do not run backwards; what they say is no proof, and only noted."""
-    said = [latest[1] for latest in case.times.values() if len(latest) > 1]
-    for text in said:
+    for text in case.backwards.values():
         case.notes.append(f"a clock was set back: {text}")
+    newest = max(case.latest.values(), key=lambda event: event.ms, default=None)
     for name, seconds in case.cosigned.items():
-        if not case.of_site and seconds * 1000 + CLOCKS_MS < case.newest_ms:
-            case.notes.append(f"{name} cosigned at {seconds} s, before the newest event: a clock")
-    newest = max((latest[0] for latest in case.times.values()), default="no time")
-    return f"newest event of {newest}; clocks of {len(said)} nodes ran backwards"
+        if newest and not case.of_site and seconds * 1000 + CLOCKS_MS < newest.ms:
+            case.notes.append(f"{name} cosigned before {newest.name}, by its clock")
+    said = f"newest event of {newest.ts}" if newest else "no event is shown"
+    return f"{said}; clocks of {len(case.backwards)} nodes were set back"
 
 
 # ------------------------------------------------------------------ checks of what was sealed
@@ -1126,6 +1152,11 @@ def _signer(case: Case, public: bytes) -> str:
         keys = (event.detail.get("key_after"), event.detail.get("fingerprint"))
         if event.detail.get("role_after") == "auditor" and any(k in texts_of_key for k in keys):
             return f"the key of the auditor {user}, registered by {event.name}"
+    if case.sealed is not None and case.sealed.auth == f"signature:{fingerprint}":
+        case.notes.append(
+            f"{fingerprint} is an auditor's key by the word of {case.node} alone: compare it"
+        )
+        return f"the key of an auditor, as {case.sealed.name} says"
     raise Failed(
         f"log/seal.json: signed by a stranger's key ({fingerprint}), neither the exporter's, "
         "nor a witness's, nor a registered auditor's"
@@ -1229,46 +1260,46 @@ def check_ledger(case: Case) -> str:
             raise Failed(f"{event.name}: names the same row as {named[h].name}")
         else:
             named[h] = event
-    last: dict[str, str] = {}
-    seen: dict[str, str] = {}
-    pending: dict[str, list[str]] = {}  # rows that only a later one's `prev` vouches for
+    last: dict[str, tuple[int, str]] = {}  # number and hash of a site's last row
+    seen = set()
     for where, raw, row in jsonl(case.file("privacy/ledger.jsonl"), "privacy/ledger.jsonl"):
         fields(row, ROW, where, also="earlier")
-        site, h = _row_form(row, where), sha256(raw)
-        where = f"{where} ({row['id']})"
+        number, h = _row_form(row, where), sha256(raw)
+        where, (before, prev) = f"{where} ({row['id']})", last.get(row["site"], (0, ""))
         if h in seen:
             raise Failed(f"{where}: is there twice")
-        if row["prev"] != last.get(site, ""):
+        follows = number == before + 1 or not before
+        if (follows and row["prev"] != prev and not (case.withheld and not before)) or (
+            not follows and (number <= before or not case.withheld)
+        ):
             raise Failed(f"{where}: does not follow the site's row before it: removed or reordered")
-        if h in named:
-            _same_as_event(case, row, named[h], where)
-            pending[site] = []
-        else:
-            pending.setdefault(site, []).append(where)
-        last[site], seen[h] = h, where
+        if h not in named:
+            raise Failed(f"{where}: no privacy.spent event names it: it was changed or added")
+        _same_as_event(row, named[h], where)
+        last[row["site"]] = (number, h)
+        seen.add(h)
         case.rows.append((where, row))
-    for site, places in pending.items():
-        if places:
-            raise Failed(
-                f"{places[0]}: no privacy.spent event of {site} names it: changed or added"
-            )
     for h, event in named.items():
         if h not in seen:
             raise Failed(f"{event.name}: the row that it names is not in privacy/ledger.jsonl")
     return f"{len(case.rows)} rows of the privacy ledger match the log, each site's a chain"
 
 
-def _row_form(row: Object, where: str) -> str:
+def _row_form(row: Object, where: str) -> int:
+    """The row's number at its site; Failed where the form is not that of a row."""
     texts(row, "id prev site dataset lineage study purpose unit adjacency sampler at", where)
     fields(row["lifetime"], LIFETIME, f"{where}: lifetime")
-    if row["v"] != 1 or not whole(row["steps"]) or not whole(row["steps_planned"]):
+    if not is_1(row["v"]) or not whole(row["steps"]) or not whole(row["steps_planned"]):
         raise Failed(f"{where}: another version, or steps that are no number")
-    if not isinstance(row["round"], int) or not row["id"].startswith(row["site"] + "-"):
-        raise Failed(f"{where}: round or id is not as a row has it")
-    return str(row["site"])
+    number = row["id"][len(row["site"]) + 1 :]
+    if row["id"] != f"{row['site']}-{number}" or not re.fullmatch("[1-9][0-9]{0,15}", number):
+        raise Failed(f"{where}: id must be the site and a number")
+    if not isinstance(row["round"], int):
+        raise Failed(f"{where}: round must be a number")
+    return int(number)
 
 
-def _same_as_event(case: Case, row: Object, event: Event, where: str) -> None:
+def _same_as_event(row: Object, event: Event, where: str) -> None:
     if event.node != row["site"]:
         raise Failed(f"{where}: is {row['site']}'s by its text, and {event.node}'s by the log")
     if (event.study, event.round) != (row["study"], row["round"]) and row["round"] > 0:
@@ -1427,7 +1458,7 @@ def check_approvals(case: Case) -> str:
             checked.add(key)
         elif key in standing:
             raise Failed(f"{event.name}: comes after {standing[key]} of the same study")
-        elif key in word and milliseconds(word[key].ts) < milliseconds(first[event.node].ts):
+        elif key in word and word[key].ms < first[event.node].ms:
             case.notes.append(
                 f"{event.name}: approved before the site's log began, by {word[key].name}"
             )
@@ -1469,6 +1500,44 @@ def check_selftests(case: Case) -> str:
             )
     said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.items())) or "none"
     return f"self-tests match the hashes in the log: {said}"
+
+
+# study, item, name, one more, meaning, three more, SHA-256 of what was signed; last the signature
+TABLES = ("report/signatures.csv", "part11/esignatures.csv")
+
+
+def check_recorded(case: Case) -> str:
+    """Each e-signature in a table of them is recorded by an event, with that name and meaning."""
+    recorded = {
+        h[7:]: event
+        for event in case.acts("flag.dispositioned", "model.released")
+        for _, h in event.things
+    }
+    tables = [name for name in TABLES if name in case.files]
+    count = sum(_recorded(case, name, recorded) for name in tables)
+    if not tables:
+        return NO_TABLE
+    return f"{count} e-signatures in tables are recorded by events, with name and meaning"
+
+
+def _recorded(case: Case, name: str, recorded: dict[str, Event]) -> int:
+    count, text = 0, io.StringIO(case.files[name].decode("utf-8"), newline="")
+    for number, row in enumerate(csv.reader(text), 1):
+        if number == 1 or not row[-1] or row[1].startswith("approval"):
+            continue  # the header; what a site signed by itself
+        where, event = f"{name} line {number}", recorded.get(row[8])
+        if event is not None and (row[2], row[4]) == (
+            event.detail.get("person"),
+            event.detail.get("meaning"),
+        ):
+            count += 1
+        elif event is not None:
+            raise Failed(f"{where}: {event.name} says another name or meaning")
+        elif case.withheld:
+            case.notes.append(f"{where}: the event that records it is withheld, or there is none")
+        else:
+            raise Failed(f"{where}: no event records a signature by {row[2]} over {row[8]}")
+    return count
 
 
 # ------------------------------------------------------------------ fairness
@@ -1529,7 +1598,7 @@ def check_fairness(case: Case) -> str:
     """Every rate, gap and interval follows from the counts beside it, and those fit together."""
     where = "fairness/rates.json"
     document = fields(read_json(case.file(where), where), "v rates gaps", where)
-    if document["v"] != 1:
+    if not is_1(document["v"]):
         raise Failed(f"{where}: another version than this verifier knows")
     rates, pooled = Rates(), []
     for number, row in enumerate(document["rates"]):
@@ -1715,7 +1784,7 @@ def mechanisms(value: Any, where: str) -> list[Release]:
 def check_epsilon(case: Case) -> str:
     """Every epsilon is that of the recorded mechanisms, composed by dp-accounting's PLD."""
     if not case.recompute:
-        return "epsilons were not computed again (--recompute-epsilon)"
+        return NOT_COMPUTED
     try:
         from dp_accounting.pld import privacy_loss_distribution as pld
     except ImportError:
@@ -1808,6 +1877,7 @@ CONTENT: tuple[Check, ...] = (  # each by itself
     check_paid,
     check_approvals,
     check_selftests,
+    check_recorded,
     check_fairness,
     check_epsilon,
 )
@@ -1837,15 +1907,16 @@ def verify(case: Case) -> Verdict:
         unwitnessed = case.unwitnessed
         try:
             text, state = check(case), "ok"
-            if case.unwitnessed != unwitnessed or (check is check_known and case.known is None):
-                state = "note"
-            if check is check_epsilon and not case.recompute:
+            if case.unwitnessed != unwitnessed or text in NOT_DONE:
                 state = "note"
         except Failed as failed:
             text, state = str(failed), "FAIL"
         except (RecursionError, MemoryError, KeyError, TypeError, ValueError, IndexError) as error:
             text, state = f"{check.__name__}: malformed ({type(error).__name__})", "FAIL"
         lines.append(Line(number, state, safe(text)))
+        more = len(case.notes) - NOTES
+        if more > 0:
+            case.notes[NOTES:] = [f"and {more} more of this check"]
         lines += [Line(number, "note", safe(note)) for note in case.notes]
         case.notes.clear()
         if state == "FAIL" and check in LOG:
