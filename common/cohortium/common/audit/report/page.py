@@ -4,8 +4,8 @@ from importlib import resources
 
 from cohortium.common.audit.evidence import Evidence
 from cohortium.common.audit.report import budget, egress, fairness, record, signatures, studies
-from cohortium.common.audit.report.first_page import LIMITS, first_page
-from cohortium.common.audit.report.markup import Html, element, join
+from cohortium.common.audit.report.first_page import first_page, limits
+from cohortium.common.audit.report.markup import Html, element
 from cohortium.common.audit.report.table import Table, html_table
 from cohortium.common.audit.report.words import count, day, listed
 
@@ -124,7 +124,7 @@ def _sections(evidence: Evidence) -> list[tuple[str, str, list[Html]]]:
 
 
 def _tables(*tables: Table) -> list[Html]:
-    return [join(element("h3", table.title), html_table(table)) for table in tables]
+    return [html_table(table) for table in tables]
 
 
 def _law() -> list[Html]:
@@ -153,7 +153,7 @@ def _limits(evidence: Evidence) -> list[Html]:
         "after it, may say more: the verifier reads it."
     )
     return [
-        element("ul", *(element("li", limit) for limit in LIMITS)),
+        limits(),
         element("p", words) if later else Html(""),
         element(
             "p",
