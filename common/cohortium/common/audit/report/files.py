@@ -28,7 +28,7 @@ def filed(evidence: Evidence) -> tuple[Table, ...]:
         studies.all_flags(evidence),
         budget.budget(budget.accounts(evidence)),
         budget.by_study(evidence),
-        signatures.signatures(evidence, decided),
+        signatures.signatures(decided),
         studies.rounds(evidence),
     )
 

@@ -48,16 +48,8 @@ def first_page(evidence: Evidence) -> Html:
     found = budget.accounts(evidence)
     reviews, alarms = record.reviews(evidence), record.alarms(evidence)
     opened, witnesses = studies.open_flags(evidence), record.witnesses(evidence)
-    tiles = (
-        _decided(decided),
-        _left(left),
-        _spent(found),
-        _open(evidence, opened, alarms),
-        _reviewed(reviews),
-        _witnessed(evidence),
-    )
     return join(
-        element("div", *map(_tile, tiles), class_="tiles"),
+        element("div", *map(_tile, tiles(evidence)), class_="tiles"),
         _block("Who approved what", _few(signatures.in_short(decided), "approvals"), "approvals"),
         _block("What left the building", _few(egress.summary(evidence, left), "egress"), "egress"),
         _block("Privacy budget by site", _bars(found), "privacy"),
@@ -70,6 +62,18 @@ def first_page(evidence: Evidence) -> Html:
             limits(),
             class_="limits",
         ),
+    )
+
+
+def tiles(evidence: Evidence) -> tuple[Tile, ...]:
+    """What is seen at a glance."""
+    return (
+        _decided(signatures.decisions(evidence)),
+        _left(egress.messages(evidence)),
+        _spent(budget.accounts(evidence)),
+        _open(evidence, studies.open_flags(evidence), record.alarms(evidence)),
+        _reviewed(record.reviews(evidence)),
+        _witnessed(evidence),
     )
 
 
@@ -194,7 +198,7 @@ def _bar(one: Account) -> Html:
             "p",
             element("b", f"ε {epsilon(one.spent)}"),
             f" of {epsilon(one.cap)} ({100 * one.share:.0f}%) at δ {one.delta:g}; found in at most "
-            f"{share_found(one.spent, one.delta)}",
+            f"{share_found(one.spent, one.delta)} of cases",
         ),
         class_="budget",
     )

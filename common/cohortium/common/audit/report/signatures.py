@@ -99,7 +99,7 @@ def _who(one: Decision) -> str:
     return f"{one.person} ({where})" if where else one.person
 
 
-def signatures(evidence: Evidence, found: tuple[Decision, ...]) -> Table:
+def signatures(found: tuple[Decision, ...]) -> Table:
     """Every electronic signature with its parts (21 CFR 11.50), for `signatures.csv`."""
     rows = [
         (

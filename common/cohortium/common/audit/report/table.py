@@ -84,6 +84,27 @@ def html_table(table: Table, *, heading: bool = True, stacked: bool = False) -> 
     return join(title, scroll, element("p", note, class_="note") if note else "")
 
 
+def shown_cells(table: Table) -> list[tuple[str, ...]]:
+    """Header and rows as the page shows them, for paper."""
+    shown = [place for place, name in enumerate(table.header) if name not in table.wide]
+    rows = table.rows[:MOST] if table.file else table.rows
+    return [
+        tuple(table.header[i] for i in shown),
+        *(tuple(_plain(row[i]) for i in shown) for row in rows),
+    ]
+
+
+def _plain(cell: str) -> str:
+    if _is_hash(cell):
+        return short(cell)
+    return second(cell) if TIME.fullmatch(cell) else cell
+
+
+def _is_hash(cell: str) -> bool:
+    bare = cell.removeprefix("sha256:")
+    return len(bare) == HASH_DIGITS and set(bare) <= set("0123456789abcdef")
+
+
 def _head(table: Table, place: int, stacked: bool) -> Html:
     return element(
         "th",
@@ -122,7 +143,6 @@ def _kind(table: Table, place: int) -> str:
 
 def _cell(cell: str) -> str:
     """Text; a time without its fractions; of a hash its first digits, the whole as its title."""
-    bare = cell.removeprefix("sha256:")
-    if len(bare) == HASH_DIGITS and set(bare) <= set("0123456789abcdef"):
-        return element("code", short(bare), title=bare)
-    return second(cell) if TIME.fullmatch(cell) else cell
+    if _is_hash(cell):
+        return element("code", short(cell), title=cell.removeprefix("sha256:"))
+    return _plain(cell)
