@@ -215,4 +215,3 @@ def _witnesses(party: Party, note: Note, after: Mapping[str, bytes]) -> tuple[di
         for name, at in quorum.cosigned(note).items()
     }
     return found, bool(found) and quorum.met(note)
-
