@@ -5,6 +5,7 @@ import getpass
 import io
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.exporting import (
     lines,
     run,
 )
-from tests.federation import COORDINATOR, Federation, coordinate
+from tests.federation import COORDINATOR, FULL, Federation, coordinate
 from tests.needles import spellings
 
 from cohortium.client.party import open_party as open_site_party
@@ -274,8 +275,6 @@ def test_of_a_blinded_study_a_consortium_sees_no_result_of_a_site(
     desk: Desk, opened: Federation, root: Path
 ) -> None:
     blind = "[evaluation]\nblinded = true\nevery = 3\n"
-    from tests.federation import FULL
-
     study = run(opened, root, FULL, blind, name="blind-study")
     hand_over(opened)
     desk.ok()
@@ -424,6 +423,9 @@ def test_a_sites_log_is_anchored_where_the_consortiums_log_names_its_head(
     party = open_site_party(root / "a")
     own = party.checkpoint(0)
     assert files["log/checkpoint"].decode() == own.text
+    evidence = party.gather("site", None, "", "", APPROVER)
+    shorter = sign_checkpoint(Checkpoint(own.checkpoint.origin, size - 1, bytes(32)), party.key)
+    assert party.log_files(evidence, shorter) == {}
     party.database.close()
 
 
@@ -568,8 +570,6 @@ def test_a_pdf_is_the_same_for_the_same_evidence(desk: Desk) -> None:
 def test_without_the_extra_a_pdf_is_one_clear_line(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "reportlab", None)
     code, document = desk.run("--pdf")
     assert (code, "pip install 'cohortium[pdf]'" in document["error"]) == (2, True)
