@@ -18,6 +18,7 @@ from cohortium.common.audit.notes import (
     Checkpoint,
     Note,
     log_key,
+    read_note,
     sign_checkpoint,
     witness_key,
 )
@@ -97,7 +98,7 @@ class SiteParty:
         own, peer = self.key.public, self.site.coordinator_key
         witness = witness_key(names.witness(self.consortium, self.name), own)
         lines = [
-            f"log {log_key(names.consortium_log(self.consortium), peer).text}",
+            f"log {log_key(self._consortium_log(), peer).text}",
             f"log {log_key(names.site_log(self.consortium, self.name), own).text}",
             f"log {log_key(self._origin, own).text}",
             f"witness {self.name} {witness.text}",
@@ -146,6 +147,13 @@ class SiteParty:
             "log/anchor.json": anchor.json,
             "log/consortium.checkpoint": anchor.note.encode(),
         }
+
+    def _consortium_log(self) -> str:
+        """The origin of the log that this site cosigned last: it may have been begun anew."""
+        rows = self.database.execute("SELECT note FROM cosigned ORDER BY size DESC LIMIT 1")
+        if not rows:
+            return names.consortium_log(self.consortium)
+        return read_note(rows[0]["note"], "a cosigned checkpoint").checkpoint.origin
 
     def _gathering(self) -> "Gathering":
         from cohortium.client.gathering import Gathering  # slow to import: the measures

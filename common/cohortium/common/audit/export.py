@@ -6,7 +6,6 @@ whose witnesses came late is completed by the same command.
 """
 
 import os
-import secrets
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -109,7 +108,7 @@ def export(party: Party, request: Request, tell: Tell) -> Exported:
     witnesses, witnessed = _witnesses(party, note, after)
     return Exported(
         file=request.out,
-        sha256=_write(request.out, packed),
+        sha256=bundle.write(request.out, packed),
         manifest=seal.signed,
         event=event,
         seal=seal,
@@ -216,18 +215,3 @@ def _witnesses(party: Party, note: Note, after: Mapping[str, bytes]) -> tuple[di
         for name, at in quorum.cosigned(note).items()
     }
     return found, bool(found) and quorum.met(note)
-
-
-def _write(out: Path, files: Mapping[str, bytes]) -> str:
-    draft = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        digest = bundle.write(draft, files)
-        draft.replace(out)
-    except OSError as error:
-        raise CohortiumError(
-            f"{out}: cannot be written ({error.strerror}); give another --out, and run it again: "
-            "what is sealed is not sealed twice"
-        ) from None
-    finally:
-        draft.unlink(missing_ok=True)
-    return digest

@@ -46,6 +46,7 @@ def budget(found: tuple[Account, ...]) -> Table:
     """All accounts, for `budget.csv`."""
     return Table(
         name="budget",
+        file="report/budget.csv",
         title="Privacy budget by site and dataset, over all studies",
         header=(
             "site", "dataset", "epsilon spent", "epsilon cap", "share of cap", "delta", "unit",
@@ -92,6 +93,7 @@ def by_study(evidence: Evidence) -> Table:
     promised = {one.study.name: one.study.privacy.epsilon for one in evidence.studies}
     return Table(
         name="budget-by-study",
+        file="report/budget-by-study.csv",
         title="Privacy spent by study and site",
         header=(
             "study", "site", "purpose", "sampler", "noise multiplier", "steps", "epsilon", "delta",

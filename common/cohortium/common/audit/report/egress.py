@@ -1,6 +1,6 @@
 """The egress register: every message about patients that left a site, with its size and hash."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cohortium.common.audit.evidence import Evidence
@@ -57,6 +57,7 @@ def register(evidence: Evidence, found: tuple[Message, ...]) -> Table:
     names = study_names(evidence)
     return Table(
         name="egress",
+        file="report/egress.csv",
         title="Every message about patients that left a site",
         header=(
             "site", "study", "round", "kind", "what it is", "bytes", "bytes received", "sent at",
@@ -88,33 +89,48 @@ def register(evidence: Evidence, found: tuple[Message, ...]) -> Table:
 
 
 def summary(evidence: Evidence, found: tuple[Message, ...]) -> Table:
-    """By site, study and kind, for the first page."""
-    names, totals = study_names(evidence), dict[tuple[str, str, str], list[Message]]()
+    """How many messages of each kind, and how large, by study and site."""
+    names, kinds = study_names(evidence), [kind for kind in MEANS if any_of(found, kind)]
+    by_site = dict[tuple[str, str], list[Message]]()
     for one in found:
-        totals.setdefault((one.site, one.study, one.kind), []).append(one)
-    rows = []
-    for (site, study, kind), all_of_it in sorted(totals.items()):
-        amount = sum((one.bytes if one.bytes is not None else one.received) or 0
-                     for one in all_of_it)  # fmt: skip
-        logged = sum(one.bytes is not None for one in all_of_it)
-        rows.append((
-            site,
-            names.get(study, study[:12]),
-            f"{kind}: {MEANS.get(kind, 'another message')}",
-            numbers(one.round for one in all_of_it),
-            str(len(all_of_it)),
-            size(amount),
-            "all" if logged == len(all_of_it) else f"{logged} of {len(all_of_it)}",
-        ))  # fmt: skip
+        by_site.setdefault((names.get(one.study, one.study[:12]), one.site), []).append(one)
     return Table(
         name="egress-summary",
         title="What left the building",
-        header=("site", "study", "what", "rounds", "messages", "size", "logged by the site"),
-        rows=tuple(rows),
+        header=("study", "site", "rounds", *(f"{kind} messages" for kind in kinds), "size in all",
+                "logged by the site"),
+        rows=tuple(
+            (
+                *key,
+                numbers(one.round for one in own),
+                *(_amount([one for one in own if one.kind == kind]) for kind in kinds),
+                size(total(own)),
+                _logged(own),
+            )
+            for key, own in sorted(by_site.items())
+        ),
         empty="No message about patients is recorded.",
-        note="Each message with its hash is in egress.csv.",
-        numeric=frozenset(("messages", "size")),
-    )
+        note="; ".join(f"{kind}: {MEANS[kind]}" for kind in kinds) + ".",
+        numeric=frozenset(("size in all", *(f"{kind} messages" for kind in kinds))),
+    )  # fmt: skip
+
+
+def total(found: Iterable[Message]) -> int:
+    """Bytes, by the site's word where it is there."""
+    return sum((m.bytes if m.bytes is not None else m.received) or 0 for m in found)
+
+
+def any_of(found: tuple[Message, ...], kind: str) -> bool:
+    return any(one.kind == kind for one in found)
+
+
+def _amount(found: list[Message]) -> str:
+    return f"{len(found)} ({size(total(found))})" if found else "none"
+
+
+def _logged(found: list[Message]) -> str:
+    logged = sum(one.bytes is not None for one in found)
+    return "all" if logged == len(found) else f"{logged} of {len(found)}"
 
 
 def study_names(evidence: Evidence) -> Mapping[str, str]:

@@ -32,6 +32,7 @@ def contrasts(evidence: Evidence) -> Table:
     """Every contrast with its interval, for `fairness/contrasts.csv`."""
     return Table(
         name="contrasts",
+        file="fairness/contrasts.csv",
         title="Contrasts",
         header=(
             "study", "attribute", "group", "reference", "criterion", "outcome", "site", "primary",
@@ -53,6 +54,7 @@ def gaps(evidence: Evidence) -> Table:
     place = found.header.index("verdict")
     return Table(
         name="gaps",
+        file="fairness/contrasts.csv",
         title="Gaps beyond their margin",
         header=found.header,
         rows=tuple(row for row in found.rows if row[place] == "GAP"),
@@ -69,6 +71,7 @@ def invisible(evidence: Evidence) -> Table:
     """Groups that could not be seen, and where; for `fairness/invisible.csv`."""
     return Table(
         name="invisible",
+        file="fairness/invisible.csv",
         title="Groups that nobody could see",
         header=("study", "attribute", "group", "site", "reason"),
         rows=tuple(
@@ -85,6 +88,7 @@ def performance(evidence: Evidence) -> Table:
     """How well models do over all patients, for `fairness/performance.csv`."""
     return Table(
         name="performance",
+        file="fairness/performance.csv",
         title="Performance",
         header=("study", "measure", "part", "threshold", "horizon", "patients", "value", "low",
                 "high", "reason"),

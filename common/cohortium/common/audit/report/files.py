@@ -11,7 +11,7 @@ def report_files(evidence: Evidence) -> dict[str, bytes]:
     """`report/`: the page, and the tables that a compliance officer files."""
     files = {"report/report.html": page(evidence).encode()}
     for table in filed(evidence):
-        files[f"report/{table.name}.csv"] = csv_bytes(table)
+        files[table.file] = csv_bytes(table)
     return files
 
 
@@ -28,7 +28,7 @@ def filed(evidence: Evidence) -> tuple[Table, ...]:
         studies.all_flags(evidence),
         budget.budget(budget.accounts(evidence)),
         budget.by_study(evidence),
-        signatures.signatures(evidence, decided),
+        signatures.signatures(decided),
         studies.rounds(evidence),
     )
 
@@ -40,7 +40,7 @@ def fairness_files(evidence: Evidence) -> dict[str, bytes]:
         fairness.invisible(evidence),
         fairness.performance(evidence),
     )
-    return {f"fairness/{table.name}.csv": csv_bytes(table) for table in tables}
+    return {table.file: csv_bytes(table) for table in tables}
 
 
 def study_files(evidence: Evidence) -> dict[str, bytes]:

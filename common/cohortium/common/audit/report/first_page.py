@@ -7,21 +7,29 @@ from cohortium.common.audit.report import budget, egress, record, signatures, st
 from cohortium.common.audit.report.budget import Account
 from cohortium.common.audit.report.markup import Html, element, join
 from cohortium.common.audit.report.table import Table, html_table
-from cohortium.common.audit.report.words import count, day, epsilon, in_words, listed, size
+from cohortium.common.audit.report.words import (
+    IN_WORDS,
+    count,
+    day,
+    epsilon,
+    listed,
+    share_found,
+    size,
+)
 
 MOST = 8  # rows of a table on the first page
-LIMITS = (
-    "That what was recorded is true: a site whose software was altered could have recorded "
-     "something else. The record is whole, and its parts agree.",
-    "Who sat at the keyboard. A signature shows the printed name, the account and the key; "
-     "there is no second authentication.",
-    "Privacy beyond the ledger. Epsilon covers the releases that the ledger lists, for one "
-     "patient as the unit, and nothing that left by another way.",
-    "That results are the same for everybody. Where no gap is shown, there may be one that too "
-     "few patients hide.",
-    "That a duty in law is met. References to rules are a help to those who judge that, and no "
-     "certificate.",
-)
+LIMITS = {
+    "That what was recorded is true.": "The record is whole and its parts agree; a site whose "
+    "software was altered could have recorded something else.",
+    "Who sat at the keyboard.": "A signature shows the printed name, the account, the key; there "
+    "is no second authentication.",
+    "Privacy beyond the ledger.": "Epsilon covers the releases that the ledger lists, for one "
+    "patient as the unit, and nothing that left by another way.",
+    "That results are the same for everybody.": "Where no gap is shown, there may be one that too "
+    "few patients hide.",
+    "That a duty in law is met.": "References to rules are a help to those who judge that, and no "
+    "certificate.",
+}
 
 
 @dataclass(frozen=True)
@@ -38,20 +46,11 @@ def first_page(evidence: Evidence) -> Html:
     """Tiles, then a block for each question."""
     decided, left = signatures.decisions(evidence), egress.messages(evidence)
     found = budget.accounts(evidence)
-    approvals = signatures.approvals(decided)
     reviews, alarms = record.reviews(evidence), record.alarms(evidence)
     opened, witnesses = studies.open_flags(evidence), record.witnesses(evidence)
-    tiles = (
-        _decided(decided),
-        _left(left),
-        _spent(found),
-        _open(evidence, opened, alarms),
-        _reviewed(reviews),
-        _witnessed(evidence),
-    )
     return join(
-        element("div", *map(_tile, tiles), class_="tiles"),
-        _block("Who approved what", _few(approvals, "approvals", _SHORT_APPROVALS), "approvals"),
+        element("div", *map(_tile, tiles(evidence)), class_="tiles"),
+        _block("Who approved what", _few(signatures.in_short(decided), "approvals"), "approvals"),
         _block("What left the building", _few(egress.summary(evidence, left), "egress"), "egress"),
         _block("Privacy budget by site", _bars(found), "privacy"),
         _block("Open flags", _flags(evidence, opened, alarms), "flags"),
@@ -60,13 +59,29 @@ def first_page(evidence: Evidence) -> Html:
         element(
             "section",
             element("h3", "What this does not prove"),
-            element("ul", *(element("li", limit) for limit in LIMITS)),
+            limits(),
             class_="limits",
         ),
     )
 
 
-_SHORT_APPROVALS = frozenset(("reason", "known by", "event"))
+def tiles(evidence: Evidence) -> tuple[Tile, ...]:
+    """What is seen at a glance."""
+    return (
+        _decided(signatures.decisions(evidence)),
+        _left(egress.messages(evidence)),
+        _spent(budget.accounts(evidence)),
+        _open(evidence, studies.open_flags(evidence), record.alarms(evidence)),
+        _reviewed(record.reviews(evidence)),
+        _witnessed(evidence),
+    )
+
+
+def limits() -> Html:
+    """What no bundle shows, however well it verifies."""
+    return element(
+        "ul", *(element("li", element("b", what), f" {why}") for what, why in LIMITS.items())
+    )
 
 
 def _decided(decided: tuple[signatures.Decision, ...]) -> Tile:
@@ -77,10 +92,12 @@ def _decided(decided: tuple[signatures.Decision, ...]) -> Tile:
 
 
 def _left(left: tuple[egress.Message, ...]) -> Tile:
-    amount = sum((m.bytes if m.bytes is not None else m.received) or 0 for m in left)
-    sites = len({m.site for m in left})
-    return Tile("Left the building", count(len(left), "message"),
-                f"{size(amount)} from {count(sites, 'site')}")  # fmt: skip
+    sites = len({one.site for one in left})
+    return Tile(
+        "Left the building",
+        count(len(left), "message"),
+        f"{size(egress.total(left))} from {count(sites, 'site')}",
+    )
 
 
 def _spent(found: tuple[Account, ...]) -> Tile:
@@ -90,7 +107,7 @@ def _spent(found: tuple[Account, ...]) -> Tile:
     return Tile(
         "Privacy spent, at most",
         f"ε {epsilon(most.spent)}",
-        f"of a cap of {epsilon(most.cap)}, at {most.site}",
+        f"of a cap of {epsilon(most.cap)}, at site {most.site}",
         most.share > 1,
     )
 
@@ -138,12 +155,12 @@ def _few(table: Table, section: str, hidden: frozenset[str] = frozenset()) -> Ht
         name=f"first-{table.name}",
         rows=tuple(tuple(map(_readable, row)) for row in table.rows[:MOST]),
         wide=table.wide | hidden,
-        note="",
+        file="",
     )
     left = len(table.rows) - MOST
     rest = element("p", f"{left} more: ", element("a", "see all", href=f"#{section}"),
                    class_="note") if left > 0 else ""  # fmt: skip
-    return join(html_table(short), rest)
+    return join(html_table(short, heading=False, stacked=True), rest)
 
 
 def _readable(cell: str) -> str:
@@ -154,7 +171,13 @@ def _readable(cell: str) -> str:
 def _bars(found: tuple[Account, ...]) -> Html:
     if not found:
         return element("p", "No entry of a privacy ledger is shown.", class_="soft")
-    return element("div", *map(_bar, found[:MOST]), class_="bars")
+    words = f"Per patient, over all studies. In words: {IN_WORDS}the share that is said."
+    left = len(found) - MOST
+    more = f" {left} further datasets: see below." if left > 0 else ""
+    return join(
+        element("div", *map(_bar, found[:MOST]), class_="bars"),
+        element("p", words + more, class_="note"),
+    )
 
 
 def _bar(one: Account) -> Html:
@@ -169,14 +192,13 @@ def _bar(one: Account) -> Html:
     )
     return element(
         "div",
-        element("p", element("b", one.site), f" {one.dataset}", class_="who"),
+        element("p", element("b", one.site), f", dataset {one.dataset}"),
         drawing,
         element(
             "p",
             element("b", f"ε {epsilon(one.spent)}"),
-            f" of {epsilon(one.cap)} ({100 * one.share:.0f}%) at δ {one.delta:g}, per patient, "
-            f"over all studies: {in_words(one.spent, one.delta)}.",
-            class_="meaning",
+            f" of {epsilon(one.cap)} ({100 * one.share:.0f}%) at δ {one.delta:g}; found in at most "
+            f"{share_found(one.spent, one.delta)} of cases",
         ),
         class_="budget",
     )

@@ -48,6 +48,7 @@ def refusals(evidence: Evidence) -> Table:
     )
     return Table(
         name="refusals",
+        file="report/refusals.csv",
         title="Refusals and failures",
         header=("at", "site", "study", "round", "event", "rule or reason", "message",
                 "recorded by", "id"),
@@ -76,6 +77,7 @@ def reviews(evidence: Evidence) -> Table:
     )
     return Table(
         name="log-review",
+        file="report/log-review.csv",
         title="Proof of review",
         header=("at", "reviewed by", "events", "findings", "meaning", "recorded by", "id"),
         rows=rows,

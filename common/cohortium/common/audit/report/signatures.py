@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cohortium.common.audit.events import Event
 from cohortium.common.audit.evidence import ESignature, Evidence, StudyFacts
 from cohortium.common.audit.report.table import Table
+from cohortium.common.audit.report.words import day
 
 APPROVAL = "approval of this study on this site's data"
 REPLY = "said in the site's reply, which its key signed"
@@ -46,6 +47,7 @@ def approvals(found: tuple[Decision, ...]) -> Table:
     """For `approvals.csv` and the page: names, times and meanings beside what was signed."""
     return Table(
         name="approvals",
+        file="report/approvals.csv",
         title="Who approved what",
         header=(
             "study", "what", "site", "decision", "by", "at", "meaning", "reason", "known by",
@@ -71,7 +73,33 @@ def approvals(found: tuple[Decision, ...]) -> Table:
     )  # fmt: skip
 
 
-def signatures(evidence: Evidence, found: tuple[Decision, ...]) -> Table:
+def in_short(found: tuple[Decision, ...]) -> Table:
+    """The same in few rows: those who decided the same on the same thing stand together."""
+    together = dict[tuple[str, ...], list[Decision]]()
+    for one in found:
+        key = (one.study, f"{one.what} {one.item}".strip(), one.said, one.meaning)
+        together.setdefault(key, []).append(one)
+    return Table(
+        name="approvals-in-short",
+        title="Who approved what",
+        header=("study", "what", "decision", "by (site, time)", "meaning"),
+        rows=tuple(
+            (study, what, said, "; ".join(map(_who, same)), meaning)
+            for (study, what, said, meaning), same in together.items()
+        ),
+        empty="Nobody has decided anything yet.",
+    )
+
+
+def _who(one: Decision) -> str:
+    """`Dr. Weiss (northgate, 2026-11-22 14:03 UTC)`."""
+    where = ", ".join(filter(None, (one.site if one.what == "study" else "", day(one.at))))
+    if not one.person:
+        return where
+    return f"{one.person} ({where})" if where else one.person
+
+
+def signatures(found: tuple[Decision, ...]) -> Table:
     """Every electronic signature with its parts (21 CFR 11.50), for `signatures.csv`."""
     rows = [
         (
@@ -93,6 +121,7 @@ def signatures(evidence: Evidence, found: tuple[Decision, ...]) -> Table:
     ]
     return Table(
         name="signatures",
+        file="report/signatures.csv",
         title="Electronic signatures",
         header=(
             "study", "item", "printed name", "role", "meaning", "signed at", "user",

@@ -39,6 +39,7 @@ def rounds(evidence: Evidence) -> Table:
     """What each round took and gave, by the coordinator's record (at a site, by its own log)."""
     return Table(
         name="rounds",
+        file="report/rounds.csv",
         title="Rounds",
         header=("study", "round", "answered", "missing", "refused", "left out", "seconds"),
         rows=tuple(
@@ -71,6 +72,7 @@ def all_flags(evidence: Evidence) -> Table:
 def _flags(evidence: Evidence, name: str, title: str, *, only_open: bool) -> Table:
     return Table(
         name=name,
+        file=f"report/{name}.csv",
         title=title,
         header=("study", "gate", "flag", "finding", "state", "answered by", "at", "reason"),
         rows=tuple(
@@ -95,6 +97,7 @@ def traceability(
     """From a model to its rounds, data and approvals, one row a site; `traceability.csv`."""
     return Table(
         name="traceability",
+        file="report/traceability.csv",
         title="From a model back to its data and approvals",
         header=("model", "study", "study sha256", "code", "site", "rounds", "updates received",
                 "dataset", "dataset version", "approved by", "approved at", "released by",

@@ -6,18 +6,21 @@ import re
 from dataclasses import dataclass
 
 from cohortium.common.audit.report.markup import Html, element, join
-from cohortium.common.audit.report.words import short
+from cohortium.common.audit.report.words import second, short
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet takes for a formula
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 HASH_DIGITS = 64
+MOST = 40  # rows on the page, of a table whose file has them all
 
 
 @dataclass(frozen=True)
 class Table:
-    """name: of the CSV file and the anchor. numeric: the columns that are aligned as numbers.
+    """name: of the anchor, and of the file. numeric: the columns that are aligned as numbers.
 
-    wide: columns that are only in the CSV file. empty: what is said where there is no row.
+    wide: columns that are only in the file. empty: what is said where there is no row. file: the
+    path of the CSV file that has all rows, "" where there is none.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Table:
     note: str = ""
     numeric: frozenset[str] = frozenset()
     wide: frozenset[str] = frozenset()
+    file: str = ""
 
 
 def csv_bytes(table: Table) -> bytes:
@@ -45,44 +49,92 @@ def safe(cell: str) -> str:
     return f"'{cell}" if computed else cell
 
 
-def html_table(table: Table, most: int = 200) -> Html:
-    """The table with its caption; at most so many rows, for all of them are in the CSV file."""
-    shown = [place for place, name in enumerate(table.header) if name not in table.wide]
+def html_table(table: Table, *, heading: bool = True, stacked: bool = False) -> Html:
+    """The table with its caption; of one with a file at most `MOST` rows.
+
+    Args:
+        heading: the title is shown above the table; else it is there for screen readers alone.
+        stacked: on a narrow screen each row becomes a list of its cells.
+    """
+    title = element("h3", table.title) if heading else ""
     if not table.rows:
-        return element("p", table.empty, class_="soft")
-    head = element(
-        "tr",
-        *(element("th", table.header[i], scope="col", class_=_kind(table, i)) for i in shown),
-    )
-    rows = [_row(table, row, shown) for row in table.rows[:most]]
-    left = len(table.rows) - most
-    caption = join(
-        table.title,
-        element("span", table.note, class_="note") if table.note else "",
-        element("span", f"{left} further rows are in {table.name}.csv.", class_="note")
-        if left > 0
-        else "",
-        by=" ",
-    )
+        return join(title, element("p", table.empty, class_="soft"))
+    most = MOST if table.file else len(table.rows)
+    shown = [place for place, name in enumerate(table.header) if name not in table.wide]
+    head = element("tr", *(_head(table, i, stacked) for i in shown), role="row" * stacked)
     body = element(
         "table",
-        element("caption", caption),
-        element("thead", head),
-        element("tbody", *rows),
+        element("caption", table.title, class_="unseen"),
+        element("thead", head, role="rowgroup" * stacked),
+        element(
+            "tbody",
+            *(_row(table, row, shown, stacked) for row in table.rows[:most]),
+            role="rowgroup" * stacked,
+        ),
         id=f"table-{table.name}",
+        class_="stacked" * stacked,
+        role="table" * stacked,
     )
-    return element(
+    scroll = element(
         "div", body, class_="scroll", tabindex="0", role="region", aria_label=table.title
     )
+    left = len(table.rows) - most
+    rest = f"{left:,} further rows are in {table.file}." if left > 0 else ""
+    note = join(table.note, rest, by=" ")
+    return join(title, scroll, element("p", note, class_="note") if note else "")
 
 
-def _row(table: Table, row: tuple[str, ...], shown: list[int]) -> Html:
-    first, *rest = shown
+def shown_cells(table: Table) -> list[tuple[str, ...]]:
+    """Header and rows as the page shows them, for paper."""
+    shown = [place for place, name in enumerate(table.header) if name not in table.wide]
+    rows = table.rows[:MOST] if table.file else table.rows
+    return [
+        tuple(table.header[i] for i in shown),
+        *(tuple(_plain(row[i]) for i in shown) for row in rows),
+    ]
+
+
+def _plain(cell: str) -> str:
+    if _is_hash(cell):
+        return short(cell)
+    return second(cell) if TIME.fullmatch(cell) else cell
+
+
+def _is_hash(cell: str) -> bool:
+    bare = cell.removeprefix("sha256:")
+    return len(bare) == HASH_DIGITS and set(bare) <= set("0123456789abcdef")
+
+
+def _head(table: Table, place: int, stacked: bool) -> Html:
     return element(
-        "tr",
-        element("th", _cell(row[first]), scope="row", class_=_kind(table, first)),
-        *(element("td", _cell(row[i]), class_=_kind(table, i)) for i in rest),
+        "th",
+        table.header[place],
+        scope="col",
+        class_=_kind(table, place),
+        role="columnheader" * stacked,
     )
+
+
+def _row(table: Table, row: tuple[str, ...], shown: list[int], stacked: bool) -> Html:
+    first, *rest = shown
+    name = element(
+        "th",
+        _cell(row[first]),
+        scope="row",
+        class_=_kind(table, first),
+        role="rowheader" * stacked,
+    )
+    cells = (
+        element(
+            "td",
+            _cell(row[i]),
+            class_=_kind(table, i),
+            role="cell" * stacked,
+            data_label=table.header[i] * stacked,
+        )
+        for i in rest
+    )
+    return element("tr", name, *cells, role="row" * stacked)
 
 
 def _kind(table: Table, place: int) -> str:
@@ -90,8 +142,7 @@ def _kind(table: Table, place: int) -> str:
 
 
 def _cell(cell: str) -> str:
-    """Text; of a hash its first digits, with the whole as its title."""
-    bare = cell.removeprefix("sha256:")
-    if len(bare) == HASH_DIGITS and set(bare) <= set("0123456789abcdef"):
-        return element("code", short(bare), title=bare)
-    return cell
+    """Text; a time without its fractions; of a hash its first digits, the whole as its title."""
+    if _is_hash(cell):
+        return element("code", short(cell), title=cell.removeprefix("sha256:"))
+    return _plain(cell)

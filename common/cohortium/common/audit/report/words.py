@@ -28,6 +28,11 @@ def day(at: str) -> str:
     return f"{at[:10]} {at[11:16]} UTC" if len(at) >= 16 else at
 
 
+def second(at: str) -> str:
+    """The same to the second."""
+    return f"{at[:10]} {at[11:19]} UTC"
+
+
 def count(number: int, one: str, many: str = "") -> str:
     """`1 flag`, `2 flags`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
@@ -56,14 +61,18 @@ def found(epsilon: float, delta: float, false_alarms: float = FALSE_ALARMS) -> f
     return min(1.0, max(0.0, min(low, high)))
 
 
+IN_WORDS = "an attacker who accepts 1% false alarms finds a patient who is in the data in at most "
+
+
 def in_words(epsilon: float, delta: float) -> str:
     """What (epsilon, delta) means for one patient."""
+    return f"{IN_WORDS}{share_found(epsilon, delta)} of cases"
+
+
+def share_found(epsilon: float, delta: float) -> str:
+    """`20%`: how often at most an attacker with 1% false alarms is right."""
     share = 100 * found(epsilon, delta)
-    shown = f"{share:.0f}%" if 10 <= share < 99.5 else f"{share:.1f}%"
-    return (
-        f"an attacker who accepts 1% false alarms finds a patient who is in the data in at most "
-        f"{shown} of cases"
-    )
+    return f"{share:.0f}%" if 10 <= share < 99.5 else f"{share:.1f}%"
 
 
 def numbers(rounds: Iterable[int]) -> str:
