@@ -98,6 +98,8 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
 
     Example: cohortium site status --dir DIR
     """
+    from cohortium.client.examine_siem import stream_of
+
     here = SiteDir(directory)
     config = here.load_config()
     running = daemon.is_running(here.lock)
@@ -105,14 +107,17 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
     state = said.get("state", "starting") if running else "not running"
     state += ", paused" if here.paused.exists() else ""
     usable = [name for name in here.datasets() if not here.is_withdrawn(name)]
+    stream = stream_of(here, config, running)
     document = {
         "site": config.name,
         "coordinator": config.coordinator.name,
         "state": state,
         "datasets": usable,
+        "siem": asdict(stream) if stream else None,
     }
     names = ", ".join(usable) or "none"
-    emit(document, f"{config.name}: {state}; datasets: {names}", as_json)
+    text = f"{config.name}: {state}; datasets: {names}"
+    emit(document, f"{text}\n{stream.text}" if stream else text, as_json)
 
 
 @site.command()
