@@ -103,6 +103,8 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
 
     Example: cohortium site status --dir DIR
     """
+    from cohortium.client.examine_siem import stream_of
+
     here = SiteDir(directory)
     config = here.load_config()
     running = daemon.is_running(here.lock)
@@ -111,15 +113,18 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
     state += ", paused" if here.paused.exists() else ""
     usable = [name for name in here.datasets() if not here.is_withdrawn(name)]
     loud = alarms(here)
+    stream = stream_of(here, config, running)
     document = {
         "site": config.name,
         "coordinator": config.coordinator.name,
         "state": state,
         "datasets": usable,
         "alarms": loud,
+        "siem": asdict(stream) if stream else None,
     }
     names = ", ".join(usable) or "none"
     lines = [f"{config.name}: {state}; datasets: {names}", *(f"ALARM: {said}" for said in loud)]
+    lines += [stream.text] if stream else []
     emit(document, "\n".join(lines), as_json)
 
 

@@ -11,6 +11,7 @@ site.db              studies, approvals, privacy ledger, stored replies, event l
 site.mark            how much of it there was when an answer last left; see watermark.py
 site.lock            held while the daemon runs
 daemon.json          what the daemon last said of itself
+siem.json            what its stream of events to the SIEM last said of itself
 """
 
 import tomllib

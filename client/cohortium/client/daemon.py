@@ -12,10 +12,12 @@ from cohortium.client.config import SiteDir
 from cohortium.client.line import FleetConnection
 from cohortium.client.node import serve
 from cohortium.client.processes import Limits, Processes
+from cohortium.client.siem_line import open_line
 from cohortium.client.site import Site, open_site
 from cohortium.client.withheld import watch
 from cohortium.client.whole import require_whole_records
 from cohortium.common import daemon
+from cohortium.common.audit.stream import streaming
 from cohortium.common.code import code_digest
 from cohortium.common.errors import RefusedError
 
@@ -80,7 +82,8 @@ def _serve(site: Site, stop: threading.Event, on_state: Callable[[str], None]) -
     tell("connecting")
     try:
         at_once = config.studies_at_once + SPARE
-        serve(connection, answer, stop, tell, at_once)
+        with streaming(config.siem, site.log, site.database, open_line, directory.root):
+            serve(connection, answer, stop, tell, at_once)
     finally:
         workshop.close_all()
 

@@ -19,6 +19,7 @@ from cohortium.client.examine_network import EXPIRES_SOON_DAYS, examine_network
 from cohortium.client.examine_policy import examine_policy
 from cohortium.client.examine_witness import examine_witness
 from cohortium.client.examine_selftests import examine_selftests
+from cohortium.client.examine_siem import examine_siem
 from cohortium.client.finding import Finding
 from cohortium.common.errors import CohortiumError, IdentityError, UnreachableError
 from cohortium.common.identity import certificate_expiry, certificate_fingerprint
@@ -66,6 +67,7 @@ def examine(
         peer, ca = config.coordinator, directory.ca.read_bytes()
         addresses = (peer.fleet_address, peer.enrolment_address)
         yield from examine_network(*addresses, ca, now, environ)
+    yield from examine_siem(directory, config)
     yield from _data(directory)
 
 

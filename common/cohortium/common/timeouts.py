@@ -67,3 +67,13 @@ LOCK_S = 30.0  # for a database that another process holds
 
 # --- joining
 JOIN_S = 20.0  # for the answer to a token
+
+# --- the stream of events to a SIEM
+SIEM_POLL_S = 0.5  # between looks at the log for what is new
+SIEM_AGAIN_S = (1.0, 60.0)  # before a receiver that failed is tried again
+SIEM_CONNECT_S = 5.0  # for one address to answer
+SIEM_SEND_S = 10.0  # for a batch of lines to be taken
+SIEM_CLOSE_S = 5.0  # for the receiver to answer the end of a connection
+SIEM_CONFIRM_S = 60.0  # after which a connection is ended, to know that its lines were read
+SIEM_STOP_S = 1.5  # for an orderly end when the daemon ends
+SIEM_ABORT_S = 0.4  # for the thread to notice that its connection was dropped

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from cohortium.common import daemon
 from cohortium.common.audit.events import os_user
+from cohortium.common.audit.siem import STATE_FILE, standing
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.document import parse
 from cohortium.common.errors import UsageError
@@ -140,15 +142,19 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
         for row in opened.store.studies()
         if not row.ended
     ]
+    config = opened.config.siem
+    stream = standing(config, opened.database, directory / STATE_FILE, running) if config else None
     document = {
         "coordinator": opened.config.name,
         "state": state,
         "tls": said.get("tls"),
         "sites_online": online,
         "studies": active,
+        "siem": asdict(stream) if stream else None,
     }
     lines = [f"{opened.config.name}: {state}; online: {', '.join(online) or 'no site'}"]
     lines += [f"{item['name']}: {item['progress']}" for item in active]
+    lines += [stream.text] if stream else []
     emit(document, "\n".join(lines), as_json)
 
 

@@ -6,6 +6,7 @@ ca.pem server.pem    certificate authority and the server's certificate
 coordinator.db       sites, invitations, studies, rounds, checkpoints, event log
 coordinator.lock     held while `coordinator up` runs
 daemon.json          what it last said of itself
+siem.json            what its stream of events to the SIEM last said of itself
 superlink/           Flower's state, replaceable at any time
 studies/NAME/        final model, report
 """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cohortium.common import daemon, timeouts
 from cohortium.common.audit.log import EventLog
+from cohortium.common.audit.stream import streaming
 from cohortium.common.database import Database
 from cohortium.common.errors import CohortiumError, UnreachableError
 from cohortium.common.identity import (
@@ -31,6 +32,7 @@ from cohortium.server.opened import event_log
 from cohortium.server.outcome import Evidence
 from cohortium.server.roster import Roster
 from cohortium.server.running import Coordinator
+from cohortium.server.siem_line import open_line
 from cohortium.server.store import Store
 from cohortium.server.studies import (
     hurry_stopped,
@@ -69,7 +71,8 @@ def run(root: Path, on_ready: Callable[[str], None]) -> None:
             shutil.rmtree(directory.superlink, ignore_errors=True)
             here.superlink.start()
             try:
-                _serve(here, on_ready)
+                with streaming(config.siem, log, database, open_line, root):
+                    _serve(here, on_ready)
             finally:
                 here.superlink.stop()
 
