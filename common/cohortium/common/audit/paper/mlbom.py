@@ -59,7 +59,7 @@ def _model(evidence: Evidence, facts: StudyFacts, data: list[str]) -> Values:
 
 def _spent(evidence: Evidence, facts: StudyFacts) -> dict[str, str]:
     found = [
-        ("" if subject.blinded(facts) else one.site, one.purpose, one)
+        (subject.called(evidence, facts, one.site), one.purpose, one)
         for one in accounts(evidence, facts)
     ]
     texts = sorted(
@@ -67,7 +67,7 @@ def _spent(evidence: Evidence, facts: StudyFacts) -> dict[str, str]:
         for site, purpose, one in found
     )
     return {
-        f"cohortium:epsilon:{purpose}:{site or place}": text
+        f"cohortium:epsilon:{purpose}:{place}:{site}": text
         for place, (site, purpose, text) in enumerate(texts, start=1)
     }
 

@@ -45,6 +45,11 @@ def blinded(facts: StudyFacts) -> bool:
     return facts.study.evaluation.blinded
 
 
+def called(evidence: Evidence, facts: StudyFacts, site: str) -> str:
+    """A site's name beside a number of its own; of a blinded study only the site itself sees it."""
+    return "a site" if blinded(facts) and evidence.role != "site" else site
+
+
 def trained(facts: StudyFacts) -> dict[str, int]:
     """In how many rounds each site trained, in the study's order."""
     names = facts.study.sites.training
