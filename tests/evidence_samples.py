@@ -1,5 +1,6 @@
 """Evidence as a coordinator would gather it, made from real documents without any database."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from cohortium.common.audit.evidence import (
 )
 from cohortium.common.document import digest
 from cohortium.common.fairness.audit import audit
+from cohortium.common.fairness.verdicts import FairnessAudit
 from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Consent, Spent
 from cohortium.common.metrics.performance import of_study
@@ -51,6 +53,7 @@ def study(private: bool = True, blinded: bool = False, **more: Any) -> Study:
     return Study.model_validate({**values, **more})
 
 
+@functools.cache
 def evaluations(harder: str = "female") -> dict[str, SiteEvaluation]:
     """Of which `harder` patients are found less often."""
     return {
@@ -86,7 +89,7 @@ def facts(
     of = of or study()
     found = evaluations() if found is None else found
     rounds = tuple(_round(of, number) for number in range(1, of.training.rounds + 1))
-    audited_groups = audit(of, found) if found else None
+    audited_groups = _audit(of, found) if found else None
     made = StudyFacts(
         study=of,
         digest=of.digest,
@@ -128,6 +131,16 @@ def facts(
             ),
         )  # fmt: skip
     return replace(made, **more)
+
+
+_AUDITS: dict[tuple[str, tuple[str, ...]], FairnessAudit] = {}  # half a second each
+
+
+def _audit(of: Study, found: Mapping[str, SiteEvaluation]) -> FairnessAudit:
+    key = of.digest, tuple(map(digest, found.values()))
+    if key not in _AUDITS:
+        _AUDITS[key] = audit(of, found)
+    return _AUDITS[key]
 
 
 def _round(of: Study, number: int) -> RoundFacts:

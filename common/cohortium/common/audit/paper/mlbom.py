@@ -130,8 +130,8 @@ def _considerations(facts: StudyFacts) -> Values:
 def _risks(facts: StudyFacts) -> Iterable[Values]:
     yield {"name": "patients may be told from parameters", "mitigationStrategy": promise(facts)}
     for flag in facts.flags:
-        answer = "OPEN: nobody answered" if flag.open else f"{flag.decision}: {flag.reason}"
-        yield {"name": subject.flag_text(flag, facts), "mitigationStrategy": answer}
+        words = subject.answer(flag, facts)
+        yield {"name": subject.flag_text(flag, facts), "mitigationStrategy": words}
 
 
 def _assessments(facts: StudyFacts) -> Iterable[Values]:

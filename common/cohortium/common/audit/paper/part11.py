@@ -62,12 +62,10 @@ def _approvals(evidence: Evidence) -> Iterator[tuple[str, ...]]:
     """Approvals were signed at the sites: here stands who decided, and that the block is there."""
     elsewhere = "the signed approval is in the site's own database"
     for facts in evidence.studies:
-        for site, words in subject.approvals(evidence, facts).items():
-            consent = facts.consents.get(site)
-            if consent is not None and consent.decision == "approved":
-                what = f"approval of the study on the data of {site}"
-                yield (facts.study.name, what, words, consent.approved_at, "approval", "", "",
-                       elsewhere, facts.digest, "", "", "")  # fmt: skip
+        for site, (persons, at) in subject.approvals(evidence, facts).items():
+            what = f"approval of the study on the data of {site}"
+            known = (facts.study.name, what, persons, at, "approval", "", "", elsewhere)
+            yield (*known, facts.digest, "", "", "")
 
 
 def part11_controls(evidence: Evidence, files: Files) -> dict[str, bytes]:

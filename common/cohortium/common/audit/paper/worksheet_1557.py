@@ -118,10 +118,9 @@ def _answer(facts: StudyFacts, flag: FlagFacts | None) -> tuple[str, str, str]:
         return "", "", f"{ENTITY}: disposition and owner"
     if flag.open or flag.signature is None:
         return f"OPEN (flag {flag.id})", "", f"{ENTITY}: disposition and owner"
-    reason = "" if flag.site and subject.blinded(facts) else f": {flag.reason}"
     said = flag.signature
     return (
-        f"{flag.decision}{reason} (flag {flag.id})",
+        f"{subject.answer(flag, facts)} (flag {flag.id})",
         f"{said.name}, {said.at}",
         f"{ENTITY}: own decision to use it",
     )
