@@ -68,5 +68,5 @@ def _licence(package: Distribution) -> Licence | None:
                   if c.startswith(CLASSIFIER)]  # fmt: skip
     if classified:
         return Licence(", ".join(sorted(classified)), spdx=False)
-    text = said["License"] if "License" in said else ""
+    text = said["License"] if "License" in said else ""  # noqa: SIM401 (it has no get)
     return Licence(text, spdx=False) if 0 < len(text) <= MAX_LICENCE and "\n" not in text else None

@@ -1,7 +1,8 @@
 """chai-model-card.xml: the Applied Model Card of the Coalition for Health AI, schema v0.2.
 
 Element names and their order are those of `https://mc.chai.org/v0.2/schema.xsd` (its
-`EHRCompatability` is spelt so there; it is left out, as nothing here knows of an EHR).
+`EHRCompatability` is spelt so there; it is left out, as nothing here knows of an EHR). All fields
+are Markdown, so texts that people wrote are escaped.
 """
 
 import json
@@ -12,7 +13,7 @@ from cohortium.common.audit.evidence import Evidence, StudyFacts
 from cohortium.common.audit.paper import subject
 from cohortium.common.audit.paper.account import accounts, promise
 from cohortium.common.audit.paper.safeguards import safeguards
-from cohortium.common.audit.paper.text import PROVIDER, count, listed
+from cohortium.common.audit.paper.text import PROVIDER, count, listed, markdown
 from cohortium.common.document import one_line
 
 NAMESPACE = "https://mc.chai.org/v0.2/schema.xsd"
@@ -81,9 +82,9 @@ def _sites(facts: StudyFacts) -> str:
 def _release(facts: StudyFacts) -> Parts:
     assert facts.model is not None
     said, model = facts.model.release, facts.model
-    stage = f"released for the study's purpose by {said.name}" if said else "not released"
+    stage = f"released for the study's purpose by {markdown(said.name)}" if said else "not released"
     if model.overridden:
-        stage += f"; {count(model.overridden, 'open flag')} overridden: {model.reason}"
+        stage += f"; {count(model.overridden, 'open flag')} overridden: {markdown(model.reason)}"
     return (
         ("ReleaseStage", stage),
         ("ReleaseDate", said.at if said else "not released"),
@@ -96,40 +97,41 @@ def _release(facts: StudyFacts) -> Parts:
 def _summary(facts: StudyFacts) -> Parts:
     words = ("federated learning", facts.study.task.kind, "tabular", "healthcare")
     return (
-        ("Summary", f"Predicts {facts.study.task.outcome}. {facts.study.purpose.text}"),
+        (
+            "Summary",
+            f"Predicts {markdown(facts.study.task.outcome)}. {markdown(facts.study.purpose.text)}",
+        ),
         ("Keywords", tuple(("Keyword", word) for word in words)),
     )
 
 
 def _uses(facts: StudyFacts) -> Parts:
     purpose = facts.study.purpose
+    approved = f"Any data use but {purpose.duo} (GA4GH), which is what the sites approved"
+    outside = f"{approved}; patients unlike those of {_sites(facts)}."
     return (
-        ("IntendedUseAndWorkflow", f"{purpose.text} Workflow: {PROVIDER}"),
+        ("IntendedUseAndWorkflow", f"{markdown(purpose.text)} Workflow: {PROVIDER}"),
         ("PrimaryIntendedUsers", PROVIDER),
         ("HowToUse", PROVIDER),
         (
             "TargetedPatientPopulation",
             f"As in the data model {facts.study.data_model.name}; inclusion: {PROVIDER}",
         ),
-        (
-            "CautionedOutOfScopeSettings",
-            f"Anything but data use {purpose.duo} (GA4GH Data Use Ontology), which is what the "
-            f"sites approved; patients unlike those of {_sites(facts)}.",
-        ),
+        ("CautionedOutOfScopeSettings", outside),
     )
 
 
 def _warnings(facts: StudyFacts) -> Parts:
     flags = [
-        f"- {subject.flag_text(flag, facts)}: {'OPEN' if flag.open else flag.decision}"
+        f"- {markdown(subject.flag_text(flag, facts))}: {'OPEN' if flag.open else flag.decision}"
         for flag in facts.flags
     ]
     gaps = [
-        f"- {subject.question(one)}: {one.verdict}"
+        f"- {markdown(subject.question(one))}: {one.verdict}"
         for one in subject.contrasts(facts)
         if subject.about_site(one) is None and one.verdict != "within margin"
     ]
-    unseen = [f"- {one.attribute}: {one.level} was seen at no site ({one.reason})"
+    unseen = [f"- {markdown(f'{one.attribute}: {one.level}')} was seen at no site ({one.reason})"
               for one in subject.invisible(facts) if one.site is None]  # fmt: skip
     nobody = "Nobody looked: the study names no attribute, or nothing could be shown."
     return (
@@ -148,21 +150,23 @@ def _warnings(facts: StudyFacts) -> Parts:
 
 def _trust(evidence: Evidence, facts: StudyFacts) -> Parts:
     study = facts.study
-    system = (
-        ("OutcomesAndOutputs", f"{study.task.outcome} ({study.task.kind})"),
-        ("ModelType", f"{study.model.name}, trained by {study.strategy.name} in "
-                      f"{count(study.training.rounds, 'round')}"),
-        ("InputDataSource", f"Patients' rows at {_sites(facts)}; they did not leave the sites."),
-        ("OutputAndInputDataTypes", f"Inputs: {listed(study.data.features)}."),
-        ("DevelopmentDataCharacterization", _data(facts)),
-        ("BiasMitigationApproaches", _mitigation(facts)),
-        ("OngoingMaintenance", PROVIDER),
-        ("Security", "\n".join(f"- {one.line}" for one in safeguards(evidence, facts))),
-        ("Transparency", "The study document, every approval and every flag are in the evidence "
-                         "bundle that this card is part of."),
-    )  # fmt: skip
-    people = (("FundingSource", PROVIDER), ("StakeholdersConsulted", PROVIDER))
-    return (("AISystemFacts", system), ("TransparencyInformation", people))
+    rounds = count(study.training.rounds, "round")
+    system = {
+        "OutcomesAndOutputs": f"{markdown(study.task.outcome)} ({study.task.kind})",
+        "ModelType": f"{study.model.name}, trained by {study.strategy.name} in {rounds}",
+        "InputDataSource": f"Patients' rows at {_sites(facts)}; they did not leave the sites.",
+        "OutputAndInputDataTypes": f"Inputs: {listed(study.data.features)}.",
+        "DevelopmentDataCharacterization": _data(facts),
+        "BiasMitigationApproaches": _mitigation(facts),
+        "OngoingMaintenance": PROVIDER,
+        "Security": "\n".join(f"- {one.line}" for one in safeguards(evidence, facts)),
+        "Transparency": "Study, approvals and flags are in the bundle that this card is part of.",
+    }
+    people = {"FundingSource": PROVIDER, "StakeholdersConsulted": PROVIDER}
+    return (
+        ("AISystemFacts", tuple(system.items())),
+        ("TransparencyInformation", tuple(people.items())),
+    )
 
 
 def _data(facts: StudyFacts) -> str:
@@ -192,35 +196,36 @@ def _metrics(evidence: Evidence, facts: StudyFacts) -> Parts:
     overall = subject.results(facts)
     safety = [one for one in overall if one.measure.startswith(SAFETY)]
     useful = [one for one in overall if one not in safety]
+    fairness = facts.study.fairness
     margins = listed(
-        f"{key} {value:g}" for key, value in sorted(facts.study.fairness.margins.items())
+        (f"{key} {value:g}" for key, value in sorted(fairness.margins.items())), "the defaults"
     )
-    return (
-        ("UsefulnessUsabilityEfficacy", _metric(facts, f"Acceptance thresholds: {PROVIDER}", useful, PROVIDER)),
-        ("FairnessEquity", _metric(facts, f"No gap between groups beyond its margin; primary "
-            f"{facts.study.fairness.primary}, margins set by the study: {margins}", _fairness(facts), _verdicts(facts))),
-        ("SafetyReliability", _metric(facts, f"Calibration and error; thresholds: {PROVIDER}. "
-            f"Privacy: {_privacy(evidence, facts)}", safety, PROVIDER)),
-    )  # fmt: skip
+    goals = {
+        "UsefulnessUsabilityEfficacy": f"Acceptance thresholds: {PROVIDER}",
+        "FairnessEquity": f"No gap above its margin; primary {fairness.primary}, margins {margins}",
+        "SafetyReliability": f"Thresholds: {PROVIDER}. Privacy: {_privacy(evidence, facts)}",
+    }
+    found = ((useful, PROVIDER), (_fairness(facts), _verdicts(facts)), (safety, PROVIDER))
+    return tuple(
+        (name, _metric(facts, goal, values, words))
+        for (name, goal), (values, words) in zip(goals.items(), found, strict=True)
+    )
 
 
 def _metric(
     facts: StudyFacts, goal: str, found: Sequence[subject.Result], interpretation: str
 ) -> Parts:
-    held_out = (
-        "every patient of sites that only evaluate"
-        if facts.study.sites.evaluate_only
-        else "patients of the same sites"
-    )
+    counted = f"Counted at each site and added up; {LEVEL} % intervals. Justification: {PROVIDER}"
+    away = facts.study.sites.evaluate_only
+    held_out = f"every patient of {listed(away)}, " if away and not subject.blinded(facts) else ""
     return (
         ("MetricGoal", goal),
         ("Results", tuple(_values(found))),
         ("Interpretation", interpretation),
         ("TestType", "Retrospective, on held-out patients at the sites"),
-        ("TestingDataDescription", f"Held out before training: {held_out}; {_split(facts)}."),
-        ("ValidationProcessAndJustification", "Counted at each site, added up from counts; "
-         f"{LEVEL} % intervals. Justification: {PROVIDER}"),
-    )  # fmt: skip
+        ("TestingDataDescription", f"Held out before training: {held_out}{_split(facts)}."),
+        ("ValidationProcessAndJustification", counted),
+    )
 
 
 def _split(facts: StudyFacts) -> str:
@@ -269,7 +274,7 @@ def _verdicts(facts: StudyFacts) -> str:
 
 def _privacy(evidence: Evidence, facts: StudyFacts) -> str:
     spent = [
-        f"{'a site' if subject.blinded(facts) else one.site}: epsilon {one.epsilon} at delta "
+        f"{subject.called(evidence, facts, one.site)}: epsilon {one.epsilon} at delta "
         f"{one.delta} for {one.purpose} ({one.words})"
         for one in accounts(evidence, facts)
     ]
@@ -280,5 +285,5 @@ def _resources(facts: StudyFacts) -> Parts:
     purpose = facts.study.purpose
     return (
         ("PeerReviewedPublications", PROVIDER),
-        ("PatientConsentOrDisclosure", f"{purpose.legal_basis}; data use {purpose.duo}"),
+        ("PatientConsentOrDisclosure", f"{markdown(purpose.legal_basis)}; data use {purpose.duo}"),
     )

@@ -4,6 +4,8 @@ Evidence, not an assessment: whether a risk is acceptable, and whether a model i
 Opinion 28/2024), is for the controllers to say. Numbers are decimal strings.
 """
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from cohortium.common.audit.evidence import Evidence, StudyFacts
@@ -32,8 +34,7 @@ def dpia(evidence: Evidence) -> dict[str, bytes]:
         "limits": [
             "epsilon covers what the ledger lists, under the stated unit",
             "what sites record is taken as true: nobody but the site sees its patients",
-            "results on held-out patients are protected by disclosure control, not by epsilon, "
-            "unless a study says noise_epsilon",
+            "epsilon covers results on held-out patients only where a study says noise_epsilon",
         ],
     }
     return {PATH: json_file(document)}
@@ -59,9 +60,10 @@ def _study(evidence: Evidence, facts: StudyFacts) -> dict[str, Any]:
 
 
 def _accounts(evidence: Evidence, facts: StudyFacts) -> list[dict[str, Any]]:
-    return [
+    """Sorted, so that where no site is named their order does not tell them."""
+    found = [
         {
-            "site": one.site,
+            "site": subject.called(evidence, facts, one.site),
             "purpose": one.purpose,
             "epsilon": one.epsilon,
             "delta": one.delta,
@@ -73,6 +75,7 @@ def _accounts(evidence: Evidence, facts: StudyFacts) -> list[dict[str, Any]]:
         }
         for one in accounts(evidence, facts)
     ]
+    return sorted(found, key=lambda one: json.dumps(one, sort_keys=True))
 
 
 def _lifetimes(evidence: Evidence, facts: StudyFacts) -> list[dict[str, str]]:
@@ -84,15 +87,14 @@ def _lifetimes(evidence: Evidence, facts: StudyFacts) -> list[dict[str, str]]:
             lifetime = rows[-1].lifetime
             found.append(
                 {
-                    "site": site,
+                    "site": subject.called(evidence, facts, site),
                     "dataset": rows[-1].dataset,
                     "epsilon": lifetime.after,
                     "cap": lifetime.cap,
                     "delta": lifetime.delta,
-                    "at": rows[-1].at,
                 }
             )
-    return found
+    return sorted(found, key=lambda one: sorted(one.items()))
 
 
 def _holders(evidence: Evidence, facts: StudyFacts) -> dict[str, Any]:
@@ -104,11 +106,19 @@ def _holders(evidence: Evidence, facts: StudyFacts) -> dict[str, Any]:
     model = facts.model
     return {
         "coordinator": evidence.consortium if facts.rounds else "",
-        "sites_that_received_round_models": list(subject.sources(facts)),
+        "sites_asked_for_rounds": list(_asked(facts)),
         "released": bool(model and model.release),
         "exported_at": exports,
         "beyond_the_export": CONTROLLER,
     }
+
+
+def _asked(facts: StudyFacts) -> Iterator[str]:
+    """Who holds the models of the rounds: every site that approved, unless that is not said."""
+    for site in facts.study.sites.names:
+        consent = facts.consents.get(site)
+        if subject.blinded(facts) or (consent and consent.decision == "approved"):
+            yield site
 
 
 def _selftest(one: Selftest) -> dict[str, str]:

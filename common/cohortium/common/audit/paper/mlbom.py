@@ -59,7 +59,7 @@ def _model(evidence: Evidence, facts: StudyFacts, data: list[str]) -> Values:
 
 def _spent(evidence: Evidence, facts: StudyFacts) -> dict[str, str]:
     found = [
-        ("" if subject.blinded(facts) else one.site, one.purpose, one)
+        (subject.called(evidence, facts, one.site), one.purpose, one)
         for one in accounts(evidence, facts)
     ]
     texts = sorted(
@@ -67,7 +67,7 @@ def _spent(evidence: Evidence, facts: StudyFacts) -> dict[str, str]:
         for site, purpose, one in found
     )
     return {
-        f"cohortium:epsilon:{purpose}:{site or place}": text
+        f"cohortium:epsilon:{purpose}:{place}:{site}": text
         for place, (site, purpose, text) in enumerate(texts, start=1)
     }
 
@@ -130,8 +130,8 @@ def _considerations(facts: StudyFacts) -> Values:
 def _risks(facts: StudyFacts) -> Iterable[Values]:
     yield {"name": "patients may be told from parameters", "mitigationStrategy": promise(facts)}
     for flag in facts.flags:
-        answer = "OPEN: nobody answered" if flag.open else f"{flag.decision}: {flag.reason}"
-        yield {"name": subject.flag_text(flag, facts), "mitigationStrategy": answer}
+        words = subject.answer(flag, facts)
+        yield {"name": subject.flag_text(flag, facts), "mitigationStrategy": words}
 
 
 def _assessments(facts: StudyFacts) -> Iterable[Values]:

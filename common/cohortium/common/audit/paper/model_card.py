@@ -103,16 +103,14 @@ def _without_card(evidence: Evidence, facts: StudyFacts) -> str:
 
 def _spent(evidence: Evidence, facts: StudyFacts) -> str:
     rows = [
-        (one.site, one.purpose, one.epsilon, one.delta, one.words)
+        (subject.called(evidence, facts, one.site), one.purpose, one.epsilon, one.delta, one.words)
         for one in accounts(evidence, facts)
     ]
-    if subject.blinded(facts):
-        rows = [("a site", *row) for row in sorted(row[1:] for row in rows)]
     if not rows:
         return "Spent: no account is in the evidence."
     return table(
         ("site", "for", "epsilon", "delta", "in words"),
-        [tuple(map(markdown, row)) for row in rows],
+        [tuple(map(markdown, row)) for row in sorted(rows)],
     )
 
 

@@ -53,8 +53,7 @@ def _rows(evidence: Evidence, facts: StudyFacts) -> Iterator[tuple[str, ...]]:
             f"data concerning health: {study.task.outcome}; {CONTROLLER}: others",
             _recipients(evidence, facts),
             f"{CONTROLLER}: where coordinator and sites are is not recorded",
-            f"rows stay at {site} by its own terms ({CONTROLLER}); records of this bundle by "
-            "retain_until in manifest.json",
+            f"rows: {CONTROLLER}; records of this bundle: manifest.json, retain_until",
             "; ".join(one.line for one in safeguards(evidence, facts)),
             facts.state,
             f"{site}, its data protection officer",

@@ -142,13 +142,15 @@ def _gates(facts: StudyFacts) -> Safeguard:
 
 
 def _audits(evidence: Evidence, facts: StudyFacts) -> Safeguard:
+    name = "empirical audit of private training"
+    if facts.study.privacy.mechanism == "none":
+        return Safeguard(name, "off", "the study has no privacy to audit", "study")
     about = [one for one in evidence.selftests if one.study in ("", facts.digest)]
     tally = Counter((one.level, one.verdict) for one in about)
     words = listed(
         (f"{level} {verdict} ({number})" for (level, verdict), number in sorted(tally.items())),
         "no self-test is in the evidence",
     )
-    name = "empirical audit of private training"
     return Safeguard(name, "on" if about else "not recorded", words, "selftests")
 
 

@@ -1,4 +1,4 @@
-"""privacy/sp800-226.md: a claim of differential privacy judged by its parts (NIST SP 800-226, 2025).
+"""privacy/sp800-226.md: a claim of differential privacy, judged by its parts (NIST, 2025).
 
 One row for each component of the pyramid, from its tip to its base, with the section that explains
 it. A part that nothing recorded is said to be unknown: a small epsilon on a bad base is no promise.
@@ -24,6 +24,21 @@ from cohortium.common.privacy.ledger_row import LedgerRow
 PATH = "privacy/sp800-226.md"
 HEADER = ("component", "SP 800-226", "what is recorded", "what remains")
 UNKNOWN = "no ledger row is in this bundle"
+REMAINS = {
+    "epsilon and delta": f"whether that is little enough: {CONTROLLER}",
+    "variant and neighbours": "how many patients a table has is hidden only as far as bands go",
+    "unit of privacy": "one patient known under two names, or at two sites, counts twice",
+    "other releases": "results that are not noised are outside epsilon",
+    "algorithm": "that this is what ran: see correctness",
+    "correctness": "an audit bounds from below; it cannot prove an upper bound",
+    "utility": f"whether it is good enough: {CONTROLLER}",
+    "bias": "what noise does to small groups shows only beside a model without it",
+    "query model": "a new study spends anew",
+    "trust model": "sites trust their own machine and administrators",
+    "noise and floating point": "timing and other side channels of a machine are not measured",
+    "security and access": "disks, accounts and staff of each site",
+    "data collection": f"{CONTROLLER}: each site",
+}
 
 
 def sp800_226(evidence: Evidence) -> dict[str, bytes]:
@@ -49,38 +64,37 @@ def _study(evidence: Evidence, facts: StudyFacts) -> str:
 def _rows(evidence: Evidence, facts: StudyFacts) -> Iterator[tuple[str, str, str, str]]:
     rows = [row for row in evidence.ledger if row.study == facts.digest]
     state = {one.name: one.line for one in safeguards(evidence, facts)}
-    yield ("epsilon and delta", "2.4", _epsilon(evidence, facts),
-           f"whether that is little enough: {CONTROLLER}")  # fmt: skip
-    yield ("variant and neighbours", "2.5", _each(rows, "adjacency", "approximate DP, {}"),
-           "how many patients a table has is hidden by bands only where the study says bands")  # fmt: skip
-    yield ("unit of privacy", "2.6", _unit(rows),
-           "one patient known under two names, or at two sites, counts twice")  # fmt: skip
-    yield ("other releases", "2.8", state["disclosure control of results"],
-           "results that are not noised are outside epsilon")  # fmt: skip
-    yield ("algorithm", "3.1", _mechanism(rows), "none beyond the self-tests below")
-    yield ("correctness", "3.1, 4.3", _audits(evidence, facts),
-           "an audit bounds from below; it cannot prove an upper bound")  # fmt: skip
-    yield ("utility", "3.2", _utility(facts), f"whether it is good enough: {CONTROLLER}")
-    yield ("bias", "3.3", _bias(facts), "what noise does to small groups needs a model without it")
-    yield ("query model", "4.1", "fixed before the study: rounds and steps are part of what sites "
-           f"approve; {count(facts.study.rounds_in_all, 'round')}", "a new study spends anew")  # fmt: skip
-    yield ("trust model", "4.2", f"noise is added at each site; {state['secure aggregation']}",
-           "sites trust their own machine and administrators")  # fmt: skip
-    yield ("noise and floating point", "4.3", _noise(rows),
-           "timing and other side channels of a site's machine are not measured")  # fmt: skip
-    yield ("security and access", "4.4", f"{state['encrypted transport']}; "
-           f"{state['tamper-evident log']}", "disks, accounts and staff of each site")  # fmt: skip
-    yield ("data collection", "4.5", "rows never leave a site; how they were collected is not known "
-           "here", f"{CONTROLLER}: each site")  # fmt: skip
+    asked = f"{count(facts.study.rounds_in_all, 'round')}, which sites approve beforehand"
+    trust = f"noise is added at each site; {state['secure aggregation']}"
+    access = f"{state['encrypted transport']}; {state['tamper-evident log']}"
+    recorded = {
+        "epsilon and delta": ("2.4", _epsilon(evidence, facts)),
+        "variant and neighbours": ("2.5", _each(rows, "adjacency", "approximate DP, {}")),
+        "unit of privacy": ("2.6", _unit(rows)),
+        "other releases": ("2.8", state["disclosure control of results"]),
+        "algorithm": ("3.1", _mechanism(rows)),
+        "correctness": ("3.1, 4.3", _audits(evidence, facts)),
+        "utility": ("3.2", _utility(facts)),
+        "bias": ("3.3", _bias(facts)),
+        "query model": ("4.1", asked),
+        "trust model": ("4.2", trust),
+        "noise and floating point": ("4.3", _noise(rows)),
+        "security and access": ("4.4", access),
+        "data collection": ("4.5", "rows stay at their site; how they were collected is not known"),
+    }
+    for component, (section, words) in recorded.items():
+        yield component, section, words, REMAINS[component]
 
 
 def _epsilon(evidence: Evidence, facts: StudyFacts) -> str:
-    found = [_account(one, subject.blinded(facts)) for one in accounts(evidence, facts)]
+    found = [
+        _account(one, subject.called(evidence, facts, one.site))
+        for one in accounts(evidence, facts)
+    ]
     return f"promised {promise(facts)}. Spent: {listed(sorted(found), UNKNOWN)}"
 
 
-def _account(one: Account, blinded: bool) -> str:
-    site = "a site" if blinded else one.site
+def _account(one: Account, site: str) -> str:
     return f"{site} {one.epsilon} at {one.delta} for {one.purpose}: {one.words}"
 
 

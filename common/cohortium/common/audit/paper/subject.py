@@ -45,6 +45,11 @@ def blinded(facts: StudyFacts) -> bool:
     return facts.study.evaluation.blinded
 
 
+def called(evidence: Evidence, facts: StudyFacts, site: str) -> str:
+    """A site's name beside a number of its own; of a blinded study only the site itself sees it."""
+    return "a site" if blinded(facts) and evidence.role != "site" else site
+
+
 def trained(facts: StudyFacts) -> dict[str, int]:
     """In how many rounds each site trained, in the study's order."""
     names = facts.study.sites.training
@@ -147,6 +152,14 @@ def flag_text(flag: FlagFacts, facts: StudyFacts) -> str:
     return flag.text
 
 
+def answer(flag: FlagFacts, facts: StudyFacts) -> str:
+    """What a person decided; of a blinded study without the reason where it is about one site."""
+    if flag.open:
+        return "OPEN: nobody answered"
+    hidden = flag.site is not None and blinded(facts)
+    return flag.decision if hidden else f"{flag.decision}: {flag.reason}"
+
+
 def signatures(evidence: Evidence) -> list[tuple[StudyFacts, str, ESignature]]:
     """Every e-signature in the evidence: of which study, over what."""
     found = []
@@ -160,18 +173,13 @@ def signatures(evidence: Evidence) -> list[tuple[StudyFacts, str, ESignature]]:
     return found
 
 
-def approvals(evidence: Evidence, facts: StudyFacts) -> dict[str, str]:
-    """What each site decided; the persons' names only where the audience may have them."""
+def approvals(evidence: Evidence, facts: StudyFacts) -> dict[str, tuple[str, str]]:
+    """By whom and when each site approved; names only where the audience may have them."""
+    named = evidence.audience != "consortium" and not blinded(facts)
     found = {}
     for site in facts.study.sites.names:
         consent = facts.consents.get(site)
-        if consent is None:
-            found[site] = "no decision recorded"
-        elif consent.decision != "approved":
-            found[site] = consent.decision + (f" ({consent.rule})" if consent.rule else "")
-        else:
-            named = evidence.audience != "consortium" and not blinded(facts)
-            persons = len(consent.approvers)
-            by = ", ".join(consent.approvers) if named else f"{persons} named at the site"
-            found[site] = f"approved by {by}, {consent.approved_at or 'time not recorded'}"
+        if consent is not None and consent.decision == "approved":
+            known = f"{len(consent.approvers)} named at the site"
+            found[site] = (", ".join(consent.approvers) if named else known, consent.approved_at)
     return found

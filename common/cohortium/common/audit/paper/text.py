@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import string
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ ENTITY = "COVERED ENTITY TO COMPLETE"
 MAX_CELL = 2000
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # full-width forms are formulas, too
+_UNRESERVED = frozenset(f"{string.ascii_letters}{string.digits}-._~/".encode())
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 
 
@@ -42,9 +44,14 @@ def cell(value: object) -> str:
     return text
 
 
+def quoted(path: str) -> str:
+    """A path as it stands in a URI (RFC 3986, section 2): what is not unreserved, by its bytes."""
+    return "".join(chr(b) if b in _UNRESERVED else f"%{b:02X}" for b in path.encode())
+
+
 def markdown(text: str) -> str:
     """A text that somebody wrote, on one line, without any meaning in Markdown or HTML."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    return _MARKDOWN.sub(r"\\\1", one_line(text, len(text)))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
