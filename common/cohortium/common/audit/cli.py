@@ -23,7 +23,12 @@ audit = typer.Typer(
     rich_markup_mode=None,
 )
 
-for command in (keeping_cli.keygen, keeping_cli.retention, keeping_cli.redact):
+for command in (
+    keeping_cli.keygen,
+    keeping_cli.review,
+    keeping_cli.retention,
+    keeping_cli.redact,
+):
     audit.command()(command)
 
 
