@@ -9,6 +9,7 @@ import typer
 
 from cohortium.client.config import SiteDir
 from cohortium.client.data_cli import data
+from cohortium.client.incident_cli import incident
 from cohortium.client.results_cli import crossvalidate, results
 from cohortium.client.witness_cli import alarms, witness
 from cohortium.client.selftest_cli import selftest
@@ -27,6 +28,7 @@ site = typer.Typer(
     rich_markup_mode=None,
 )
 site.add_typer(data, name="data")
+site.command()(incident)
 site.command()(results)
 site.command()(crossvalidate)
 site.command()(witness)
@@ -40,6 +42,9 @@ StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits
 def join(
     invitation: Annotated[Path, typer.Argument(help="The file that the coordinator gave you.")],
     directory: StateDir,
+    again: Annotated[
+        bool, typer.Option("--rejoin", help="Come back with new keys; all records go on.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Join a consortium. Keys are made here and never leave.
@@ -47,8 +52,9 @@ def join(
     Example: cohortium site join northgate.invite --dir /srv/cohortium
     """
     from cohortium.client.enrol import join as enrol
+    from cohortium.client.rejoin import rejoin
 
-    joined = enrol(invitation, directory, note)
+    joined = (rejoin if again else enrol)(invitation, directory, note)
     text = (
         f"{joined.site} {'had already joined' if joined.already else 'joined'} "
         f"{joined.coordinator}; signing key {joined.fingerprint}\n"

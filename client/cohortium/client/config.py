@@ -6,6 +6,8 @@ equivocation.json    there while two histories of the coordinator's log stand ag
 workers/, scratch/   training processes that run now, and their temporary files
 datasets/NAME.toml   one registered dataset each: path, schema, lifetime privacy cap
 keys/                node.key (transport), signing.key (messages, approvals): mode 0600
+keys/retired/        those of before, sealed: their public halves verify what was signed then
+incident.json        there while an incident is in force; incidents/ holds what was made for it
 ca.pem               the coordinator's certificate authority
 site.db              studies, approvals, privacy ledger, stored replies, event log
 site.mark            how much of it there was when an answer last left; see watermark.py
@@ -149,6 +151,11 @@ class SiteDir:
         return self.root / "keys" / "signing.key"
 
     @property
+    def unenrolled(self) -> Path:
+        """There while the keys are new ones that the coordinator does not know yet."""
+        return self.root / "keys" / "unenrolled"
+
+    @property
     def ca(self) -> Path:
         return self.root / "ca.pem"
 
@@ -250,6 +257,22 @@ allow_unprotected = false      # true lets studies without differential privacy 
 allow_exact_counts = false     # true lets exact numbers of patients leave
 allow_own_model = false        # true lets counts leave that depend on models trained without noise
 """
+
+
+def with_peer(text: str, peer: CoordinatorPeer) -> str:
+    """A site.toml that people have edited, with another [coordinator] and else as it is."""
+    lines = text.splitlines()
+    begin = lines.index("[coordinator]") + 1
+    size = next((k for k, line in enumerate(lines[begin:]) if line.startswith("[")), None)
+    end = len(lines) if size is None else begin + size
+    values = tomli_w.dumps(peer.model_dump()).splitlines()
+    keys = {line.split(" = ")[0] for line in values}
+    kept = [line for line in lines[begin:end] if line.split("=")[0].strip() not in keys]
+    changed = "\n".join([*lines[:begin], *values, *kept, *lines[end:], ""])
+    before, after = tomllib.loads(text), tomllib.loads(changed)
+    if after != {**before, "coordinator": peer.model_dump()}:
+        raise DocumentError("site.toml: [coordinator] is not written as `join` wrote it")
+    return changed
 
 
 def site_toml(name: str, peer: CoordinatorPeer) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cohortium.client import halt, rounds
+from cohortium.client import halt, rotation, rounds
 from cohortium.client.config import SiteDir
 from cohortium.client.line import FleetConnection
 from cohortium.client.node import serve
@@ -37,6 +37,7 @@ def run(root: Path, on_state: Callable[[str], None]) -> None:
     """
     directory = SiteDir(root)
     directory.load_config()
+    rotation.require_enrolled(directory)
     with daemon.only_one(directory.lock, "a site daemon"):
         daemon.end_with_parent()
         site = open_site(root)

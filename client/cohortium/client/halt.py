@@ -19,6 +19,7 @@ from cohortium.client.watermark import LostRecords
 from cohortium.common import timeouts
 from cohortium.common.audit.events import os_user
 from cohortium.common.errors import CohortiumError, RefusedError, UsageError
+from cohortium.common.incident import Incident
 
 LOOK_S = 0.02
 
@@ -80,7 +81,11 @@ def resume(site: Site, person: str) -> str:
     """Answer again; a round that was interrupted is trained anew when it is asked for again.
 
     Who resumes stands by the site's clock.
+
+    Raises:
+        RefusedError: an incident is in force.
     """
+    Incident(site.directory.root).check()
     site.latest.vouch(site.now_ms())
     site.directory.paused.unlink(missing_ok=True)
     return site.log.append("run.resumed", actor=os_user(), detail={"by": person}).id

@@ -14,6 +14,8 @@ FAREWELL_S = 5.0  # for the word that a study has ended; who is away is told whe
 
 # --- the coordinator's daemon
 TICK_S = 0.2  # between looks at what is new: a study, a request to stop one, a dead SuperLink
+STOP_LOOK_S = 0.5  # between looks, while a study waits, at whether somebody stopped it
+FREEZE_S = 5.0  # within which an incident has every study stopped
 NODES_EVERY_S = 1.0  # between looks at who is enrolled and who is online
 DEBTS_EVERY_S = 10.0  # between tries of what is owed to ended studies: farewells, reports
 TRANSPORT_AGAIN_S = 5.0  # before a study whose transport or disk went away is taken up again

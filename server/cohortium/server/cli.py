@@ -16,6 +16,7 @@ from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.document import parse
 from cohortium.common.errors import UsageError
 from cohortium.server.witness_cli import recover_log, witnesses
+from cohortium.server.incident_cli import incident
 
 coordinator = typer.Typer(
     help="The coordinator: set up, invite sites, run the server.",
@@ -65,6 +66,9 @@ def invite(
     out: Annotated[Path, typer.Option(help="The file to give to the site's operator.")],
     directory: StateDir,
     expires: Annotated[str, typer.Option(help="How long it is valid: 72h, 7d, 2w.")] = "72h",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="For a site that was enrolled and has new keys.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write a one-time invitation for a site: address, CA certificate, token.
@@ -94,7 +98,8 @@ def invite(
         "expires": now + lasts,
     }
     parse(values, Invitation, "invitation")
-    token, event = opened.roster.invite(site, lasts, now, opened.acting("lead", "operator"))
+    actor = opened.acting("lead", "operator")
+    token, event = opened.roster.invite(site, lasts, now, actor, replace=replace)
     invitation = parse({**values, "token": token}, Invitation, "invitation")
     invitation.write(out)
     until = f"{invitation.expires:%Y-%m-%d %H:%M} UTC"
@@ -102,7 +107,7 @@ def invite(
     text = (
         f"invitation for {site} in {out}, valid once until {until}   (event {event})\n"
         f"Give it to the site's operator by a way that you trust. They run:\n"
-        f"  cohortium site join {out.name} --dir DIR"
+        f"  cohortium site join {out.name} {'--rejoin ' * replace}--dir DIR"
     )
     emit(document, text, as_json)
 
@@ -224,6 +229,9 @@ def revoke(
     opened = open_coordinator(directory)
     event = opened.roster.revoke(site, datetime.now(UTC), opened.acting("lead", "operator"))
     emit({"site": site, "event": event}, f"{site} is revoked   (event {event})", as_json)
+
+
+coordinator.command()(incident)
 
 
 def _duration(text: str) -> timedelta:

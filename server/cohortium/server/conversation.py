@@ -103,6 +103,8 @@ class Conversation:
         accidents = Counter[str]()
         deadline, pause_s = time.monotonic() + deadline_s, timeouts.SITE_AGAIN_S[0]
         while True:
+            if by := self.stopped():
+                raise StudyStopped(f"stopped by {by}")
             for name in [name for name in heads if name not in self.peers]:
                 del heads[name]
                 yield Said(name, REVOKED, EMPTY, 0)

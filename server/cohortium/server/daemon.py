@@ -205,7 +205,8 @@ def _supervise(here: Coordinator) -> None:
 def _follow_roster(here: Coordinator) -> None:
     """Register who is enrolled, shut out who was revoked."""
     enrolled = here.roster.enrolled()
-    for name in [name for name in here.node_ids if name not in enrolled]:
+    keys = {name: VerifyKey.from_text(member.signing_key) for name, member in enrolled.items()}
+    for name in [name for name in here.node_ids if keys.get(name) != here.peers.get(name)]:
         here.peers.pop(name, None)
         here.superlink.unregister_node(here.node_ids.pop(name))
         for sites in list(here.talking.values()):
@@ -213,7 +214,7 @@ def _follow_roster(here: Coordinator) -> None:
     for name, member in enrolled.items():
         if name not in here.node_ids:
             here.node_ids[name] = here.superlink.register_node(member.node_key)
-            here.peers[name] = VerifyKey.from_text(member.signing_key)
+            here.peers[name] = keys[name]
 
 
 def _tell(here: Coordinator) -> None:

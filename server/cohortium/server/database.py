@@ -155,9 +155,21 @@ CREATE TABLE origins (
 ) STRICT;
 """
 
+# The keys that a site had before it joined again under its name: they verify what it signed then,
+# and are never enrolled anew.
+FORMER_KEYS = """
+CREATE TABLE former_keys (
+    site TEXT NOT NULL,
+    node_key BLOB NOT NULL UNIQUE,
+    signing_key TEXT NOT NULL UNIQUE,
+    enrolled_ms INTEGER NOT NULL,
+    until_ms INTEGER NOT NULL
+) STRICT;
+"""
+
 
 def open_coordinator_database(path: Path) -> Database:
     """Open coordinator.db, creating or upgrading it."""
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS, CONSORTIUM]
     before = [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS, RELEASES]
-    return open_database(path, [*before, *record, tables.SEALS])
+    return open_database(path, [*before, *record, tables.SEALS, FORMER_KEYS])

@@ -9,6 +9,7 @@ from cohortium.common.audit.log import EventLog
 from cohortium.common.database import Database
 from cohortium.common.errors import RefusedError
 from cohortium.common.identity import SigningKey
+from cohortium.common.incident import Incident
 from cohortium.server.config import CoordinatorConfig, CoordinatorDir, Role
 from cohortium.server.database import open_coordinator_database
 from cohortium.server.recovery import check_whole
@@ -37,6 +38,11 @@ class Opened:
     def itself(self) -> Actor:
         """The coordinator, for what a command finds rather than decides."""
         return Actor(type="coordinator", id=self.config.name, auth="local")
+
+    @property
+    def incident(self) -> Incident:
+        """Whether one is in force, and what was done about it."""
+        return Incident(self.directory.root)
 
     def acting(self, *roles: Role) -> Actor:
         """Who is asking, as the operating system knows them, if they may.

@@ -106,6 +106,7 @@ def release(
     if override != bool(reason):
         raise UsageError("--override and --reason go together: say why open gates do not matter")
     opened = open_coordinator(directory)
+    opened.incident.check()
     actor = opened.acting("officer")
     signer, why = _signer(opened, actor, person), _reason(reason) if override else ""
     dossier, _, _ = _examined(opened, study)
@@ -146,6 +147,7 @@ def export(
     from cohortium.server.export import export as write
 
     opened = open_coordinator(directory)
+    opened.incident.check()
     actor = opened.acting("officer", "lead")
     dossier, judged, _ = _examined(opened, study)
     files, event = write(dossier, judged, opened, actor, out)

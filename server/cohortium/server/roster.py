@@ -31,21 +31,33 @@ class Roster:
         self._database = database
         self._log = log
 
-    def invite(self, site: str, lasts: timedelta, now: datetime, actor: Actor) -> tuple[str, str]:
+    def invite(
+        self, site: str, lasts: timedelta, now: datetime, actor: Actor, *, replace: bool = False
+    ) -> tuple[str, str]:
         """Make a one-time token for a site; returns it and the event's id.
 
         A new invitation replaces an unused one.
 
+        Args:
+            replace: it is for a site that is, or was, enrolled, and comes with new keys.
+
         Raises:
-            UsageError: a site of that name is enrolled, or was.
+            UsageError: a site of that name is enrolled, or was, and not to be replaced; or is not.
         """
-        if any(member.name == site for member in self.members() if member.state != "invited"):
-            raise UsageError(f'a site named "{site}" is or was enrolled: choose another name')
+        known = any(member.name == site for member in self.members() if member.state != "invited")
+        if known and not replace:
+            raise UsageError(
+                f'a site named "{site}" is or was enrolled: choose another name, or let the same '
+                "site come back with new keys by --replace"
+            )
+        if replace and not known:
+            raise UsageError(f'no site named "{site}" was ever enrolled: invite without --replace')
         token, expires = new_token(), now + lasts
         with self._database.transaction():
             self._database.execute(
                 "INSERT INTO invitations VALUES (?, ?, ?, NULL) ON CONFLICT (site) DO UPDATE "
-                "SET token_sha256 = excluded.token_sha256, expires_ms = excluded.expires_ms",
+                "SET token_sha256 = excluded.token_sha256, expires_ms = excluded.expires_ms, "
+                "used_ms = NULL",
                 (site, token_hash(token), _ms(expires)),
             )
             event = self._log.append(
@@ -56,7 +68,7 @@ class Roster:
         return token, event.id
 
     def admit(self, request: JoinRequest, now: datetime, actor: Actor) -> Member:
-        """Use an invitation up and enrol the site.
+        """Use an invitation up and enrol the site, with its new keys where it was enrolled before.
 
         Raises:
             IdentityError: no such invitation, used, expired, wrong token, or keys that are no
@@ -68,6 +80,7 @@ class Roster:
             with self._database.transaction():
                 self._use_up(request, now)
                 self._refuse_known_keys(request)
+                self._retire_keys(request, now, actor)
                 self._database.execute(
                     "INSERT INTO sites VALUES (?, ?, ?, ?, NULL)",
                     (request.site, request.node_key.encode(), request.signing_key, _ms(now)),
@@ -127,7 +140,8 @@ class Roster:
             for row in self._database.execute("SELECT * FROM sites ORDER BY name")
         ]
         invited = self._database.execute(
-            "SELECT site FROM invitations WHERE used_ms IS NULL ORDER BY site"
+            "SELECT site FROM invitations WHERE used_ms IS NULL "
+            "AND site NOT IN (SELECT name FROM sites) ORDER BY site"
         )
         return enrolled + [Member(row["site"], "invited", b"", "", 0) for row in invited]
 
@@ -149,8 +163,33 @@ class Roster:
             "UPDATE invitations SET used_ms = ? WHERE site = ?", (_ms(now), request.site)
         )
 
+    def former(self) -> list[Member]:
+        """The keys that sites had before: what they signed then is verified by them."""
+        rows = self._database.execute("SELECT * FROM former_keys ORDER BY site, until_ms")
+        return [
+            Member(row["site"], "replaced", row["node_key"], row["signing_key"], row["enrolled_ms"])
+            for row in rows
+        ]
+
+    def _retire_keys(self, request: JoinRequest, now: datetime, actor: Actor) -> None:
+        """A site that comes back: its keys of before count for the past alone."""
+        rows = self._database.execute(
+            "DELETE FROM sites WHERE name = ? RETURNING *", (request.site,)
+        )
+        for row in rows:
+            self._database.execute(
+                "INSERT INTO former_keys VALUES (?, ?, ?, ?, ?)",
+                (row["name"], row["node_key"], row["signing_key"], row["enrolled_ms"], _ms(now)),
+            )
+            before, after = (
+                VerifyKey.from_text(text).fingerprint
+                for text in (row["signing_key"], request.signing_key)
+            )
+            detail = {"site": request.site, "key_before": before, "key_after": after}
+            self._log.append("key.rotated", actor=actor, detail=detail)
+
     def _refuse_known_keys(self, request: JoinRequest) -> None:
-        for member in self.members():
+        for member in [*self.members(), *self.former()]:
             if request.node_key.encode() == member.node_key or (
                 request.signing_key == member.signing_key
             ):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, StorageError, UnreachableError
+from cohortium.server import incident
 from cohortium.server.conversation import Conversation, StudyStopped
 from cohortium.server.coordinator import run_study
 from cohortium.server.desk import Desk, StudyFailed
@@ -27,8 +28,13 @@ logger = logging.getLogger("cohortium.coordinator")
 def start_studies(here: Coordinator) -> None:
     for digest in [d for d, thread in here.threads.items() if not thread.is_alive()]:
         del here.threads[digest]
+    frozen = incident.of(here.directory.root).path.exists()
     for row in here.store.studies():
-        if not row.ended and row.digest not in here.threads:
+        if row.ended or row.digest in here.threads:
+            continue
+        if frozen:
+            incident.stop_study(row, here.store, here.log, here.actor, int(time.time() * 1000))
+        else:
             _start(here, row, _run)
 
 
@@ -140,7 +146,7 @@ def _desk(here: Coordinator, row: StudyRow) -> Iterator[Desk]:
             sites=sites,
             stopped=lambda: _stopped(here, row.digest),
             now_ms=lambda: int(time.time() * 1000),
-            sleep=here.pause,
+            sleep=lambda seconds: _sleep(here, row.digest, seconds),
             suspect=lambda site: _suspect(here, row.digest, site),
         )
         yield Desk(
@@ -169,6 +175,13 @@ def _suspect(here: Coordinator, study: str, site: str) -> None:
         reason="a reply is not signed by the key of its sender",
         detail={"site": site},
     )
+
+
+def _sleep(here: Coordinator, digest: str, seconds: float) -> None:
+    """Wait, but no longer than until somebody stops the study."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and not here.store.stop_requested(digest):
+        here.pause(min(left, timeouts.STOP_LOOK_S))
 
 
 def _stopped(here: Coordinator, digest: str) -> str:

@@ -55,6 +55,7 @@ def submit(file: StudyFile, directory: StateDir, as_json: JsonFlag = False) -> N
 
     loaded = load_study(file)
     opened = open_coordinator(directory)
+    opened.incident.check()
     _require_enrolled(loaded, set(opened.roster.enrolled()))
     with opened.database.transaction():
         known = any(row.digest == loaded.digest for row in opened.store.studies())
@@ -167,6 +168,7 @@ def resume(
     from cohortium.server.opened import open_coordinator
 
     opened = open_coordinator(directory)
+    opened.incident.check()
     row = opened.store.study(study)
     if not row.ended:
         raise UsageError(f"{row.study.name} is not over: cohortium study stop {row.study.name}")

@@ -29,7 +29,12 @@ audit.command()(export)
 audit.command()(policy)
 verify_cli.add_to(audit)
 
-for command in (keeping_cli.keygen, keeping_cli.retention, keeping_cli.redact):
+for command in (
+    keeping_cli.keygen,
+    keeping_cli.review,
+    keeping_cli.retention,
+    keeping_cli.redact,
+):
     audit.command()(command)
 
 

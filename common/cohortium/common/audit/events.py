@@ -129,7 +129,7 @@ _DETAILS: tuple[tuple[Any, str], ...] = (
     (
         LogAction,
         """size head root reviewer first last seconds retain_until person by site class events
-        audience manifest file meaning signature key origin findings""",
+        audience manifest file meaning signature key origin findings at""",
     ),
     (IncidentAction, "person by studies sites evidence"),
 )

@@ -1,5 +1,6 @@
 """`cohortium audit keygen`, `review`, `retention` and `redact`: those who keep the record."""
 
+import json
 from collections import Counter
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Annotated, cast, get_args
 import click
 import typer
 
-from cohortium.common.audit.events import Text
+from cohortium.common.audit.events import Event, Text
 from cohortium.common.audit.party import Party, open_party
 from cohortium.common.audit.redaction import Redaction
 from cohortium.common.audit.retention import Class, class_of, due, retention_of
+from cohortium.common.audit.review import shown, sign, span
 from cohortium.common.console import JsonFlag, StateDir, emit, table
 from cohortium.common.document import Document, parse
-from cohortium.common.errors import UsageError
+from cohortium.common.errors import IdentityError, UsageError
 from cohortium.common.identity import SigningKey
 
 CLASSES = click.Choice(get_args(Class))
@@ -58,6 +60,78 @@ def keygen(
         f"[auditors]\n{line}"
     )
     emit(document, text, as_json)
+
+
+def review(
+    directory: StateDir,
+    person: Annotated[str, typer.Option("--as", help="Who reviews, by name: it is signed.")],
+    since: Annotated[
+        str | None, typer.Option(help="From which day, as 2030-01-31; else where the last ended.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Up to the beginning of which day; else until now.")
+    ] = None,
+    findings: Annotated[
+        str, typer.Option(help="What was found, in one line; no patient's data.")
+    ] = "nothing to report",
+    key: Annotated[
+        Path | None, typer.Option(help="A registered auditor's private key, to sign with it.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a reviewer must see of the log, and record, signed, that it was examined.
+
+    That is: who was denied what, refusals, caps that were hit, overrides, exports, downloads, keys,
+    people and policies that changed, and what the log says of itself.
+
+    Example: cohortium audit review --as "E. Haddad" --since 2026-10-01 --findings "none" --dir DIR
+    """
+    said = parse({"person": person, "reason": findings}, _Reasoned, "audit review")
+    now = datetime.now(UTC)
+    party = open_party(directory)
+    actor = party.acting("lead", "operator", "officer", "approver", "auditor")
+    signing = _signing_key(party, person, key)
+    first, last = span(
+        party.database, _day(since) if since else None, _day(until) if until else now
+    )
+    found = list(shown(party.database, first, last))
+    event = sign(
+        *(party.database, party.log, party.name, (first, last), len(found)),
+        *(said.person, said.reason, signing, actor, now),
+    )
+    document = {
+        "node": party.name,
+        "reviewer": said.person,
+        "first": first,
+        "last": last,
+        "shown": [json.loads(record.event.line) for record in found],
+        "findings": said.reason,
+        "key": signing.public.fingerprint,
+        "event": event.id,
+    }
+    rows = [_row(record.event) for record in found]
+    text = table(("TIME", "NODE", "ACTION", "OUTCOME", "WHO", ""), rows, "nothing of that kind")
+    text += f"\n\nreviewed: events {first} to {last}, {len(found)} shown   (event {event.id})"
+    emit(document, text, as_json)
+
+
+def _signing_key(party: Party, person: str, key: Path | None) -> SigningKey:
+    """The party's own, or that of an auditor who is registered with it."""
+    registered = party.auditor(person)
+    if key is None:
+        if registered is not None:
+            raise UsageError(f'"{person}" is a registered auditor: sign with --key FILE')
+        return party.key
+    found = SigningKey.load(key)
+    if found.public.text != registered:
+        raise IdentityError(f'{key}: is not the key that is registered for auditor "{person}"')
+    return found
+
+
+def _row(event: Event) -> tuple[str, ...]:
+    parts = [event.reason or "", *(f"{key}={value}" for key, value in event.detail.items())]
+    about = " ".join(filter(None, parts))[:100]
+    return (event.ts, event.src.node, event.action, event.outcome, event.actor.id, about)
 
 
 def retention(directory: StateDir, as_json: JsonFlag = False) -> None:

@@ -8,10 +8,10 @@ out before, backups and the free blocks of the disk are beyond our reach.
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
-from cohortium.common.audit.events import Actor, Event, Thing, read_event
+from cohortium.common.audit.events import Actor, Event, Thing
 from cohortium.common.audit.log import EventLog
+from cohortium.common.audit.records import Record, has_table, records, records_of
 from cohortium.common.audit.retention import (
     Class,
     Lives,
@@ -26,15 +26,6 @@ from cohortium.common.database import Database
 from cohortium.common.errors import RefusedError, UsageError
 
 PER_EVENT = 1000  # withheld events that one event can name (`events.Event.obj`)
-_ROWS = 500
-
-
-class Record(NamedTuple):
-    """An event that still has its text, and where it lies: the table and its place there."""
-
-    event: Event
-    table: str
-    seq: int
 
 
 class Redaction:
@@ -44,14 +35,10 @@ class Redaction:
         self._database = database
         self._log = log
         self.retention = retention
-        named = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        self._tables = {row["name"] for row in named}
 
     def records(self) -> Iterator[Record]:
         """Yield every event whose text is here: our own, then what sites have shared."""
-        for table in ("events", "consortium"):
-            if table in self._tables:
-                yield from self._of(table)
+        return records(self._database)
 
     def lives(self) -> Lives:
         rows = self._database.execute(
@@ -99,14 +86,14 @@ class Redaction:
         return found
 
     def withhold(
-        self, records: Sequence[Record], kind: str, actor: Actor, person: str, reason: str
+        self, chosen: Sequence[Record], kind: str, actor: Actor, person: str, reason: str
     ) -> tuple[str, ...]:
         """Withhold texts, record that, and write the file anew; the ids of the recording events."""
         ids = []
         with self._database.transaction():
             copies = self._counterparts()
-            for first in range(0, len(records), PER_EVENT):
-                part = records[first : first + PER_EVENT]
+            for first in range(0, len(chosen), PER_EVENT):
+                part = chosen[first : first + PER_EVENT]
                 things = tuple(self._withhold(record, copies) for record in part)
                 event = self._log.append(
                     "retention.redacted",
@@ -122,9 +109,9 @@ class Redaction:
 
     def asked(self) -> list[str]:
         """Events, by id, that sites have withheld in their own logs while a copy is here."""
-        if "consortium" not in self._tables:
+        if not has_table(self._database, "consortium"):
             return []
-        theirs = [record.event for record in self._of("consortium")]
+        theirs = [record.event for record in records_of(self._database, "consortium")]
         wanted = {
             thing.id
             for event in theirs
@@ -168,27 +155,14 @@ class Redaction:
 
         What it has not got yet stays: it holds no name and no free text, and must be delivered.
         """
-        if "shared" not in self._tables:
+        if not has_table(self._database, "shared"):
             return {}
         got = {row["seq"] for row in self._database.execute("SELECT seq FROM included")}
-        return {r.event.id: r.seq for r in self._of("shared") if r.seq in got}
+        kept = records_of(self._database, "shared")
+        return {record.event.id: record.seq for record in kept if record.seq in got}
 
     def _blank(self, table: str, seq: int) -> None:
         self._database.execute(f"UPDATE {table} SET line = '' WHERE seq = ?", (seq,))
-
-    def _of(self, table: str) -> Iterator[Record]:
-        since = 0
-        while True:
-            rows = self._database.execute(
-                f"SELECT seq, line FROM {table} WHERE seq >= ? AND line <> '' ORDER BY seq LIMIT ?",
-                (since, _ROWS),
-            )
-            if not rows:
-                return
-            for row in rows:
-                where = f"{self._database.path}: {table} {row['seq']}"
-                yield Record(read_event(row["line"], where), table, row["seq"])
-            since = rows[-1]["seq"] + 1
 
 
 def _years_before(now: datetime, retention: Retention, kind: Class) -> datetime:

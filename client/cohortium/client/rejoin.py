@@ -1,0 +1,108 @@
+"""Coming back under the same name with new keys: database, ledger and log go on.
+
+Approvals do not: the old key signed them. What a dataset has spent stays spent.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from cohortium.client import rotation
+from cohortium.client.config import CoordinatorPeer, SiteDir, with_peer, write_whole
+from cohortium.client.doctor import examine_before_joining, require_well, system_clock
+from cohortium.client.enrol import Joined
+from cohortium.client.join import enrol
+from cohortium.client.site import Site, open_site
+from cohortium.common import daemon, timeouts
+from cohortium.common.audit.events import Actor
+from cohortium.common.errors import UsageError
+from cohortium.common.identity import load_node_key, node_public_pem
+from cohortium.common.invitation import Invitation
+
+
+def rejoin(
+    invitation_path: Path,
+    root: Path,
+    warn: Callable[[str], None] = lambda line: None,
+    now: Callable[[], datetime] = system_clock,
+) -> Joined:
+    """Join again with an invitation that replaces this site's keys.
+
+    Keys that were not changed yet are changed first. An invitation that is refused leaves the new
+    ones here, for the next.
+
+    Raises:
+        UsageError: another site's or coordinator's invitation, or the daemon runs.
+        CohortiumError, IdentityError, UnreachableError: as `enrol.join`.
+    """
+    invitation, directory = Invitation.read(invitation_path), SiteDir(root)
+    config = directory.load_config()
+    if (config.name, config.coordinator.name) != (invitation.site, invitation.coordinator):
+        raise UsageError(
+            f"{root} is site {config.name} of {config.coordinator.name}; the invitation is for "
+            f"{invitation.site} of {invitation.coordinator}"
+        )
+    if daemon.is_running(directory.lock):
+        raise UsageError(f"{root}: the daemon runs with the old keys; end `cohortium site up`")
+    _examine(invitation, root, warn, now)
+    if rotation.finish(directory) or not directory.unenrolled.exists():
+        with (before := open_site(root)).database:
+            change_keys(before, site_join())
+    with (site := open_site(root)).database:
+        return _join(invitation, site)
+
+
+def site_join() -> Actor:
+    return Actor(type="service", id="site join", auth="invitation")
+
+
+def change_keys(site: Site, actor: Actor) -> list[str]:
+    """New keys, recorded; studies that were approved wait for persons to approve them again."""
+    rotated = rotation.rotate(site.directory)
+    with site.database.transaction():
+        events = rotation.record(rotated, site.log, actor)
+        for known in site.studies.all():
+            site.approvals.withdraw(known.digest)
+            if known.state == "approved":
+                note = "the site's keys were changed; it needs a new approval"
+                site.studies.mark(known.digest, "waiting", note)
+    rotation.settle(site.directory)
+    return events
+
+
+def _examine(
+    invitation: Invitation,
+    root: Path,
+    warn: Callable[[str], None],
+    now: Callable[[], datetime],
+) -> None:
+    invitation.check(now())
+    for finding in examine_before_joining(invitation, root, now, os.environ):
+        require_well(finding)
+        if finding.verdict == "warning":
+            warn(f"warning: {finding.check}: {finding.said}; {finding.advice}")
+
+
+def _join(invitation: Invitation, site: Site) -> Joined:
+    directory = site.directory
+    node_key = node_public_pem(load_node_key(directory.node_key))
+    reply = enrol(invitation, node_key, site.key.public, timeouts.JOIN_S)
+    peer = CoordinatorPeer(
+        name=reply.coordinator_name,
+        fleet_address=reply.fleet_address,
+        enrolment_address=invitation.enrolment_address,
+        signing_key=reply.coordinator_signing_key,
+        ca_fingerprint=invitation.ca_fingerprint,
+    )
+    write_whole(directory.ca, invitation.ca_certificate)
+    if peer != site.config.coordinator:
+        write_whole(directory.config, with_peer(directory.config.read_text(), peer))
+    fingerprint = site.key.public.fingerprint
+    event = site.log.append(
+        "node.enrolled",
+        actor=site_join(),
+        detail={"site": site.name, "address": reply.fleet_address, "fingerprint": fingerprint},
+    )
+    directory.unenrolled.unlink()
+    return Joined(site.name, peer.name, fingerprint, event.id, already=False)
