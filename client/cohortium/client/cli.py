@@ -11,8 +11,8 @@ from cohortium.client.config import SiteDir
 from cohortium.client.data_cli import data
 from cohortium.client.incident_cli import incident
 from cohortium.client.results_cli import crossvalidate, results
-from cohortium.client.witness_cli import alarms, witness
 from cohortium.client.selftest_cli import selftest
+from cohortium.client.witness_cli import alarms, witness
 from cohortium.common import daemon
 from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table

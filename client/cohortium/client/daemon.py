@@ -14,8 +14,8 @@ from cohortium.client.node import serve
 from cohortium.client.processes import Limits, Processes
 from cohortium.client.siem_line import open_line
 from cohortium.client.site import Site, open_site
-from cohortium.client.withheld import watch
 from cohortium.client.whole import require_whole_records
+from cohortium.client.withheld import watch
 from cohortium.common import daemon
 from cohortium.common.audit.stream import streaming
 from cohortium.common.code import code_digest

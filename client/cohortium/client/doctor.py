@@ -17,9 +17,9 @@ from cohortium.client.examine_machine import (
 )
 from cohortium.client.examine_network import EXPIRES_SOON_DAYS, examine_network
 from cohortium.client.examine_policy import examine_policy
-from cohortium.client.examine_witness import examine_witness
 from cohortium.client.examine_selftests import examine_selftests
 from cohortium.client.examine_siem import examine_siem
+from cohortium.client.examine_witness import examine_witness
 from cohortium.client.finding import Finding
 from cohortium.common.errors import CohortiumError, IdentityError, UnreachableError
 from cohortium.common.identity import certificate_expiry, certificate_fingerprint

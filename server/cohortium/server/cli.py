@@ -15,8 +15,8 @@ from cohortium.common.audit.siem import STATE_FILE, standing
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.document import parse
 from cohortium.common.errors import UsageError
-from cohortium.server.witness_cli import recover_log, witnesses
 from cohortium.server.incident_cli import incident
+from cohortium.server.witness_cli import recover_log, witnesses
 
 coordinator = typer.Typer(
     help="The coordinator: set up, invite sites, run the server.",

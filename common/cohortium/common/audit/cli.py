@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from cohortium.common.audit import verify_cli
+from cohortium.common.audit import keeping_cli, verify_cli
 from cohortium.common.audit.export_cli import export
-from cohortium.common.audit import keeping_cli
 from cohortium.common.audit.log import EventLog
 from cohortium.common.audit.policy_cli import policy
 from cohortium.common.console import JsonFlag, StateDir, emit
