@@ -31,7 +31,7 @@ from cohortium.common.audit.evidence import (
 )
 from cohortium.common.audit.notes import log_key, witness_key
 from cohortium.common.audit.pointed import ledger_rows, selftests
-from cohortium.common.audit.software import installed
+from cohortium.common.audit.software import installed, licences
 from cohortium.common.code import code_digest, code_version
 from cohortium.common.database import Database
 from cohortium.common.document import parse_json
@@ -69,6 +69,7 @@ class Gathering:
             events = [entry.event for entry in entries if entry.event is not None]
             studies = tuple(self._study(one, events) for one in found)
         documents, site, peer = Documents(self.database), self.config.name, self.config.coordinator
+        packages = installed()
         return Evidence(
             audience="site",
             role="site",
@@ -86,7 +87,8 @@ class Gathering:
             studies=studies,
             ledger=ledger_rows(events, documents),
             selftests=selftests(events, documents),
-            software=installed(),
+            software=packages,
+            licences=licences(packages),
             code=code_digest(),
             version=code_version(),
             study=chosen,
@@ -148,6 +150,7 @@ class Gathering:
             evaluations={self.config.name: left} if left else {},
             performance=kept,
             approvals=approvals,
+            secure_aggregation=False,  # this version has none
         )
 
     def _approvals(self, digest: str) -> tuple[ESignature, ...]:

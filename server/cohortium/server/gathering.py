@@ -10,7 +10,7 @@ from cohortium.common.audit.events import read_event
 from cohortium.common.audit.evidence import Audience, Cosigned, Entry, Evidence, SiteFacts
 from cohortium.common.audit.notes import witness_key
 from cohortium.common.audit.pointed import ledger_rows, selftests
-from cohortium.common.audit.software import installed
+from cohortium.common.audit.software import installed, licences
 from cohortium.common.code import code_digest, code_version
 from cohortium.common.errors import SignatureError
 from cohortium.common.identity import VerifyKey
@@ -47,7 +47,7 @@ class Gathering:
         entries = tuple(self.entries(view, size))
         events = [entry.event for entry in entries if entry.event is not None]
         documents = Documents(self.opened.database)
-        name = self.opened.config.name
+        name, packages = self.opened.config.name, installed()
         return Evidence(
             audience=audience,
             role="coordinator",
@@ -68,7 +68,8 @@ class Gathering:
             studies=studies,
             ledger=ledger_rows(events, documents),
             selftests=selftests(events, documents),
-            software=installed(),
+            software=packages,
+            licences=licences(packages),
             code=code_digest(),
             version=code_version(),
             study=chosen,

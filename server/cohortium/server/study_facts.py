@@ -47,6 +47,7 @@ def study_facts(row: StudyRow, opened: Opened, view: View) -> StudyFacts:
         evaluations={} if hidden else evaluations,
         performance=tuple(map(over_all_sites, measured)) if hidden else measured,
         blinded=hidden,
+        secure_aggregation=False,  # this version has none
     )
     return _completed(facts, row, opened) if row.state == "completed" else facts
 

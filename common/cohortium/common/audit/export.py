@@ -87,6 +87,8 @@ def export(party: Party, request: Request, tell: Tell) -> Exported:
     evidence = replace(
         party.gather(request.audience, request.study, request.since, request.until, request.person),
         retention_years=request.retention_years,
+        sign=party.key.sign,
+        key=party.key.public.text,
     )
     tell(f"writing, from {len(evidence.entries)} places of the log")
     files = write_all(evidence, request.further)

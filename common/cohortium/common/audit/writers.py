@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from cohortium.common.audit import bundle, cef, ecs, fhir
 from cohortium.common.audit.evidence import Evidence, Files
+from cohortium.common.audit.paper.papers import PAPERS, indexes
 from cohortium.common.audit.report.files import fairness_files, report_files, study_files
 from cohortium.common.errors import CohortiumError
 
@@ -21,6 +22,7 @@ WRITERS: tuple[Writer, ...] = (
     fhir.files,
     ecs.files,
     cef.files,
+    *PAPERS,
 )
 
 
@@ -39,4 +41,4 @@ def write_all(evidence: Evidence, further: tuple[Writer, ...] = ()) -> dict[str,
             if path in files:
                 raise CohortiumError(f"two writers of this export write {path}")
             files[path] = content
-    return dict(sorted(files.items()))
+    return dict(sorted({**files, **indexes(evidence, files)}.items()))
