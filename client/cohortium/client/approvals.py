@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from cohortium.common.audit.documents import thing_of
+from cohortium.common.audit.events import Thing
 from cohortium.common.database import Database
 from cohortium.common.document import Document, canonical, digest, parse_json
 from cohortium.common.errors import RefusedError, SignatureError
@@ -52,6 +54,11 @@ class Approval(Document):
     epsilon: float | None
     delta: float | None
     sites: tuple[str, ...]
+
+    @property
+    def thing(self) -> Thing:
+        """How the event of an approval names it."""
+        return thing_of("approval", canonical(self))
 
 
 def leaves(study: Study, site: str = "") -> tuple[str, ...]:

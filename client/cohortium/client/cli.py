@@ -194,16 +194,17 @@ def approve(
         count, needed = opened.approve(known.study, person), opened.policy.approvals_needed
         state: State = "approved" if count >= needed else "waiting"
         opened.studies.mark(known.digest, state, f"{count} of {needed} approvals, by {person}")
+        holding = opened.approvals.of(
+            known.study, opened.name, lambda: opened.facts(known.study), opened.clock()
+        )
+        signed = next(approval for approval in holding if approval.person == person)
         event = opened.log.append(
             "study.approved",
             actor=os_user(),
             study=known.digest,
-            detail={"person": person, "meaning": "approval of this study on this site's data"},
+            obj=(signed.thing,),
+            detail={"person": person, "meaning": signed.meaning},
         )
-    holding = opened.approvals.of(
-        known.study, opened.name, lambda: opened.facts(known.study), opened.clock()
-    )
-    signed = next(approval for approval in holding if approval.person == person)
     document = {
         "study": known.study.name,
         "digest": known.digest,

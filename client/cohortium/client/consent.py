@@ -151,10 +151,11 @@ def _approve_by_rule(site: Site, study: Study) -> None:
     if person in {approval.person for approval in holding}:
         return
     with site.database.transaction():
-        site.sign(study, person)
+        approval = site.sign(study, person)
         site.log.append(
             "study.approved",
             actor=site.actor,
             study=study.digest,
-            detail={"person": person, "setting": "auto_approve"},
+            obj=(approval.thing,),
+            detail={"person": person, "meaning": approval.meaning, "setting": "auto_approve"},
         )
