@@ -13,7 +13,7 @@ from cohortium.common.audit.events import os_user
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.document import parse
 from cohortium.common.errors import UsageError
-from cohortium.server.witness_cli import recover_log, witnesses
+from cohortium.server.witness_cli import alarms, recover_log, witnesses
 
 coordinator = typer.Typer(
     help="The coordinator: set up, invite sites, run the server.",
@@ -140,15 +140,18 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
         for row in opened.store.studies()
         if not row.ended
     ]
+    loud = alarms(opened.database)
     document = {
         "coordinator": opened.config.name,
         "state": state,
         "tls": said.get("tls"),
         "sites_online": online,
         "studies": active,
+        "alarms": loud,
     }
     lines = [f"{opened.config.name}: {state}; online: {', '.join(online) or 'no site'}"]
     lines += [f"{item['name']}: {item['progress']}" for item in active]
+    lines += [f"ALARM: {said}" for said in loud]
     emit(document, "\n".join(lines), as_json)
 
 
