@@ -104,7 +104,7 @@ def test_a_healthy_site_has_no_finding_and_nothing_is_changed(directory: SiteDir
     assert {f.check for f in findings} == {
         "site.toml", "policy", "node.key", "signing.key", "ca.pem", "disk", "file system",
         "packages", "package files", "memory", "isolation", "self-test", "device", "proxy", "DNS",
-        "TCP", "TLS", "clock", "data ward",
+        "TCP", "TLS", "clock", "data ward", "witness",
     }  # fmt: skip
     assert state() == before
 

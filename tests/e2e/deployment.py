@@ -249,6 +249,16 @@ class Deployment:
             assert time.monotonic() < deadline, said
             time.sleep(0.2)
 
+    def wait_witnessed(self, *names: str, timeout_s: float = UP_S) -> dict[str, Any]:
+        """What the coordinator says once these sites have cosigned all that is logged."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            said = self.at_coordinator("coordinator", "witnesses")
+            if {said["sites"][name]["cosigned"] for name in names} == {said["events"]}:
+                return said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.3)
+
     def events(self, directory: Path) -> list[dict[str, Any]]:
         """A party's event log, which the command verifies first."""
         result = self.run("audit", "log", "--dir", directory)

@@ -166,6 +166,21 @@ def test_all_commands_agree_on_who_and_what_there_is(
     each(SITES, look)
 
 
+def test_after_studies_every_site_has_cosigned_all_that_was_logged(
+    consortium: Deployment, private: Finished
+) -> None:
+    said = consortium.wait_witnessed(*SITES)
+    assert (said["unwitnessed"], said["behind"]) == (0, {})
+
+    def look(name: str) -> None:
+        here = consortium.at_site(name, "witness")
+        assert here["cosigned"] == said["events"]
+        assert here["shared"] == here["proven"] == said["sites"][name]["events"] > 10
+        assert here["alarms"] == []
+
+    each(SITES, look)
+
+
 def test_commands_that_are_repeated_change_nothing(
     consortium: Deployment, private: Finished, tmp_path: Path
 ) -> None:

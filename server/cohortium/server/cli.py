@@ -16,7 +16,7 @@ from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.document import parse
 from cohortium.common.errors import UsageError
 from cohortium.server.incident_cli import incident
-from cohortium.server.witness_cli import recover_log, witnesses
+from cohortium.server.witness_cli import alarms, recover_log, witnesses
 
 coordinator = typer.Typer(
     help="The coordinator: set up, invite sites, run the server.",
@@ -149,6 +149,7 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
     ]
     config = opened.config.siem
     stream = standing(config, opened.database, directory / STATE_FILE, running) if config else None
+    loud = alarms(opened.database)
     document = {
         "coordinator": opened.config.name,
         "state": state,
@@ -156,9 +157,11 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
         "sites_online": online,
         "studies": active,
         "siem": asdict(stream) if stream else None,
+        "alarms": loud,
     }
     lines = [f"{opened.config.name}: {state}; online: {', '.join(online) or 'no site'}"]
     lines += [f"{item['name']}: {item['progress']}" for item in active]
+    lines += [f"ALARM: {said}" for said in loud]
     lines += [stream.text] if stream else []
     emit(document, "\n".join(lines), as_json)
 

@@ -12,6 +12,7 @@ from cohortium.common.console import JsonFlag, StateDir, emit, table
 from cohortium.common.errors import StorageError
 
 if TYPE_CHECKING:
+    from cohortium.common.database import Database
     from cohortium.server.consortium import Consortium
     from cohortium.server.opened import Opened
 
@@ -46,10 +47,7 @@ def witnesses(
     )
     lines = [
         head,
-        *(
-            f"ALARM: {site} has cosigned {size} events: this database is an old backup"
-            for site, size in document["behind"].items()
-        ),
+        *(f"ALARM: {said}" for said in alarms(opened.database)),
         table(("SITE", "COSIGNED", "AT", "OWN EVENTS HERE"), rows, "no site is enrolled yet"),
     ]
     emit(document, "\n".join(lines), as_json)
@@ -88,6 +86,17 @@ def recover_log(
         "Give auditors the new policy: cohortium coordinator witnesses --policy FILE"
     )
     emit(document, text, as_json)
+
+
+def alarms(database: "Database") -> list[str]:
+    """What nobody may overlook, for `coordinator status`."""
+    from cohortium.server import recovery
+
+    try:
+        recovery.check_whole(database)
+    except recovery.LogBehind as error:
+        return [str(error)]
+    return []
 
 
 def status(opened: "Opened") -> dict[str, Any]:
