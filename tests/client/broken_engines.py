@@ -39,6 +39,10 @@ class Tenth(Scaled):
     factor = 0.1
 
 
+class Hundredth(Scaled):
+    factor = 0.01
+
+
 class SlightlyLess(Scaled):
     factor = 0.99
 
@@ -86,10 +90,11 @@ class Shuffled:
     def __init__(self) -> None:
         self._rng = np.random.default_rng(3)
         self._left: list[int] = []
+        self._patients = 0
 
     def __call__(self, n: int, rate: float, source: NoiseSource) -> NDArray[np.int64]:
-        if not self._left:
-            self._left = self._rng.permutation(n).tolist()
+        if not self._left or n != self._patients:
+            self._patients, self._left = n, self._rng.permutation(n).tolist()
         size = round(n * rate)
         batch, self._left = self._left[:size], self._left[size:]
         return np.array(sorted(batch), np.int64)
@@ -131,12 +136,15 @@ def repeating(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(NoiseSource, "gaussian", again)
 
 
-def full_batch_noise_halved(patch: pytest.MonkeyPatch) -> None:
+def weak_source(module: str, factor: float) -> Break:
+    """Where a module of the self-test makes sources of noise, they give too little or much."""
+
     class Weak(NoiseSource):
         def gaussian(self, shape: tuple[int, ...], std: float) -> NDArray[np.float32]:
-            return super().gaussian(shape, std / 2)
+            return super().gaussian(shape, factor * std)
 
-    patch.setattr("cohortium.client.selftest.mechanism.NoiseSource", Weak)
+    where = f"cohortium.client.selftest.{module}.NoiseSource"
+    return lambda patch: patch.setattr(where, Weak)
 
 
 def full_batch_unclipped(patch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def wrong(checks: Iterable[Check]) -> set[str]:
         (optimiser(broken.SlightlyLess), noise, {"poisson-scale"}),
         (optimiser(broken.Tenth), noise, {"poisson-scale", "poisson-tails"}),
         (
-            broken.full_batch_noise_halved,
+            broken.weak_source("mechanism", 0.5),
             full_batch_noise,
             {"full-batch-scale", "full-batch-tails"},
         ),

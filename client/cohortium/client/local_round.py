@@ -75,17 +75,24 @@ def _trained(
         return _full_batch(study, cohort, mechanism, data, place)
     if mechanism is None:
         return _plain(study, cohort, round_number, site, data, place)
+    plan = private_plan(study, cohort.nominal)
+    return private.train(*data, plan, NoiseSource(), place)
+
+
+def private_plan(study: Study, nominal: int) -> private.PrivatePlan:
+    """How a site of so many patients, by its public band, trains a study with Poisson batches."""
+    mechanism = planned(study)
+    assert mechanism is not None
     assert study.privacy.clip_norm is not None
-    plan = private.PrivatePlan(
+    return private.PrivatePlan(
         outcome=study.task.kind,
         sgd=_sgd(study),
         local_steps=study.training.local_steps,
         sample_rate=mechanism.sample_rate,
-        expected_batch_size=mechanism.sample_rate * cohort.nominal,
+        expected_batch_size=mechanism.sample_rate * nominal,
         clip_norm=study.privacy.clip_norm,
         noise_multiplier=mechanism.noise_multiplier,
     )
-    return private.train(*data, plan, NoiseSource(), place)
 
 
 def evaluate(
@@ -155,15 +162,21 @@ def _full_batch(
     study: Study, cohort: Cohort, mechanism: Mechanism | None, data: Job, device: torch.device
 ) -> LocalUpdate:
     exact = study.strategy.weighting == "exact"
-    plan = full_batch.FullBatchPlan(
+    plan = full_batch_plan(study, cohort.patients if exact else cohort.nominal)
+    update = full_batch.train(*data, plan, NoiseSource(), device)
+    return update if mechanism else LocalUpdate(update.delta, None)
+
+
+def full_batch_plan(study: Study, rows: int) -> full_batch.FullBatchPlan:
+    """How a site takes its one step over everybody; `rows` is what the sum is divided by."""
+    mechanism = planned(study)
+    return full_batch.FullBatchPlan(
         outcome=study.task.kind,
         clip_norm=study.privacy.clip_norm or NO_CLIPPING,
         noise_multiplier=mechanism.noise_multiplier if mechanism else 0.0,
-        nominal_rows=cohort.patients if exact else cohort.nominal,
+        nominal_rows=rows,
         tell_loss=mechanism is not None and study.strategy.q is not None,
     )
-    update = full_batch.train(*data, plan, NoiseSource(), device)
-    return update if mechanism else LocalUpdate(update.delta, None)
 
 
 def _plain(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from cohortium.client.training.private import PrivatePlan, train
 from cohortium.client.training.sgd import Sgd
@@ -46,29 +46,38 @@ def statistical(name: str, off: float, said: str) -> Check:
     return Check(name, abs(off) <= LIMIT, text, {name: off}, by_chance=True)
 
 
+Look = Callable[[torch.optim.Optimizer], None]
+
+
+def unwatched(_: torch.optim.Optimizer) -> None:
+    """Looks at nothing."""
+
+
 @dataclass(frozen=True)
 class Watched(Sgd):
-    """The sites' optimiser, with a copy of what each of its steps was given: that is released.
+    """The sites' optimiser; before each of its steps `look` sees what is applied: the release."""
 
-    seen: the noisy mean gradients, float32 (d,), one a step.
-    """
-
-    seen: list[Vector] = field(default_factory=list, compare=False)
+    look: Look = unwatched
 
     def of(self, module: nn.Module) -> torch.optim.SGD:
         optimiser = super().of(module)
-
-        def look(*_: object) -> None:
-            self.seen.append(gradient(optimiser))
-
-        optimiser.register_step_pre_hook(look)
+        optimiser.register_step_pre_hook(lambda *_: self.look(optimiser))
         return optimiser
 
 
 def gradient(optimiser: torch.optim.Optimizer) -> Vector:
     """What an optimiser is about to apply, flat; (d,) float32."""
-    parts = [p.grad.reshape(-1) for group in optimiser.param_groups for p in group["params"]]
-    flat: Vector = torch.cat(parts).to("cpu", torch.float32, copy=True).numpy()
+    return _flat([p.grad for group in optimiser.param_groups for p in group["params"]])
+
+
+def parameters(optimiser: torch.optim.Optimizer) -> Vector:
+    """The model to which it is about to apply that, flat; (d,) float32."""
+    return _flat([p.detach() for group in optimiser.param_groups for p in group["params"]])
+
+
+def _flat(tensors: list[Tensor]) -> Vector:
+    whole = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    flat: Vector = whole.to("cpu", torch.float32, copy=True).numpy()
     return flat
 
 
@@ -94,11 +103,11 @@ def released(
     source: NoiseSource | None = None,
 ) -> Released:
     """Run the engine for Poisson batches on made-up rows and watch every step."""
-    watched = Watched(learning_rate=1.0)
+    seen: list[Vector] = []
     expected = 3.0  # any public number: what the engine divides by, and is multiplied by here
     plan = PrivatePlan(
         outcome="regression",
-        sgd=watched,
+        sgd=Watched(learning_rate=1.0, look=lambda optimiser: seen.append(gradient(optimiser))),
         local_steps=steps,
         sample_rate=sample_rate,
         expected_batch_size=expected,
@@ -109,7 +118,7 @@ def released(
         start = np.zeros(sum(p.numel() for p in module.parameters()), np.float32)
     update = train(module, start, features, labels, plan, source or NoiseSource(), device)
     assert update.mechanism is not None
-    return Released(np.array(watched.seen) * np.float32(expected), update.mechanism)
+    return Released(np.array(seen) * np.float32(expected), update.mechanism)
 
 
 def no_rows(width: int) -> tuple[Vector, Vector]:

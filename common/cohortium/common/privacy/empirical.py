@@ -132,14 +132,15 @@ def one_run(scores: Wide, inside: Mask, delta: float, significance: float = SIGN
     """
     ascending = inside[np.argsort(scores, kind="stable")]
     tried = [r for r in GUESSES if r <= len(scores)]
-    found = [OneRun(len(scores), 0, 0, 0.0)]
+    found = []
     for guesses in tried:
         half = guesses // 2
         right = int(ascending[-half:].sum()) + int((~ascending[:half]).sum())
         level = significance / len(tried)
         bound = one_run_bound(len(scores), guesses, right, delta, level)
         found.append(OneRun(len(scores), guesses, right, bound))
-    return max(found, key=lambda run: run.epsilon)
+    nothing = OneRun(len(scores), 0, 0, 0.0)
+    return max(found, key=lambda run: (run.epsilon, run.right / run.guesses), default=nothing)
 
 
 def mean_off(values: Wide, std: float) -> float:
