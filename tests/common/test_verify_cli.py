@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.bundles import BUNDLE, POLICY, made, packed
 
 from cohortium.common.audit import bundle, verify
 from cohortium.common.cli import main
-from tests.bundles import BUNDLE, POLICY, made, packed
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str]:
