@@ -574,3 +574,16 @@ def test_without_the_extra_a_pdf_is_one_clear_line(
     code, document = desk.run("--pdf")
     assert (code, "pip install 'cohortium[pdf]'" in document["error"]) == (2, True)
     assert sealed(desk.root) == 0
+
+
+# ------------------------------------------------------------------ the log itself
+
+
+def test_a_log_that_was_changed_is_not_exported(desk: Desk, opened: Federation) -> None:
+    database = opened.store.database
+    database.execute("DROP TRIGGER events_are_never_changed")
+    changed = "replace(line, 'round.aggregated', 'round.refused')"
+    database.execute(f"UPDATE events SET line = {changed}")
+    code, document = desk.run()
+    assert (code, "does not match its hash; the log was changed" in document["error"]) == (1, True)
+    assert not (desk.out / "e.zip").exists()
