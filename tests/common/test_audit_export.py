@@ -34,6 +34,7 @@ from cohortium.common.audit.evidence import ESignature
 from cohortium.common.audit.merkle import inclusion
 from cohortium.common.audit.notes import Checkpoint, cosign, sign_checkpoint
 from cohortium.common.audit.quorum import Quorum
+from cohortium.common.audit.report import signatures
 from cohortium.common.audit.tree import Tree
 from cohortium.common.document import parse_json
 from cohortium.common.errors import SignatureError
@@ -434,6 +435,8 @@ def test_a_site_may_show_what_left_it_and_nothing_small_that_stayed(desk: Desk, 
     evidence = party.gather("site", None, "", "", APPROVER)
     (study,) = evidence.studies
     (approval,) = study.approvals
+    (signed,) = signatures.signatures(signatures.decisions(evidence)).rows
+    assert (signed[1:3], signed[8]) == (("approval", APPROVER), approval.signed)
     assert (approval.name, study.consents["a"].approvers) == (APPROVER, (APPROVER,))
     assert set(study.evaluations) == {"a"}
     assert [record.round for record in study.rounds] == [1, 2, 3]
