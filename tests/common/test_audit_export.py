@@ -34,6 +34,7 @@ from cohortium.common.audit.evidence import ESignature
 from cohortium.common.audit.merkle import inclusion
 from cohortium.common.audit.notes import Checkpoint, cosign, sign_checkpoint
 from cohortium.common.audit.quorum import Quorum
+from cohortium.common.audit.report import signatures
 from cohortium.common.audit.tree import Tree
 from cohortium.common.document import parse_json
 from cohortium.common.errors import SignatureError
@@ -434,6 +435,8 @@ def test_a_site_may_show_what_left_it_and_nothing_small_that_stayed(desk: Desk, 
     evidence = party.gather("site", None, "", "", APPROVER)
     (study,) = evidence.studies
     (approval,) = study.approvals
+    (signed,) = signatures.signatures(signatures.decisions(evidence)).rows
+    assert (signed[1:3], signed[8]) == (("approval", APPROVER), approval.signed)
     assert (approval.name, study.consents["a"].approvers) == (APPROVER, (APPROVER,))
     assert set(study.evaluations) == {"a"}
     assert [record.round for record in study.rounds] == [1, 2, 3]
@@ -574,3 +577,16 @@ def test_without_the_extra_a_pdf_is_one_clear_line(
     code, document = desk.run("--pdf")
     assert (code, "pip install 'cohortium[pdf]'" in document["error"]) == (2, True)
     assert sealed(desk.root) == 0
+
+
+# ------------------------------------------------------------------ the log itself
+
+
+def test_a_log_that_was_changed_is_not_exported(desk: Desk, opened: Federation) -> None:
+    database = opened.store.database
+    database.execute("DROP TRIGGER events_are_never_changed")
+    changed = "replace(line, 'round.aggregated', 'round.refused')"
+    database.execute(f"UPDATE events SET line = {changed}")
+    code, document = desk.run()
+    assert (code, "does not match its hash; the log was changed" in document["error"]) == (1, True)
+    assert not (desk.out / "e.zip").exists()

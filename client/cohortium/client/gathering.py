@@ -65,9 +65,9 @@ class Gathering:
             chosen = known.by_name(study).digest if study else ""
             found = [one for one in reversed(known.all()) if chosen in ("", one.digest)]
             witnessed = self._witnessed(size)
-            entries = tuple(self.entries(View("site", chosen, since, until), size))
-            events = [entry.event for entry in entries if entry.event is not None]
-            studies = tuple(self._study(one, events) for one in found)
+        entries = tuple(self.entries(View("site", chosen, since, until), size))
+        events = [entry.event for entry in entries if entry.event is not None]
+        studies = tuple(self._study(one, events) for one in found)
         documents, site, peer = Documents(self.database), self.config.name, self.config.coordinator
         packages = installed()
         return Evidence(
@@ -95,12 +95,12 @@ class Gathering:
             witnessed=witnessed,
         )
 
-    def entries(self, view: View, size: int) -> Iterator[Entry]:
-        """The first `size` places of the site's own log."""
-        return view.entries(self._rows(size), str(self.database.path))
+    def entries(self, view: View, size: int, since: int = 0) -> Iterator[Entry]:
+        """The places of the site's own log from `since` on, up to `size`."""
+        return view.entries(self._rows(size, since), str(self.database.path))
 
-    def _rows(self, size: int) -> Iterator[tuple[int, str, bytes]]:
-        for start in range(0, size, _ROWS):
+    def _rows(self, size: int, since: int) -> Iterator[tuple[int, str, bytes]]:
+        for start in range(since, size, _ROWS):
             for row in self.database.execute(
                 "SELECT seq, line, leaf FROM events WHERE seq >= ? AND seq < ? ORDER BY seq",
                 (start, min(start + _ROWS, size)),

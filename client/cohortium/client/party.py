@@ -135,7 +135,8 @@ class SiteParty:
 
     def entries(self, evidence: Evidence, size: int) -> tuple[Entry, ...]:
         view = View("site", evidence.study, evidence.since, evidence.until)
-        return tuple(self._gathering().entries(view, size))
+        known = evidence.entries[:size]
+        return (*known, *self._gathering().entries(view, size, len(known)))
 
     def log_files(self, evidence: Evidence, note: Note) -> dict[str, bytes]:
         """Where the consortium's log names our log's head; nothing while it does not."""

@@ -82,12 +82,12 @@ class Gathering:
         blinded = frozenset(row.digest for row in rows if row.study.evaluation.blinded)
         return View(audience, study, since, until, blinded)
 
-    def entries(self, view: View, size: int) -> Iterator[Entry]:
-        """The first `size` places of the consortium's log."""
-        return view.entries(self._rows(size), str(self.opened.database.path))
+    def entries(self, view: View, size: int, since: int = 0) -> Iterator[Entry]:
+        """The places of the consortium's log from `since` on, up to `size`."""
+        return view.entries(self._rows(size, since), str(self.opened.database.path))
 
-    def _rows(self, size: int) -> Iterator[tuple[int, str, bytes]]:
-        for one in self.consortium.logged():
+    def _rows(self, size: int, since: int) -> Iterator[tuple[int, str, bytes]]:
+        for one in self.consortium.logged(since):
             if one.place >= size:
                 return
             yield one.place, one.line, one.leaf

@@ -108,7 +108,8 @@ class CoordinatorParty:
     def entries(self, evidence: Evidence, size: int) -> tuple[Entry, ...]:
         gathering = self._gathering()
         view = gathering.view(evidence.audience, evidence.study, evidence.since, evidence.until)
-        return tuple(gathering.entries(view, size))
+        known = evidence.entries[:size]
+        return (*known, *gathering.entries(view, size, len(known)))
 
     def log_files(self, evidence: Evidence, note: Note) -> dict[str, bytes]:
         """What each site signed over its events, with their leaves, as far as `note` reaches."""

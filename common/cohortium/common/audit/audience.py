@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from cohortium.common.audit.events import Event, read_event
+from cohortium.common.audit.events import Event, leaf_hash
 from cohortium.common.audit.evidence import Audience, Entry
+from cohortium.common.document import parse_json
+from cohortium.common.errors import CohortiumError
 
 # Events that are, or record, somebody's signature in their name: it is there to be shown.
 SIGNED = frozenset(("study.approved", "flag.dispositioned", "model.released", "export.sealed"))
@@ -36,10 +38,10 @@ class View:
         """Places of the log (index, line or "", leaf) as this audience sees them.
 
         Raises:
-            DocumentError: starts with `source`; a line is no event.
+            CohortiumError: starts with `source`; a line is not what was logged.
         """
         for index, line, leaf in rows:
-            event = read_event(line, f"{source}: event {index}") if line else None
+            event = _logged(line, leaf, f"{source}: event {index}") if line else None
             shown = event is not None and self.shows(event)
             yield Entry(index, leaf, line if shown else None, event if shown else None)
 
@@ -78,3 +80,10 @@ class View:
 def _is_rule(reason: str) -> bool:
     """A rule's name and nothing else: free text may say who it was."""
     return RULE.fullmatch(reason) is not None
+
+
+def _logged(line: str, leaf: bytes, where: str) -> Event:
+    """An event of the log; its hash says that it is the one that was checked when it was logged."""
+    if leaf_hash(line) != leaf:
+        raise CohortiumError(f"{where} does not match its hash; the log was changed")
+    return parse_json(line.encode(), Event, where)

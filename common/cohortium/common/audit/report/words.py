@@ -72,7 +72,9 @@ def in_words(epsilon: float, delta: float) -> str:
 def share_found(epsilon: float, delta: float) -> str:
     """`20%`: how often at most an attacker with 1% false alarms is right."""
     share = 100 * found(epsilon, delta)
-    return f"{share:.0f}%" if 10 <= share < 99.5 else f"{share:.1f}%"
+    if share > 99:
+        return "100%"
+    return f"{share:.0f}%" if share >= 10 else f"{share:.1f}%"
 
 
 def numbers(rounds: Iterable[int]) -> str:
