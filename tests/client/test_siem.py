@@ -140,9 +140,9 @@ def test_a_siem_killed_in_the_middle_and_started_again_has_every_line(
         until(lambda: len(first.messages) == 333)
         first.kill()
         numbers += sequence(first)
-        party.append(100)
-        with receiving(context, port=first.port, dies_after=700) as second:
-            until(lambda: len(second.messages) == 700)
+        party.append(50)
+        with receiving(context, port=first.port, dies_after=250) as second:
+            until(lambda: len(second.messages) == 250)
             second.kill()
             numbers += sequence(second)
         with receiving(context, port=first.port) as third:

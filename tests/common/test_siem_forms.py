@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,11 @@ from tests.common.test_fhir import an_event, evidence_of
 
 from cohortium.common.audit import cef, ecs
 from cohortium.common.audit.events import DETAIL_KEYS, Event
+from cohortium.common.audit.fhir_codes import FORMS
+from cohortium.common.audit.siem import SiemConfig
 from cohortium.common.audit.titles import TITLES, Severity, severity
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "siem.md"
 
 # Elastic's "allowed values": which event.type is expected in which event.category.
 EXPECTED_TYPES = {
@@ -225,3 +230,34 @@ def test_the_bundles_files_have_a_line_for_each_event_that_may_be_shown() -> Non
         assert len(lines) == 3
         assert lines[2] == ""
         assert "log.review" in lines[1]
+
+
+# ------------------------------------------------------------------ the page
+
+
+def test_the_page_says_of_each_action_what_the_code_says() -> None:
+    rows = re.findall(r"^\| `([a-z.]+\.[a-z.]+)` \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+    said = {action: tuple(rest.split(" | ")) for action, rest in rows}
+    assert said == {
+        action: (
+            TITLES[action],
+            *FORMS[action][:3],
+            FORMS[action].lifecycle or "-",
+            f"{ecs.CATEGORIES[action][0]}: {', '.join(ecs.CATEGORIES[action][1])}",
+            severity(an_event(action)).name.lower(),
+        )
+        for action in DETAIL_KEYS
+    }
+
+
+def test_the_page_explains_every_key_of_the_configuration_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| ?`?([^`|]*?)`? ?\|", PAGE.read_text(), re.MULTILINE))
+    for key, field in SiemConfig.model_fields.items():
+        default = "" if field.is_required() or field.default is None else json.dumps(field.default)
+        assert rows[key].strip() == default, key
+
+
+def test_the_page_names_every_custom_label_of_cef() -> None:
+    page = PAGE.read_text()
+    for key, label in cef.LABELS.items():
+        assert f"| `{key}` | `{label}`" in page

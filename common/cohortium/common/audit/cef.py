@@ -8,6 +8,7 @@ count characters there; here they count UTF-8 bytes, which are never fewer.
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from importlib.metadata import version
 
 from cohortium.common.audit.events import Event
@@ -57,13 +58,19 @@ LABELS: Mapping[str, str] = {
 }
 
 
+@cache
+def our_version() -> str:
+    """The installed Cohortium's; looking it up takes longer than writing a line."""
+    return version("cohortium")
+
+
 def line(event: Event) -> str:
     """One event, without a line end."""
     header = (
         "CEF:0",
         "Cohortium",
         "Cohortium",
-        _header(version("cohortium"), 31),
+        _header(our_version(), 31),
         _header(event.action, 1023),
         _header(TITLES[event.action], 512),
         str(SEVERITIES[severity(event)]),

@@ -5,7 +5,6 @@ The structured data has only what the IANA registered: `meta` with the event's p
 """
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from typing import Literal
 
 from cohortium.common.audit import cef, ecs
@@ -42,7 +41,7 @@ def message(event: Event, form: Literal["ecs", "cef"]) -> bytes:
 def _data(event: Event) -> str:
     """`sequenceId` counts from 1 and begins again after 2147483647 (RFC 5424, section 7.3.1)."""
     place = event.src.seq % LAST_SEQUENCE_ID + 1
-    origin = f'software="{APP_NAME}" swVersion="{_escaped(version("cohortium")[:32])}"'
+    origin = f'software="{APP_NAME}" swVersion="{_escaped(cef.our_version()[:32])}"'
     return f'[meta sequenceId="{place}"][origin {origin}]'
 
 
