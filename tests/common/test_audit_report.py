@@ -148,6 +148,12 @@ def test_a_page_of_nothing_says_that_there_is_nothing() -> None:
         assert words in text
 
 
+def test_a_site_is_not_told_that_no_flag_is_open_where_it_cannot_know() -> None:
+    text = page(evidence([], 0, role="site", audience="site", node="north"))
+    assert "coordinator&#x27;s to raise: its bundle shows them" in text
+    assert "No flag is open." not in text
+
+
 # ------------------------------------------------------------------ what is said
 
 

@@ -114,6 +114,8 @@ def _spent(found: tuple[Account, ...]) -> Tile:
 
 def _open(evidence: Evidence, opened: Table, alarms: Table) -> Tile:
     raised = sum(len(one.flags) for one in evidence.studies)
+    if evidence.role == "site" and not alarms.rows:
+        return Tile("Alarms", "none", "flags are the coordinator's to raise")
     more = f"; {count(len(alarms.rows), 'alarm')}" if alarms.rows else ""
     return Tile("Open flags", str(len(opened.rows)), f"of {raised} raised{more}",
                 bool(opened.rows or alarms.rows))  # fmt: skip
@@ -205,11 +207,15 @@ def _bar(one: Account) -> Html:
 
 
 def _flags(evidence: Evidence, opened: Table, alarms: Table) -> Html:
+    if evidence.role == "site":
+        told = "The flags of a release are the coordinator's to raise: its bundle shows them."
+        alarmed = join(element("h4", alarms.title), _few(alarms, "flags")) if alarms.rows else ""
+        return join(alarmed, element("p", told, class_="soft"))
     unfinished = [one.study.name for one in evidence.studies if one.state != "completed"]
     note = (
         f"Flags are raised when a study has ended: {listed(unfinished[:MOST])} "
         f"{'has' if len(unfinished) == 1 else 'have'} not been completed."
-        if unfinished and evidence.role == "coordinator"
+        if unfinished
         else ""
     )
     return join(
