@@ -14,10 +14,13 @@ from safetensors.numpy import load_file
 from tests.federation import COORDINATOR, PLAIN, approve, coordinate, make_site, write_study
 
 from cohortium.common.audit.events import Actor, os_user
+from cohortium.common.audit.log import LOG_MIGRATION
 from cohortium.common.cli import main
+from cohortium.common.database import open_database
 from cohortium.common.errors import SignatureError
 from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.metrics.tallies import BinaryTally, SiteEvaluation
+from cohortium.server import database
 from cohortium.server.config import CoordinatorDir
 from cohortium.server.coordinator import run_study
 from cohortium.server.model_file import final_vector
@@ -431,10 +434,20 @@ def test_a_released_model_whose_site_withdrew_says_so_and_leaves_no_more(
 def test_a_study_that_completed_before_there_was_a_release_gate_can_be_released(
     home: Home, tmp_path: Path
 ) -> None:
+    formats = [database.SCHEMA, LOG_MIGRATION, database.CHECKPOINTS_AND_ENDINGS]
+    objects = "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+    with open_database(tmp_path / "older.db", formats) as older:
+        then = {row["name"]: row["sql"] for row in older.execute(objects)}
+
     def before(opened: Opened) -> None:
-        for table in ("flags", "signed"):
-            opened.database.execute(f"DROP TABLE {table}")
-        opened.database.execute("PRAGMA user_version = 3")
+        now = {row["name"]: row for row in opened.database.execute(objects)}
+        later = [row for name, row in now.items() if row["sql"] != then.get(name)]
+        for row in sorted(later, key=lambda row: row["type"], reverse=True):  # triggers first
+            opened.database.execute(f"DROP {row['type']} {row['name']}")
+        for row in later:
+            if row["name"] in then:
+                opened.database.execute(then[row["name"]])
+        opened.database.execute(f"PRAGMA user_version = {len(formats)}")
 
     home.change(before)
     assert home.ok("list")["studies"][0]["state"] == "completed"
