@@ -358,7 +358,7 @@ def kills(records: Records, mother: Mother, seeds: range, folder: Path) -> int:
 def test_a_writer_killed_at_a_random_moment_loses_nothing_that_it_acknowledged(
     records: Records, mother: Mother, tmp_path: Path
 ) -> None:
-    kills(records, mother, range(4), tmp_path)
+    kills(records, mother, range(3), tmp_path)
 
 
 @pytest.mark.slow
