@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 from tests import bundles
-from tests.bundles import COORDINATOR, as_json, made, packed, retold, verified, with_rows
+from tests.bundles import (
+    COORDINATOR,
+    as_json,
+    made,
+    packed,
+    place,
+    retold,
+    verified,
+    with_rows,
+)
 
 from cohortium.common.audit import bundle, verify
 from cohortium.common.audit.events import leaf_hash
@@ -106,6 +115,27 @@ def test_an_auditor_signs_who_is_registered_and_not_one_who_no_longer_is(tmp_pat
     named.append(auditor("nobody", key, 17))
     files = packed(lines=named, officer="auditor", strangers={"auditor": key})
     assert "signed by a stranger's key" in verified(tmp_path, files).failure
+
+
+def test_an_auditor_whom_only_the_coordinators_word_makes_one_is_to_be_compared(
+    tmp_path: Path,
+) -> None:
+    one, key = made(), SigningKey.generate()
+    files = packed(officer="auditor", strangers={"auditor": key})
+    manifest, seal = files["manifest.json"], files["log/seal.json"]
+    sealing = bundles.sealing(one.lines, COORDINATOR, manifest, seal, "regulator")
+    for whose, code in ((key, 0), (SigningKey.generate(), 1)):
+        event = json.loads(sealing)
+        event["actor"] = {
+            "type": "person",
+            "id": "E. Haddad",
+            "auth": f"signature:{whose.public.fingerprint}",
+        }
+        line = as_json(event).decode()
+        relogged = packed(lines=[*one.lines, line], sealed=False)
+        ran = verified(tmp_path, {**relogged, "log/seal.json": seal})
+        assert ran.code == code
+        assert (f"{key.public.fingerprint} is an auditor's key by the word of" in ran.out) != code
 
 
 @pytest.mark.parametrize("key", ["name", "meaning", "at", "signature", "signed"])
@@ -211,6 +241,64 @@ def test_a_self_test_removed_or_said_to_have_passed(tmp_path: Path) -> None:
     ran = verified(tmp_path, packed(one, content={**one.content, SELFTESTS: honest}))
     assert ran.code == 1
     assert "failed, and event" in ran.failure
+
+
+MEANING = "disposition of this flag, having looked at the evidence"
+
+
+@pytest.mark.parametrize("table", verify.TABLES)
+@pytest.mark.parametrize(
+    ("name", "meaning", "signed", "said"),
+    [
+        ("R. Meyer", MEANING, "a" * 64, ""),
+        ("A. Weiss", MEANING, "a" * 64, "says another name or meaning"),
+        ("R. Meyer", "approval", "a" * 64, "says another name or meaning"),
+        ("R. Meyer", MEANING, "b" * 64, "no event records a signature by R. Meyer"),
+    ],
+)
+def test_a_table_of_e_signatures_falsified_before_it_was_sealed(
+    tmp_path: Path, table: str, name: str, meaning: str, signed: str, said: str
+) -> None:
+    disposed = bundles.event_line(
+        COORDINATOR,
+        16,
+        "flag.dispositioned",
+        obj=[{"t": "disposition", "h": f"sha256:{'a' * 64}"}],
+        detail={"person": "R. Meyer", "meaning": MEANING},
+    )
+    text = "study,item,name,x,meaning,x,x,x,sha256,algorithm,key,signature\r\n" + ",".join(
+        ["private", "flag", name, "", f'"{meaning}"', "", "", "", signed, "ed25519", "k", "00"]
+    )
+    content = {**made().content, table: f"{text}\r\n".encode()}
+    ran = verified(tmp_path, packed(content=content, lines=[*made().lines, disposed]))
+    assert (ran.code, said in ran.failure) == (int(bool(said)), True), ran.out
+    assert said or "1 e-signatures in tables are recorded" in ran.out
+
+
+# ------------------------------------------------------------------ narrowed, and still right
+
+
+def test_an_export_of_a_part_verifies_with_the_rows_that_its_events_name(tmp_path: Path) -> None:
+    one = made()
+    hidden = {place(one.lines, "south", "privacy.spent", which) for which in (0, 1)}
+    content = {**one.content, LEDGER: b"".join([*rows()[:3], rows()[5], *rows()[6:]])}
+    ran = verified(tmp_path, packed(content=content, audience="consortium", withheld=hidden))
+    assert ran.code == 0
+    assert "it was not paid for, or that is withheld" in ran.out
+    ran = verified(tmp_path, packed(audience="consortium", withheld=hidden))
+    assert (ran.code, "no privacy.spent event names it" in ran.failure) == (1, True)
+
+
+def test_a_revoked_sites_events_are_by_the_coordinators_word_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    lines = [line for line in made().policy.splitlines(keepends=True) if "/south/" not in line]
+    policy = "".join(lines).replace("hospitals 2 north south west", "hospitals 2 north west")
+    revoked = bundles.event_line(COORDINATOR, 16, "node.revoked", detail={"site": "south"})
+    files = packed(lines=[*made().lines, revoked], cosigners=["north", "west"])
+    ran = verified(tmp_path, files, policy=policy)
+    assert ran.code == 0
+    assert "south was revoked, and your policy has no key of it: not checked" in ran.out
 
 
 # ------------------------------------------------------------------ fairness
