@@ -1,6 +1,6 @@
 """Whether this site takes part in a study: policy, budget, a person and the data, in that order."""
 
-from cohortium.client import halt, policy
+from cohortium.client import halt, policy, snapshot
 from cohortium.client.site import Site
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import Consent
@@ -47,6 +47,7 @@ def begin(site: Site, study: Study) -> None:
     plan = planned_at(study, site.name)
     with site.database.transaction():
         site.studies.mark(study.digest, "approved", "")
+        snapshot.record(site, study, site.actor)
         for part in site.ledger(study).reserve(study.digest, plan, site.now_ms()) if plan else ():
             site.log.append(
                 "privacy.reserved",
@@ -92,6 +93,7 @@ def _approve_by_rule(site: Site, study: Study) -> None:
         return
     with site.database.transaction():
         site.sign(study, person)
+        snapshot.record(site, study, site.actor)
         site.log.append(
             "study.approved",
             actor=site.actor,

@@ -151,5 +151,5 @@ def open_site_database(path: Path) -> Database:
     """Open site.db, creating or upgrading it."""
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS]
     before = [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES]
-    after = [SHARED_MIGRATION, WITNESS, tables.SHARED_REDACTION]
+    after = [SHARED_MIGRATION, WITNESS, tables.SHARED_REDACTION, tables.NOTICED]
     return open_database(path, [*before, *record, *after])

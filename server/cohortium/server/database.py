@@ -170,12 +170,6 @@ CREATE TABLE former_keys (
 
 def open_coordinator_database(path: Path) -> Database:
     """Open coordinator.db, creating or upgrading it."""
-    record = [
-        tables.TREE,
-        tables.REDACTION,
-        tables.DOCUMENTS,
-        tables.STREAMS,
-        CONSORTIUM,
-        FORMER_KEYS,
-    ]
-    return open_database(path, [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS, RELEASES, *record])
+    before = [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS, RELEASES]
+    record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS, CONSORTIUM]
+    return open_database(path, [*before, *record, FORMER_KEYS, tables.NOTICED])
