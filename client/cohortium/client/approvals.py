@@ -124,8 +124,12 @@ class Approvals:
             (approval.study, approval.person, document, key.sign(CONTEXT + document)),
         )
 
-    def withdraw(self, study: str) -> None:
-        self._database.execute("DELETE FROM approvals WHERE digest = ?", (study,))
+    def withdraw(self, study: str) -> list[str]:
+        """Delete a study's approvals; whose they were."""
+        rows = self._database.execute(
+            "DELETE FROM approvals WHERE digest = ? RETURNING person", (study,)
+        )
+        return sorted(row["person"] for row in rows)
 
     def of(
         self, study: Study, site: str, facts: Callable[[], Facts], now: datetime

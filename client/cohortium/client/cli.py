@@ -178,7 +178,7 @@ def approve(
 
     Example: cohortium site approve heart-study --as "Dr. A. Weiss" --dir DIR
     """
-    from cohortium.client import halt, policy
+    from cohortium.client import halt, policy, snapshot
 
     opened = _open(directory)
     known = opened.studies.by_name(study)
@@ -194,6 +194,7 @@ def approve(
         count, needed = opened.approve(known.study, person), opened.policy.approvals_needed
         state: State = "approved" if count >= needed else "waiting"
         opened.studies.mark(known.digest, state, f"{count} of {needed} approvals, by {person}")
+        snapshot.record(opened, known.study, os_user())
         holding = opened.approvals.of(
             known.study, opened.name, lambda: opened.facts(known.study), opened.clock()
         )
@@ -235,7 +236,7 @@ def reject(
     if known.over:
         raise UsageError(f'study "{study}" is over ({known.note}): it gets nothing more anyway')
     with opened.database.transaction():
-        opened.approvals.withdraw(known.digest)
+        opened.withdraw_approvals(known.digest, os_user())
         opened.studies.mark(known.digest, "rejected", f"rejected by {person}")
         opened.release(known.digest)
         event = opened.log.append(

@@ -1,6 +1,6 @@
 """Whether this site takes part in a study: policy, budget, a person and the data, in that order."""
 
-from cohortium.client import halt, policy
+from cohortium.client import halt, policy, snapshot
 from cohortium.client.budget import Plan
 from cohortium.client.ledger_rows import RNG, clip_norm
 from cohortium.client.site import Site
@@ -56,6 +56,7 @@ def begin(site: Site, study: Study) -> None:
     checks = _cross_checked(site, study, plan) if plan else {}
     with site.database.transaction():
         site.studies.mark(study.digest, "approved", "")
+        snapshot.record(site, study, site.actor)
         if not plan:
             return
         ledger = site.ledger(study)
@@ -152,6 +153,7 @@ def _approve_by_rule(site: Site, study: Study) -> None:
         return
     with site.database.transaction():
         approval = site.sign(study, person)
+        snapshot.record(site, study, site.actor)
         site.log.append(
             "study.approved",
             actor=site.actor,

@@ -61,6 +61,7 @@ def _serve(site: Site, stop: threading.Event, on_state: Callable[[str], None]) -
     )
     busy = replace(site, workshop=workshop)
     site.log.append("log.started", actor=site.actor)
+    site.notice(starting=True)
     connection = FleetConnection(
         address=config.coordinator.fleet_address,
         ca_certificate=directory.ca.read_bytes(),
@@ -71,6 +72,8 @@ def _serve(site: Site, stop: threading.Event, on_state: Callable[[str], None]) -
     )
 
     def tell(state: str) -> None:
+        if state == "online":
+            _record_coordinator(site)
         _say(site, state)
         on_state(state)
 
@@ -101,6 +104,16 @@ def _say(site: Site, state: str) -> None:
 def _stopping(stop: threading.Event) -> RefusedError | None:
     """A daemon that is asked to end does not wait for its training; the round is asked again."""
     return RefusedError("site.stopping", "the site is being shut down") if stop.is_set() else None
+
+
+def _record_coordinator(site: Site) -> None:
+    """Who answered is who holds the certificate that the coordinator's authority issued."""
+    peer = site.config.coordinator
+    site.log.append(
+        "auth.ok",
+        actor=site.actor,
+        detail={"address": peer.fleet_address, "issuer": peer.ca_fingerprint},
+    )
 
 
 def _record_worker(site: Site, study: str, isolation: str) -> None:

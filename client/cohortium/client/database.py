@@ -154,4 +154,4 @@ def open_site_database(path: Path) -> Database:
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS]
     before = [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES]
     evidence = [SHARED_MIGRATION, WITNESS, CROSS_CHECKS, tables.SEALS, tables.SHARED_REDACTION]
-    return open_database(path, [*before, *record, *evidence])
+    return open_database(path, [*before, *record, *evidence, tables.NOTICED])

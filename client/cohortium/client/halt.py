@@ -54,7 +54,7 @@ def stop(site: Site, known: KnownStudy, person: str, why: str = "the kill switch
 
 def _record_stop(site: Site, known: KnownStudy, person: str, why: str) -> str:
     with site.database.transaction():
-        site.approvals.withdraw(known.digest)
+        site.withdraw_approvals(known.digest, os_user())
         site.studies.mark(known.digest, "stopped", f"stopped by {person}")
         site.release(known.digest)
         return site.log.append(

@@ -17,11 +17,15 @@ class Latest:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    def behind_ms(self, now_ms: int) -> int:
+        """How far the clock is behind; 0 within the five minutes that clocks may differ by."""
+        rows = self._database.execute("SELECT newest_ms FROM clock")
+        behind_ms = int(rows[0]["newest_ms"]) - now_ms if rows else 0
+        return behind_ms if behind_ms > SLACK_MS else 0
+
     def check(self, now_ms: int) -> None:
         """Raise RefusedError `site.clock` where the clock is more than five minutes behind."""
-        rows = self._database.execute("SELECT newest_ms FROM clock")
-        behind_ms = rows[0]["newest_ms"] - now_ms if rows else 0
-        if behind_ms > SLACK_MS:
+        if behind_ms := self.behind_ms(now_ms):
             raise RefusedError(
                 "site.clock",
                 f"the site's clock is {behind_ms // 60_000} minutes behind its own records; its "

@@ -83,7 +83,7 @@ def _spending(
 
 
 def _stop(site: Site, known: KnownStudy, person: str) -> None:
-    site.approvals.withdraw(known.digest)
+    site.withdraw_approvals(known.digest, os_user())
     note = f"records were lost, as {person} accepted; it needs a new approval"
     site.studies.mark(known.digest, "stopped", note)
     site.release(known.digest)

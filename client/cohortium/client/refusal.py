@@ -6,9 +6,16 @@ from cohortium.client import egress
 from cohortium.client.replies import Reply
 from cohortium.client.site import Site
 from cohortium.client.watermark import LostRecords
+from cohortium.common.audit.events import Action
 from cohortium.common.document import one_line
 from cohortium.common.envelope import Header
-from cohortium.common.errors import CohortiumError, DataError, ProtocolError, RefusedError
+from cohortium.common.errors import (
+    CohortiumError,
+    DataError,
+    ProtocolError,
+    RefusedError,
+    SignatureError,
+)
 from cohortium.common.messages import EMPTY, MAX_LINE, Refusal
 
 
@@ -18,7 +25,7 @@ def refuse(site: Site, header: Header, error: Exception) -> Reply:
     rule, explanation = _public(error)
     try:
         site.log.append(
-            "privacy.cap.hit" if rule == "privacy.cap" else "round.refused",
+            _action(rule, error),
             actor=site.actor,
             outcome="denied" if isinstance(error, CohortiumError) else "failure",
             study=header.study or None,
@@ -36,6 +43,12 @@ def refuse(site: Site, header: Header, error: Exception) -> Reply:
 
 def _detail(error: Exception) -> Mapping[str, str]:
     return error.detail if isinstance(error, RefusedError) else {}
+
+
+def _action(rule: str, error: Exception) -> Action:
+    if isinstance(error, SignatureError):
+        return "auth.fail"
+    return "privacy.cap.hit" if rule == "privacy.cap" else "round.refused"
 
 
 def _public(error: Exception) -> tuple[str, str]:

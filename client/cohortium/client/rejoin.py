@@ -63,7 +63,7 @@ def change_keys(site: Site, actor: Actor) -> list[str]:
     with site.database.transaction():
         events = rotation.record(rotated, site.log, actor)
         for known in site.studies.all():
-            site.approvals.withdraw(known.digest)
+            site.withdraw_approvals(known.digest, actor)
             if known.state == "approved":
                 note = "the site's keys were changed; it needs a new approval"
                 site.studies.mark(known.digest, "waiting", note)

@@ -12,7 +12,16 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cohortium.client import calibration, consent, egress, halt, policy, staying, witness
+from cohortium.client import (
+    calibration,
+    consent,
+    egress,
+    halt,
+    policy,
+    recording,
+    staying,
+    witness,
+)
 from cohortium.client.ledger_rows import Spending, clip_norm, clipping
 from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
@@ -67,6 +76,7 @@ class Answer:
     """What a handler made: the message, its vector, and what that cost the dataset.
 
     `account` is the ledger after it; `keep` stores, in the reply's transaction, what stays here.
+    `model` is the one that came.
     """
 
     message: Document
@@ -77,6 +87,7 @@ class Answer:
     account: Spent | None = None
     stored: bool = True
     keep: staying.Keep = staying.nothing
+    model: Thing | None = None
 
     def take(self) -> Vector:
         """The vector, which is then no longer held here."""
@@ -113,6 +124,7 @@ def _reply(request: Request) -> Reply:
         raise ProtocolError("this site knows no such message")
     if handler is _close:
         return _commit(request, handler(request))
+    request.site.notice()
     with request.site.turns.take(request.header.study):
         kept_as = calibration.kept_as(request.header, request.body)
         stored = Replies(request.site.database).find(kept_as, request.sha256)
@@ -160,7 +172,7 @@ def _pay(request: Request, made: Answer) -> Reply:
         kept_as = calibration.kept_as(header, request.body)
         Replies(site.database).store(kept_as, request.sha256, reply)
         made.keep()
-        _record(request, reply)
+        recording.reply(site, header, reply, made.model)
         site.latest.advance(site.now_ms())
     return reply
 
@@ -190,20 +202,6 @@ def _spend(request: Request, study: Study, mechanism: Mechanism) -> None:
     )
 
 
-def _record(request: Request, reply: Reply) -> None:
-    site, header = request.site, request.header
-    if reply.event is None:
-        return
-    digest = f"sha256:{hashlib.sha256(reply.body).hexdigest()}"
-    site.log.append(
-        reply.event,
-        actor=site.actor,
-        study=header.study,
-        round=header.round,
-        obj=(Thing(t=reply.kind, h=digest, bytes=len(reply.body)),),
-    )
-
-
 def _invite(request: Request) -> Answer:
     message, _ = unpack(request.body, Invite)
     if message.study.digest != request.header.study:
@@ -215,6 +213,7 @@ def _invite(request: Request) -> Answer:
 def _fit(site: Site) -> None:
     """Nothing about patients is made by a site whose records or clock cannot be relied on."""
     site.watermark.check()
+    recording.clock(site)
     site.latest.check(site.now_ms())
 
 
@@ -274,7 +273,7 @@ def _train(request: Request) -> Answer:
     _check_budget(site, study, planned(study))
     update = site.workshop.train(study, message.statistics, start, at.round)
     keep = staying.train_personal(site, study, message.statistics, start, at)
-    parameters = len(start)
+    parameters, came = len(start), recording.model(start)
     del start
     request.body = memoryview(b"")
     return Answer(
@@ -284,6 +283,7 @@ def _train(request: Request) -> Answer:
         parameters,
         update.mechanism,
         keep=keep,
+        model=came,
     )
 
 
@@ -335,6 +335,7 @@ def _evaluate(request: Request) -> Answer:
         study,
         spent=paid,
         keep=staying.results(site, study, found),
+        model=recording.model(model),
     )
 
 

@@ -22,6 +22,7 @@ from cohortium.client.workshop import Inline, Workshop
 from cohortium.common.audit.documents import Documents
 from cohortium.common.audit.events import Actor, timestamp
 from cohortium.common.audit.log import EventLog
+from cohortium.common.audit.noticing import Noticing
 from cohortium.common.code import code_digest
 from cohortium.common.database import Database
 from cohortium.common.document import one_line
@@ -110,6 +111,18 @@ class Site:
         self.sign(study, person)
         facts = self.facts(study)
         return len(self.approvals.of(study, self.name, lambda: facts, self.clock()))
+
+    def withdraw_approvals(self, study: str, actor: Actor) -> None:
+        """Let no approval of a study hold any more, inside the caller's transaction."""
+        for person in self.approvals.withdraw(study):
+            detail = {"person": person}
+            self.log.append("approval.withdrawn", actor=actor, study=study, detail=detail)
+
+    def notice(self, *, starting: bool = False) -> None:
+        """Record that somebody edited site.toml since it was last looked at, if so."""
+        config, name = self.directory.load_config(), self.directory.config.name
+        noticing = Noticing(self.database, self.log)
+        noticing.settings(name, config, self.actor, starting=starting)
 
     def sign(self, study: Study, person: str) -> Approval:
         """Sign an approval in the name of a person, or of a rule that the operator wrote."""

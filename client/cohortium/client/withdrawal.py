@@ -6,7 +6,7 @@ rounds that used it, so that the coordinator can train anew from before the firs
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cohortium.client import halt, staying
 from cohortium.client.site import Site
@@ -25,6 +25,7 @@ class Usage:
     """What one study had of a dataset: rounds count from 1; `measured` sums went before them.
 
     from_round: the first round to train again, so that no model knows the dataset; None for none.
+    models: those that know it, as far as they came here: SHA-256 over their parameters, hex.
     """
 
     study: str
@@ -33,6 +34,7 @@ class Usage:
     evaluated: tuple[int, ...]
     measured: bool
     from_round: int | None
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def usage(site: Site, name: str) -> Iterator[Usage]:
     for known in reversed(site.studies.all()):
         had = seen.get(known.digest)
         if had and known.study.data.dataset == name:
-            yield _usage(known, had)
+            used = _usage(known, had)
+            yield replace(used, models=tuple(dict.fromkeys(_models(site, known, used))))
 
 
 def _usage(known: KnownStudy, had: dict[str, set[int]]) -> Usage:
@@ -98,6 +101,18 @@ def _usage(known: KnownStudy, had: dict[str, set[int]]) -> Usage:
         measured=measured,
         from_round=1 if measured else next(iter(trained), None),
     )
+
+
+def _models(site: Site, known: KnownStudy, used: Usage) -> Iterator[str]:
+    """The models that came after the dataset was first used: that of a round is measured in it."""
+    if used.from_round is None:
+        return
+    for event in site.log.about(known.digest, "round.task.received"):
+        number = event.round or 0
+        at = known.study.track(number)
+        begins = event.detail.get("kind") == "train" and (at.first or number == used.from_round)
+        if number >= used.from_round and at.left_out != site.name and not begins:
+            yield from (thing.h.removeprefix("sha256:") for thing in event.obj)
 
 
 def _end_studies(site: Site, name: str, person: str) -> Iterator[str]:
@@ -113,7 +128,7 @@ def _end_studies(site: Site, name: str, person: str) -> Iterator[str]:
 
 def _forget_approvals(site: Site, known: KnownStudy) -> None:
     with site.database.transaction():
-        site.approvals.withdraw(known.digest)
+        site.withdraw_approvals(known.digest, os_user())
         site.release(known.digest)
 
 

@@ -7,16 +7,18 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cohortium.common import daemon, timeouts
 from cohortium.common.audit.log import EventLog
+from cohortium.common.audit.noticing import Noticing
 from cohortium.common.audit.stream import streaming
 from cohortium.common.database import Database
-from cohortium.common.errors import CohortiumError, UnreachableError
+from cohortium.common.errors import CohortiumError, DocumentError, UnreachableError, UsageError
 from cohortium.common.identity import (
     SigningKey,
     VerifyKey,
@@ -119,6 +121,7 @@ def _serve(here: Coordinator, on_ready: Callable[[str], None]) -> None:
     try:
         here.log.append("log.started", actor=here.actor)
         here.threads[""] = start_witnessing(here)
+        _notice(here, starting=True)
         _tell(here)
         on_ready(tls)
         _supervise(here)
@@ -185,6 +188,7 @@ def _supervise(here: Coordinator) -> None:
                 here.superlink.start()
             if time.monotonic() >= nodes_due:
                 _follow_roster(here)
+                _notice(here)
                 _tell(here)
                 nodes_due = time.monotonic() + timeouts.NODES_EVERY_S
                 silent = 0
@@ -217,6 +221,20 @@ def _follow_roster(here: Coordinator) -> None:
             here.peers[name] = keys[name]
 
 
+def _notice(here: Coordinator, *, starting: bool = False) -> None:
+    """Record that somebody edited coordinator.toml, once it is right again."""
+    with suppress(DocumentError, UsageError):
+        config, name = here.directory.load_config(), here.directory.config.name
+        Noticing(here.database, here.log).settings(name, config, here.actor, starting=starting)
+
+
+def _record_online(here: Coordinator, names: Iterable[str]) -> None:
+    """A site that is online has shown, to the SuperLink, that it has its node key."""
+    for name in names:
+        detail = {"site": name, "fingerprint": here.peers[name].fingerprint}
+        here.log.append("auth.ok", actor=here.actor, detail=detail)
+
+
 def _tell(here: Coordinator) -> None:
     """Say how the sites are, when it changed, for `status` and `sites` in other processes."""
     states = here.superlink.nodes()
@@ -227,6 +245,7 @@ def _tell(here: Coordinator) -> None:
     was = here.told.get("online", {})
     assert isinstance(before, dict)
     assert isinstance(was, dict)
+    _record_online(here, [name for name, up in online.items() if up and not was.get(name)])
     since = {
         n: before[n] if was.get(n) == up and n in before else now_ms for n, up in online.items()
     }

@@ -172,4 +172,5 @@ def open_coordinator_database(path: Path) -> Database:
     """Open coordinator.db, creating or upgrading it."""
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS, CONSORTIUM]
     before = [SCHEMA, LOG_MIGRATION, CHECKPOINTS_AND_ENDINGS, RELEASES]
-    return open_database(path, [*before, *record, tables.SEALS, FORMER_KEYS])
+    evidence = [tables.SEALS, FORMER_KEYS, tables.NOTICED]
+    return open_database(path, [*before, *record, *evidence])

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from cohortium.common.audit.events import Actor, Thing, timestamp
 from cohortium.common.audit.log import EventLog
+from cohortium.common.audit.noticing import Noticing
 from cohortium.common.document import nearest, one_line
 from cohortium.common.errors import RefusedError, SignatureError, UsageError
 from cohortium.common.fairness.audit import audit
@@ -113,6 +114,7 @@ def raise_flags(dossier: Dossier, store: Store, log: EventLog, actor: Actor) -> 
     """Record each flag the first time that it is seen; the event of each, by its id."""
     events = {}
     with store.database.transaction():
+        _record_audit(dossier, store, log, actor)
         for flag in dossier.flags:
             event = store.flag_event(flag.study, flag.digest)
             if not event:
@@ -126,6 +128,24 @@ def raise_flags(dossier: Dossier, store: Store, log: EventLog, actor: Actor) -> 
                 store.keep_flag(flag.study, flag.digest, event)
             events[flag.id] = event
     return events
+
+
+def _record_audit(dossier: Dossier, store: Store, log: EventLog, actor: Actor) -> None:
+    """The fairness audit, when there is a new one: of which attributes, and its hash."""
+    study, found = dossier.row.study, dossier.subject.audit
+    if not Noticing(store.database, log).is_new(f"audit {dossier.row.digest}", found):
+        return
+    measured = {contrast.attribute for contrast in dossier.audit.contrasts}
+    log.append(
+        "fairness.audit.completed",
+        actor=actor,
+        study=dossier.row.digest,
+        obj=(Thing(t="fairness.audit", h=f"sha256:{found}"),),
+        detail={
+            "attributes": one_line(", ".join(study.fairness.attributes) or "none", REASON),
+            "measured": one_line(", ".join(sorted(measured)) or "none", REASON),
+        },
+    )
 
 
 def judge(dossier: Dossier, signatures: Signatures) -> tuple[Judged, ...]:

@@ -74,7 +74,7 @@ def start_of(continues: Continues, store: Store) -> Vector:
         ProtocolError: it is no longer there, or not the one that was approved.
     """
     model = Checkpoints(store.database, continues.study).load(continues.round).model
-    if _sha256(model) != continues.model:
+    if sha256_of(model) != continues.model:
         raise ProtocolError(
             f"the model of round {continues.round} of {continues.name} is not the one that this "
             "study was approved with"
@@ -97,8 +97,9 @@ def _continues(row: StudyRow, kept: int, store: Store) -> Continues:
             "federated-standard scaling): train it anew with --from-round 1"
         )
     model = checkpoints.load(kept).model
-    return Continues(name=study.name, study=row.digest, round=kept, model=_sha256(model))
+    return Continues(name=study.name, study=row.digest, round=kept, model=sha256_of(model))
 
 
-def _sha256(model: Vector) -> str:
+def sha256_of(model: Vector) -> str:
+    """Over a model's parameters as little-endian float32, hex."""
     return hashlib.sha256(model.astype("<f4").data).hexdigest()

@@ -94,7 +94,7 @@ _DETAILS: tuple[tuple[Any, str], ...] = (
     (
         IdentityAction,
         """site address fingerprint issuer tls cipher expires user role_before role_after
-        key_before key_after""",
+        key_before key_after kind correlation""",
     ),
     (
         GovernanceAction,

@@ -52,6 +52,9 @@ SHARED: Mapping[str, frozenset[str]] = {
 MAX_LINE = 4096  # characters of one event
 MAX_THINGS = 8
 OWN_EVENT = "own.event"  # an event without a counterpart: of what stays at home not even the id
+APPROVAL = (
+    "approval"  # whose hash would tell who knows all of a table but one row whether they guess it
+)
 _RULE = re.compile(r"[a-z][a-z0-9_.]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _WORD = re.compile(r"[A-Za-z0-9+-][A-Za-z0-9._:+/@=-]{0,99}")
@@ -124,7 +127,7 @@ def _thing(thing: Thing) -> bool:
 
 
 def _shareable(thing: Thing) -> bool:
-    return _thing(thing) and thing.t != OWN_EVENT
+    return _thing(thing) and thing.t not in (OWN_EVENT, APPROVAL)
 
 
 def _policy(policy: PolicyVersion | None) -> bool:

@@ -29,6 +29,15 @@ CREATE TABLE documents (
 ) STRICT, WITHOUT ROWID;
 """
 
+# What was last seen of things that change without a command of ours (`noticing.py`).
+NOTICED = """
+CREATE TABLE noticed (
+    what TEXT PRIMARY KEY,
+    digest TEXT NOT NULL,
+    text TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
 # How far each receiver of a stream of events has got: the next event to send.
 STREAMS = """
 CREATE TABLE streams (
