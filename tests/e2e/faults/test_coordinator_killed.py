@@ -33,6 +33,7 @@ from cohortium.server.coordinator import run_study
 ASK_A_PERSON = {"epsilon = 0.5": "epsilon = 2.0"}  # more than the sites' rule allows
 
 
+@pytest.mark.slow
 def test_superlink_killed_while_a_round_is_trained(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "superlink-amid-round")
     with run.held("c"):
@@ -87,6 +88,7 @@ def test_coordinator_killed_while_sites_train(hospitals: Deployment, tmp_path: P
     assert len(run.events("coordinator", "run.resumed")) == 1
 
 
+@pytest.mark.slow
 def test_coordinator_killed_while_inviting(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "killed-while-inviting", changes=ASK_A_PERSON)
     until(lambda: all(run.reached(name) for name in SITES))
@@ -111,6 +113,7 @@ def test_coordinator_killed_while_evaluating(hospitals: Deployment, tmp_path: Pa
     assert only.evaluations.keys() == {*SITES}
 
 
+@pytest.mark.slow
 def test_coordinator_killed_between_the_end_and_the_farewell(
     hospitals: Deployment, tmp_path: Path
 ) -> None:
@@ -144,6 +147,7 @@ def test_everything_killed_at_once_as_by_a_power_cut(hospitals: Deployment, tmp_
     assert found.tolist() == undisturbed(run, tmp_path / "calm").tolist()
 
 
+@pytest.mark.slow
 def test_port_of_the_coordinator_taken_when_it_is_started_again(
     hospitals: Deployment, tmp_path: Path
 ) -> None:
@@ -161,6 +165,7 @@ def test_port_of_the_coordinator_taken_when_it_is_started_again(
     assert_paid_once(run, rounds=4)
 
 
+@pytest.mark.slow
 def test_a_second_coordinator_on_one_directory_disturbs_nobody(
     hospitals: Deployment, tmp_path: Path
 ) -> None:

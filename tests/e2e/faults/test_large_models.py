@@ -93,6 +93,7 @@ def _anonymous(pid: int) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_a_model_crosses_a_link_that_loses_packets_and_is_cut(tmp_path: Path) -> None:
     model = os.urandom(6 * CHUNK_BYTES)
     with distant_site(tmp_path) as site:
