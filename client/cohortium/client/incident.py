@@ -63,21 +63,21 @@ def declare(site: Site, person: str, reason: str, now: datetime) -> Frozen:
     names = incident.once("studies", lambda: ",".join(_stop_all(site, person)))
     seconds = round(time.monotonic() - started, 2)
     incident.once("declared", lambda: _record(site, declared, names))
+    sealed = seal_evidence(incident, person)  # by the key that the consortium knows: before
     incident.once("keys", lambda: " ".join(change_keys(site, os_user())))
     done = _done(incident)
     with (renewed := open_site(site.directory.root)).database:
         path = incident.keep(DRAFT, draft(_facts(renewed, declared, done)).encode())
         with suppress(LostRecords):
             renewed.watermark.keep()  # an older database would have forgotten this
-    sealed = incident.once("sealed", lambda: str(seal_evidence(site.directory.root, person) or ""))
     return Frozen(
         since=declared.since,
         studies=tuple(filter(None, names.split(","))),
         processes=processes,
         seconds=seconds,
-        events={step: event for step, event in done.items() if step not in ("studies", "sealed")},
+        events={step: event for step, event in done.items() if step != "studies"},
         draft=path,
-        sealed=Path(sealed) if sealed else None,
+        sealed=sealed,
     )
 
 

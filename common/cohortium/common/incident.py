@@ -19,6 +19,7 @@ from cohortium.common.errors import RefusedError, StorageError
 
 FILE = "incident.json"
 DRAFT = "notification-draft.md"
+EVIDENCE = "evidence.zip"
 
 
 class Declared(Document):

@@ -77,18 +77,16 @@ def declare(
     done = _done(incident)
     text = draft(_facts(opened, incident, done))
     path = incident.keep(DRAFT, text.encode())
-    sealed = incident.once(
-        "sealed", lambda: str(seal_evidence(opened.directory.root, person) or "")
-    )
+    sealed = seal_evidence(incident, person)
     return Frozen(
         since=declared.since,
         studies=tuple(filter(None, names.split(","))),
         running=running,
         seconds=seconds,
         revoked=tuple(step.split()[1] for step in done if step.startswith("revoked ")),
-        events={step: event for step, event in done.items() if step not in ("studies", "sealed")},
+        events={step: event for step, event in done.items() if step != "studies"},
         draft=path,
-        sealed=Path(sealed) if sealed else None,
+        sealed=sealed,
     )
 
 

@@ -31,7 +31,10 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for; since and until as in `Evidence`. key: an auditor's, or None."""
+    """What is asked for; since and until as in `Evidence`. key: an auditor's, or None.
+
+    roles: who may, where people are named.
+    """
 
     out: Path
     audience: Audience
@@ -44,6 +47,7 @@ class Request:
     retention_years: int = 6
     further: tuple[Writer, ...] = ()
     force: bool = False
+    roles: tuple[str, ...] = ROLES
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def _check_narrowing(request: Request) -> None:
 def _signer(party: Party, request: Request) -> _Signer:
     """Who signs, by which key: the party's, or that of an auditor who is registered here."""
     if request.key is None:
-        actor = party.acting(*ROLES, person=request.person)
+        actor = party.acting(*request.roles, person=request.person)
         return _Signer(actor, party.role_of(actor, request.person), party.key)
     key = SigningKey.load(request.key)
     if party.auditor(request.person) != key.public.text:

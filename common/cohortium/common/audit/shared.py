@@ -52,9 +52,7 @@ SHARED: Mapping[str, frozenset[str]] = {
 MAX_LINE = 4096  # characters of one event
 MAX_THINGS = 8
 OWN_EVENT = "own.event"  # an event without a counterpart: of what stays at home not even the id
-APPROVAL = (
-    "approval"  # whose hash would tell who knows all of a table but one row whether they guess it
-)
+APPROVAL = "approval"  # its hash lets who knows all of a table but one row test a guess of that
 _RULE = re.compile(r"[a-z][a-z0-9_.]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _WORD = re.compile(r"[A-Za-z0-9+-][A-Za-z0-9._:+/@=-]{0,99}")
