@@ -84,12 +84,12 @@ def _serve(site: Site, stop: threading.Event, on_state: Callable[[str], None]) -
 
     threading.Thread(target=watch, args=(site, stop), daemon=True).start()
     tell("connecting")
-    try:
-        at_once = config.studies_at_once + SPARE
-        with streaming(config.siem, site.log, site.database, open_line, directory.root):
+    with streaming(config.siem, site.log, site.database, open_line, directory.root):
+        try:
+            at_once = config.studies_at_once + SPARE
             serve(connection, answer, stop, tell, at_once)
-    finally:
-        workshop.close_all()
+        finally:
+            workshop.close_all()
 
 
 def _say(site: Site, state: str) -> None:
