@@ -1522,20 +1522,22 @@ def check_recorded(case: Case) -> str:
 def _recorded(case: Case, name: str, recorded: dict[str, Event]) -> int:
     count, text = 0, io.StringIO(case.files[name].decode("utf-8"), newline="")
     for number, row in enumerate(csv.reader(text), 1):
-        if number == 1 or not row[-1] or row[1].startswith("approval"):
-            continue  # the header; what a site signed by itself
-        where, event = f"{name} line {number}", recorded.get(row[8])
-        if event is not None and (row[2], row[4]) == (
-            event.detail.get("person"),
-            event.detail.get("meaning"),
-        ):
+        if number == 1 or not row[-1]:
+            continue  # the header, or no signature
+        where, person, meaning = f"{name} line {number}", row[2], row[4]
+        if row[1].startswith(("approval", "study")):  # their events name no document
+            events = [one for one in case.acts("study.approved") if one.node == case.node]
+        else:
+            events = [recorded[row[8]]] if row[8] in recorded else []
+        said = [(one.detail.get("person"), one.detail.get("meaning", meaning)) for one in events]
+        if (person, meaning) in said:
             count += 1
-        elif event is not None:
-            raise Failed(f"{where}: {event.name} says another name or meaning")
+        elif events:
+            raise Failed(f"{where}: {events[0].name} says another name or meaning")
         elif case.withheld:
             case.notes.append(f"{where}: the event that records it is withheld, or there is none")
         else:
-            raise Failed(f"{where}: no event records a signature by {row[2]} over {row[8]}")
+            raise Failed(f"{where}: no event records a signature by {person} over {row[8]}")
     return count
 
 
