@@ -1828,7 +1828,8 @@ class Composer:
             raise Failed(f"{where} is said to be {said}, and is {found:.3f}")
         if claim > found + self.WITHIN * max(1.0, found):
             case.notes.append(
-                f"{where} is said to be {said}, more than {found:.3f}: a looser bound"
+                f"{where} is said to be {said}; the rows here give {found:.3f}: a looser bound, or "
+                "rows that are withheld"
             )
 
     def epsilon(self, ran: Counter[tuple[float, float]], delta: float, near: float) -> float:
