@@ -408,8 +408,10 @@ def packed(
     return {**files, "manifest.json": manifest, "log/seal.json": seal}
 
 
-def packed_site(site: str = SITES[0], one: Made | None = None) -> dict[str, bytes]:
-    """A site's bundle: its own log, anchored in the consortium's."""
+def packed_site(
+    site: str = SITES[0], one: Made | None = None, more: Mapping[str, bytes] | None = None
+) -> dict[str, bytes]:
+    """A site's bundle, with more files: its own log, anchored in the consortium's."""
     one = one or made()
     origin, key = names.own_log(COORDINATOR, site), one.keys[site]
     evidence = replace(
@@ -421,7 +423,7 @@ def packed_site(site: str = SITES[0], one: Made | None = None) -> dict[str, byte
         ledger=tuple(row for row in one.evidence.ledger if row.site == site),
         selftests=tuple(test for test in one.evidence.selftests if test.site == site),
     )
-    files = content_of(evidence)
+    files = {**content_of(evidence), **(more or {})}
     manifest = bundle.manifest(evidence, files)
     seal = canonical(esignature(manifest, key))
     own = [*one.own[site]]

@@ -534,6 +534,15 @@ def test_a_sites_own_log_rewritten_after_it_was_anchored(tmp_path: Path) -> None
     assert leaf_hash(own[0]) in honest["log/leaf-hashes.bin"]
 
 
+def test_an_approval_in_a_sites_table_that_nobody_gave(tmp_path: Path) -> None:
+    for name, code in (("Dr. Weiss", 0), ("Dr. Schwarz", 1)):
+        row = f"private,study,{name},,approval,,,,{'c' * 64},ed25519,k,00\r\n"
+        table = {verify.TABLES[0]: b"header\r\n" + row.encode()}
+        ran = verified(tmp_path, bundles.packed_site(more=table))
+        assert ran.code == code
+        assert ("says another name or meaning" in ran.failure) == bool(code)
+
+
 def test_an_anchor_that_is_not_in_the_consortiums_log(tmp_path: Path) -> None:
     files = bundles.packed_site()
     anchor = json.loads(files["log/anchor.json"])

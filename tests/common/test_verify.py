@@ -89,6 +89,10 @@ def test_one_file_and_the_standard_library_are_enough(tmp_path: Path) -> None:
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.endswith("RESULT: VERIFIED\n")
+    ran = subprocess.run(
+        [*command, "--recompute-epsilon"], cwd=alone, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, "needs the Python package dp-accounting" in ran.stdout) == (64, True)
 
 
 def test_the_verifier_is_written_for_python_3_9() -> None:
