@@ -99,8 +99,6 @@ class SiteParty:
         witness = witness_key(names.witness(self.consortium, self.name), own)
         lines = [
             f"log {log_key(self._consortium_log(), peer).text}",
-            f"log {log_key(names.site_log(self.consortium, self.name), own).text}",
-            f"log {log_key(self._origin, own).text}",
             f"witness {self.name} {witness.text}",
             f"group hospitals 1 {self.name}",
             "quorum hospitals",

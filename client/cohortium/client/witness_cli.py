@@ -1,12 +1,11 @@
 """`cohortium site witness`: what this site has cosigned, and what stands against the log."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cohortium.client.config import SiteDir, write_whole
+from cohortium.client.config import SiteDir
 from cohortium.common.audit.events import timestamp
 from cohortium.common.console import JsonFlag, StateDir, emit
 from cohortium.common.errors import UsageError
@@ -27,9 +26,6 @@ def witness(
     ] = False,
     person: Annotated[str, typer.Option("--as", help="Who decides, by name: it is recorded.")] = "",
     reason: Annotated[str, typer.Option(help="Why it may go on: it is recorded.")] = "",
-    policy: Annotated[
-        Path | None, typer.Option(help="Write whom this site trusts there, as a tlog-policy file.")
-    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """What this site has cosigned of the consortium's log, and what stands against it.
@@ -38,9 +34,6 @@ def witness(
     """
     if lift:
         _lift(directory, person, reason, as_json)
-        return
-    if policy is not None:
-        _write_policy(directory, policy, as_json)
         return
     from cohortium.client import equivocation
     from cohortium.client.cosigned import Cosigned
@@ -89,30 +82,6 @@ def _lift(directory: StateDir, person: str, reason: str, as_json: bool) -> None:
         event = equivocation.lift(opened, person, reason)
     text = f"lifted by {person}; studies are answered again   (event {event})"
     emit({"by": person, "reason": reason, "event": event}, text, as_json)
-
-
-def _write_policy(directory: StateDir, out: Path, as_json: bool) -> None:
-    """The logs and the witness that this site knows the keys of; other sites' are not told it."""
-    from cohortium.client.cosigned import Cosigned
-    from cohortium.client.site import open_site
-    from cohortium.common.audit import names
-    from cohortium.common.audit.notes import log_key, witness_key
-
-    opened = open_site(directory)
-    with opened.database:
-        coordinator, last = opened.config.coordinator.name, Cosigned(opened.database).last()
-    origin = last.checkpoint.origin if last else names.consortium_log(coordinator)
-    own, key = opened.name, opened.key.public
-    name = names.witness(coordinator, own)
-    lines = [
-        f"log {log_key(origin, opened.coordinator_key).text}",
-        f"log {log_key(names.site_log(coordinator, own), key).text}",
-        f"log {log_key(names.own_log(coordinator, own), key).text}",
-        f"witness {own} {witness_key(name, key).text}",
-        f"quorum {own}",
-    ]
-    write_whole(out, "\n".join([*lines, ""]))
-    emit({"policy": str(out), "log": origin}, f"whom this site trusts is in {out}", as_json)
 
 
 def _time(ms: int) -> str:

@@ -154,14 +154,17 @@ class Consortium:
         rows = self.database.execute("SELECT site, note FROM site_heads ORDER BY site")
         return {row["site"]: row["note"] for row in rows}
 
-    def policy(self, sites: Mapping[str, VerifyKey]) -> str:
-        """Whom a stranger has to trust, as C2SP's tlog-policy: this log, and most of its sites."""
+    def policy(
+        self, sites: Mapping[str, VerifyKey], revoked: Mapping[str, VerifyKey] | None = None
+    ) -> str:
+        """Whom a stranger has to trust, as C2SP's tlog-policy: this log, and most of its sites.
+
+        A witness's key signs that site's own logs, too: a key stands there once. Sites that were
+        revoked witness no longer, and what they signed before is still theirs.
+        """
         lines = [f"log {self.log_key.text}"]
-        for site, key in sorted(sites.items()):
-            lines += [
-                f"log {log_key(names.site_log(self.coordinator, site), key).text}",
-                f"log {log_key(names.own_log(self.coordinator, site), key).text}",
-            ]
+        for site, key in sorted((revoked or {}).items()):
+            lines.append(f"log {log_key(names.site_log(self.coordinator, site), key).text}")
         for site, key in sorted(sites.items()):
             name = names.witness(self.coordinator, site)
             lines.append(f"witness {site} {witness_key(name, key).text}")

@@ -1,7 +1,7 @@
 """A coordinator's directory as the audit commands use it."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +30,6 @@ class CoordinatorParty:
 
     opened: Opened
     role: Literal["coordinator"] = "coordinator"
-    _heads: dict[str, str] = field(default_factory=dict)  # as they were at our checkpoint
 
     @property
     def name(self) -> str:
@@ -72,7 +71,13 @@ class CoordinatorParty:
         return self.opened.config.auditors.get(name)
 
     def policy(self) -> str:
-        return self._consortium().policy(self._keys())
+        members = self.opened.roster.members()
+        gone = {
+            one.name: VerifyKey.from_text(one.signing_key)
+            for one in members
+            if one.state == "revoked"
+        }
+        return self._consortium().policy(self._keys(), gone)
 
     def gather(
         self, audience: Audience, study: str | None, since: str, until: str, officer: str
@@ -92,8 +97,6 @@ class CoordinatorParty:
         consortium, quorum = self._consortium(), Quorum.parse(self.policy())
         with self.database.transaction():
             note = consortium.checkpoint(int(time.time() * 1000))
-            self._heads.clear()
-            self._heads.update(consortium.site_heads())
         least, deadline = note.checkpoint.size, time.monotonic() + wait_s
         while True:
             for size in sorted(size for size in consortium.sizes() if size >= least):
@@ -114,12 +117,11 @@ class CoordinatorParty:
     def log_files(self, evidence: Evidence, note: Note) -> dict[str, bytes]:
         """What each site signed over its events, with their leaves, as far as `note` reaches."""
         files = dict[str, bytes]()
-        for site, head in sorted(self._heads.items()):
+        for site, head in sorted(self._consortium().site_heads().items()):
             size = read_note(head, f"what {site} signed").checkpoint.size
             rows = self.database.execute(
-                "SELECT leaf FROM consortium WHERE node = ? AND node_seq < ? AND seq < ? "
-                "ORDER BY node_seq",
-                (site, size, note.checkpoint.size),
+                "SELECT leaf FROM consortium WHERE node = ? AND node_seq < ? ORDER BY node_seq",
+                (site, size),
             )
             if len(rows) == size:
                 files[f"log/sites/{site}.checkpoint"] = head.encode()

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cohortium.common.audit.events import timestamp
 from cohortium.common.console import JsonFlag, StateDir, emit, table
-from cohortium.common.errors import StorageError
 
 if TYPE_CHECKING:
     from cohortium.common.database import Database
@@ -19,10 +17,6 @@ if TYPE_CHECKING:
 
 def witnesses(
     directory: StateDir,
-    policy: Annotated[
-        Path | None,
-        typer.Option(help="Write whom auditors have to trust there, as a tlog-policy file."),
-    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Who has cosigned how much of the log, how much nobody has, and whether some is missing here.
@@ -33,9 +27,6 @@ def witnesses(
 
     opened = open_coordinator(directory)
     document = status(opened)
-    if policy is not None:
-        _write_policy(opened, policy)
-        document["policy"] = str(policy)
     rows = [
         (site, str(said["cosigned"]), said["at"] or "", str(said["events"]))
         for site, said in document["sites"].items()
@@ -83,7 +74,7 @@ def recover_log(
     text = (
         f"the log goes on as {document['log']} from event {document['first']}; sites had seen "
         f"{document['lost_of']}   (event {event.id})\n"
-        "Give auditors the new policy: cohortium coordinator witnesses --policy FILE"
+        "Give auditors the new policy: cohortium audit policy --out FILE"
     )
     emit(document, text, as_json)
 
@@ -123,21 +114,6 @@ def status(opened: "Opened") -> dict[str, Any]:
             for origin in recovery.origins(opened.database)
         ],
     }
-
-
-def _write_policy(opened: "Opened", out: Path) -> None:
-    from cohortium.common.identity import VerifyKey
-
-    keys = {
-        name: VerifyKey.from_text(member.signing_key)
-        for name, member in opened.roster.enrolled().items()
-    }
-    try:
-        out.write_text(_consortium(opened).policy(keys), encoding="utf-8")
-    except OSError as error:
-        raise StorageError(
-            f"{out}: cannot be written ({error.strerror}); choose another place"
-        ) from None
 
 
 def _consortium(opened: "Opened") -> "Consortium":

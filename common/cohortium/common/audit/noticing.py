@@ -54,7 +54,9 @@ class Noticing:
         for user in sorted(before.keys() | after.keys()):
             was, now = before.get(user, NOBODY), after.get(user, NOBODY)
             if was != now:
-                detail = {"user": one_line(user, 200), "role_before": was, "role_after": now}
+                role, _, key = now.partition(" ")
+                detail = {"user": one_line(user, 200), "role_before": was.split()[0]}
+                detail |= {"role_after": role, **({"key_after": key} if key else {})}
                 self._log.append("user.role.changed", actor=actor, detail=detail)
 
     def is_new(self, what: str, digest: str) -> bool:
