@@ -24,14 +24,13 @@ from cohortium.common.errors import UsageError
 from cohortium.common.identity import SigningKey
 from cohortium.common.privacy.empirical import OneRun
 
-FULL, POISSON = made_up("full", 1.0), made_up("poisson", 1.0)
+FULL, POISSON = made_up("full", 2.0), made_up("poisson", 0.5)
 NO_GUESS = OneRun(1000, 100, 55, 0.0)
 
 
 @pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fewer canaries, and one thread, as a site trains by default."""
-    monkeypatch.setattr(one_run, "MOST", 400)
+def _one_thread() -> Iterator[None]:
+    """As a site trains by default."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -43,8 +42,8 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_sound_engine_stays_below_the_claim_which_no_noise_exceeds() -> None:
     sound, control = one_run.audit(FULL, CPU), one_run.audit(FULL, CPU, noise=0.0)
-    assert sound.canaries == control.canaries == 400
-    assert sound.epsilon < 0.9 < 1.0 < control.epsilon
+    assert sound.canaries == control.canaries == 1000
+    assert sound.epsilon < 1.5 < 2.0 < control.epsilon
     assert one_run.found(FULL, sound, control).verdict == "passed"
 
 
@@ -60,7 +59,6 @@ def test_an_engine_with_next_to_no_noise_exceeds_the_claim(
 def test_an_engine_for_poisson_batches_with_next_to_no_noise_exceeds_the_claim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(one_run, "MOST", 1000)
     optimiser(broken.Hundredth)(monkeypatch)
     found = one_run.found(POISSON, one_run.audit(POISSON, CPU), NO_GUESS)
     assert found.verdict == "failed", found.words
@@ -70,7 +68,7 @@ def test_half_of_the_noise_is_not_seen_which_is_why_it_is_no_substitute_for_cana
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broken.weak_source("one_run", 0.5)(monkeypatch)
-    assert one_run.audit(FULL, CPU).epsilon < 1.0
+    assert one_run.audit(FULL, CPU).epsilon < 2.0
 
 
 def test_an_audit_of_a_model_without_room_says_that_it_shows_nothing() -> None:
@@ -82,10 +80,13 @@ def test_an_audit_of_a_model_without_room_says_that_it_shows_nothing() -> None:
     assert found.words.startswith("the audit cannot reach the claimed epsilon")
 
 
-def test_without_noise_the_attacker_reads_the_coins_of_a_full_batch() -> None:
-    study = made_up("full", 1.0, hidden=0)
-    found = one_run.audit(study, CPU, noise=0.0)
-    assert (found.guesses, found.right) in {(20, 20), (10, 10)}
+def test_without_noise_the_attacker_reads_the_coins_of_a_full_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for limit in ("LEAST", "MOST"):
+        monkeypatch.setattr(one_run, limit, 12)  # of 24 parameters
+    found = one_run.audit(made_up("full", 1.0, hidden=0), CPU, noise=0.0)
+    assert (found.canaries, found.guesses, found.right) == (12, 10, 10)
 
 
 def test_the_study_that_is_audited_is_the_one_that_a_site_trains(
@@ -114,14 +115,14 @@ def test_the_study_that_is_audited_is_the_one_that_a_site_trains(
 
 @pytest.mark.parametrize(
     ("seen", "control", "verdict"),
-    [(0.2, 1.5, "passed"), (1.2, 1.5, "failed"), (1.2, 0.5, "failed"), (0.2, 0.9, "inconclusive")],
+    [(0.2, 2.5, "passed"), (2.2, 2.5, "failed"), (2.2, 0.5, "failed"), (0.2, 1.9, "inconclusive")],
 )
 def test_the_verdict_needs_a_control_that_exceeds_the_claim(
     seen: float, control: float, verdict: str
 ) -> None:
     found = one_run.found(FULL, OneRun(400, 100, 60, seen), OneRun(400, 50, 50, control))
     assert found.verdict == verdict
-    assert found.claim == pytest.approx(1.0, abs=1e-3)
+    assert found.claim == pytest.approx(2.0, abs=1e-3)
     assert (found.estimate, found.control, found.study) == (seen, control, FULL.digest)
     assert found.numbers == {"canaries": 400, "guesses": 100, "right": 60}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cohortium.common.privacy.selftest import Selftest
 
 LEVEL_CHOICE = click.Choice(["L0", "L1", "L2", "all"])
-NEXT = "Next: cohortium site selftest --level L1 plants 5000 made-up patients (about a minute)"
+NEXT = "Next: cohortium site selftest --level L1 plants 5000 made-up patients (under a minute)"
 
 
 def selftest(

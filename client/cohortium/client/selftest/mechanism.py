@@ -42,7 +42,7 @@ COUNTS = 20_000  # draws of the discrete noise, which is slow and exact
 SIGMA, CLIP, NOMINAL = 1.5, 0.5, 3.0
 PATIENTS, SAMPLE_RATE, STEPS = 200, 0.1, 1000  # of the batches whose sizes are looked at
 ROUNDING = 1e-5  # float32
-FRESH_S = 120.0
+FRESH_S = 300.0
 HOSTILE = (3e38, -3e38, 1e30, np.inf, -np.inf, np.nan)
 
 

@@ -41,12 +41,11 @@ def of_mechanism(checks: "Sequence[Check]") -> Found:
     """L0: passed if every check is."""
     failed = [check for check in checks if not check.ok]
     chance = sum(check.by_chance for check in checks) * FALSE_ALARM
-    if failed:
-        words = "; ".join(check.said for check in failed)
-    else:
+    words = "; ".join(check.said for check in failed)
+    if not failed:
         words = (
             f"{len(checks)} checks found nothing wrong with clipping, noise, batches and ledger; "
-            f"a sound site fails by chance {chance:.4f} of the time"
+            f"a sound site fails by chance once in {1 / chance:.0f} times"
         )
     verdict: Verdict = "failed" if failed else "passed"
     return Found("L0", verdict, words, tuple(checks), numbers={"false-alarm-rate": chance})
