@@ -78,7 +78,7 @@ def test_an_old_backup_trains_nothing_and_says_what_it_lacks(
         assert "site.db" not in heard.message.explanation
     assert again.invite(study).rule == "site.database"
     assert steps(again.site, study) == 1
-    assert "lacks 2 of 3 rows of the privacy ledger and 4 of 7 events" in caplog.text
+    assert "lacks 2 of 3 rows of the privacy ledger and 6 of 11 events" in caplog.text
     assert "`cohortium site accept-loss --as PERSON`" in caplog.text
 
 

@@ -1,5 +1,6 @@
 """A withdrawn dataset: nothing uses it again, whatever was approved, and its models are named."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from cohortium.client.site import Site
 from cohortium.common.cli import main
 from cohortium.common.messages import Close
 from cohortium.common.study import Study
-from cohortium.server.coordinator import run_study
+from cohortium.server.coordinator import initial_model, run_study
 
 WHO = "Dr. Roth"
 CLOSED = {"allow_unprotected": "true"}
@@ -193,7 +194,8 @@ def test_the_command_says_what_was_stopped_and_which_models_used_it(
     root = asker.site.directory.root
     said = cli(capsys, 0, "data", "withdraw", "ward", "--as", WHO, "--dir", root)
     used = {"study": study.name, "digest": study.digest, "trained": [1], "evaluated": [1]}
-    assert said["used_by"] == [{**used, "measured": False, "from_round": 1}]
+    model = hashlib.sha256(initial_model(study).astype("<f4").tobytes()).hexdigest()
+    assert said["used_by"] == [{**used, "measured": False, "from_round": 1, "models": [model]}]
     assert (said["dataset"], said["by"], said["stopped"]) == ("ward", WHO, [study.name])
     with pytest.raises(SystemExit, match=r"^0$"):
         main(["site", "data", "withdraw", "ward", "--as", WHO, "--dir", str(root)])

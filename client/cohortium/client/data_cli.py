@@ -127,6 +127,7 @@ def _used(usage: Any, site: str) -> str:
         f"{what}: in its models from round {usage.from_round} on ({rounds}{more}); to train anew, "
         f"the coordinator runs\n    cohortium study resume {usage.study} --without {site} "
         f"--from-round {usage.from_round}"
+        + "".join(f"\n    model sha256 {model}" for model in usage.models[-1:])
     )
 
 
