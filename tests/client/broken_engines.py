@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ class Hundredth(Scaled):
 
 
 class SlightlyLess(Scaled):
-    factor = 0.99
+    factor = 0.97
 
 
 class TenthLess(Scaled):
@@ -58,6 +59,19 @@ class ClippedLater(OwnNoise):
         super().clip_and_accumulate()
         for parameter in self.params:
             parameter.summed_grad *= 1.2
+
+
+class Truncated(OwnNoise):
+    """Noise ends at four deviations: whoever is beyond is certain."""
+
+    noise_multiplier: float
+
+    def add_noise(self) -> None:
+        super().add_noise()
+        most = 4.0 * self.noise_multiplier * self.max_grad_norm
+        for parameter in self.params:
+            noise = parameter.grad - parameter.summed_grad
+            parameter.grad = parameter.summed_grad + noise.clamp(-most, most)
 
 
 class NoClipping(OwnNoise):
@@ -125,14 +139,14 @@ def seeded(patch: pytest.MonkeyPatch) -> None:
 
 def repeating(patch: pytest.MonkeyPatch) -> None:
     """One source gives the same noise again and again."""
-    first: dict[int, NDArray[np.float32]] = {}
+    gaussian = NoiseSource.gaussian
+    first: WeakKeyDictionary[NoiseSource, NDArray[np.float32]] = WeakKeyDictionary()
 
     def again(self: NoiseSource, shape: tuple[int, ...], std: float) -> NDArray[np.float32]:
-        if id(self) not in first:
-            first[id(self)] = gaussian(self, shape, std)
-        return first[id(self)]
+        if self not in first:
+            first[self] = gaussian(self, shape, std)
+        return first[self]
 
-    gaussian = NoiseSource.gaussian
     patch.setattr(NoiseSource, "gaussian", again)
 
 
