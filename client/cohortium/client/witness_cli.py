@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from cohortium.client.config import SiteDir, write_whole
 from cohortium.common.audit.events import timestamp
 from cohortium.common.console import JsonFlag, StateDir, emit
 from cohortium.common.errors import UsageError
+
+if TYPE_CHECKING:
+    from cohortium.client.site import Site
 
 
 def alarms(directory: SiteDir) -> list[str]:
@@ -91,28 +94,32 @@ def _lift(directory: StateDir, person: str, reason: str, as_json: bool) -> None:
     emit({"by": person, "reason": reason, "event": event}, text, as_json)
 
 
-def _write_policy(directory: StateDir, out: Path, as_json: bool) -> None:
-    """The logs and the witness that this site knows the keys of; other sites' are not told it."""
+def trusted(opened: "Site") -> str:
+    """A tlog-policy of the logs and the witness whose keys a site knows: no other site's."""
     from cohortium.client.cosigned import Cosigned
-    from cohortium.client.site import open_site
     from cohortium.common.audit import names
     from cohortium.common.audit.notes import log_key, witness_key
 
-    opened = open_site(directory)
-    with opened.database:
-        coordinator, last = opened.config.coordinator.name, Cosigned(opened.database).last()
+    coordinator, last = opened.config.coordinator.name, Cosigned(opened.database).last()
     origin = last.checkpoint.origin if last else names.consortium_log(coordinator)
     own, key = opened.name, opened.key.public
-    name = names.witness(coordinator, own)
     lines = [
         f"log {log_key(origin, opened.coordinator_key).text}",
         f"log {log_key(names.site_log(coordinator, own), key).text}",
         f"log {log_key(names.own_log(coordinator, own), key).text}",
-        f"witness {own} {witness_key(name, key).text}",
+        f"witness {own} {witness_key(names.witness(coordinator, own), key).text}",
         f"quorum {own}",
     ]
-    write_whole(out, "\n".join([*lines, ""]))
-    emit({"policy": str(out), "log": origin}, f"whom this site trusts is in {out}", as_json)
+    return "\n".join([*lines, ""])
+
+
+def _write_policy(directory: Path, out: Path, as_json: bool) -> None:
+    from cohortium.client.site import open_site
+
+    opened = open_site(directory)
+    with opened.database:
+        write_whole(out, trusted(opened))
+    emit({"policy": str(out)}, f"whom this site trusts is in {out}", as_json)
 
 
 def _time(ms: int) -> str:
