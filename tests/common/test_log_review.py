@@ -73,7 +73,7 @@ def test_a_review_shows_what_was_denied_and_is_signed_over_the_log_that_was_look
         ("at", "2020-01-01T00:00:00.000Z"),
         ("signature", "0" * 128),
         ("signature", "none"),
-        ("key", SigningKey.generate().public.text),
+        pytest.param("key", SigningKey.generate().public.text, id="key-another"),
     ],
 )
 def test_a_review_that_says_something_else_than_was_signed_does_not_verify(

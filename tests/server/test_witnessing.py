@@ -11,28 +11,50 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.asking import Asker
-from tests.federation import COORDINATOR, Federation, InProcessSites, make_site
+from tests.federation import (
+    COORDINATOR,
+    PLAIN,
+    Federation,
+    InProcessSites,
+    make_site,
+    write_study,
+)
 from tests.witnessed import Witnesses, witnesses
 
 from cohortium.client import equivocation
 from cohortium.client.site import Site
+from cohortium.client.witness_cli import trusted
 from cohortium.common import timeouts
 from cohortium.common.audit import merkle, names
 from cohortium.common.audit.documents import thing_of
 from cohortium.common.audit.events import leaf_hash, os_user, read_event
 from cohortium.common.audit.log import EventLog
 from cohortium.common.audit.merkle import Peaks
-from cohortium.common.audit.notes import Checkpoint, cosign, read_note, sign_checkpoint
+from cohortium.common.audit.notes import (
+    LOG_KEY,
+    WITNESS_KEY,
+    Checkpoint,
+    NoteKey,
+    cosign,
+    read_note,
+    sign_checkpoint,
+)
 from cohortium.common.envelope import seal, unseal
 from cohortium.common.errors import RefusedError, UsageError
 from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Witness, Witnessed, pack, unpack
 from cohortium.common.privacy.selftest import Selftest
 from cohortium.server import recovery, witnessed
+from cohortium.server.config import CoordinatorConfig, CoordinatorDir
 from cohortium.server.consortium import Consortium
 from cohortium.server.database import open_coordinator_database
+from cohortium.server.outcome import Evidence
 from cohortium.server.recovery import LogBehind
+from cohortium.server.roster import Roster
+from cohortium.server.running import Coordinator
 from cohortium.server.store import Store
+from cohortium.server.studies import start_studies
+from cohortium.server.superlink import SuperLink, TlsFiles
 from cohortium.server.witnessed import Asked, Untrue
 
 
@@ -775,6 +797,17 @@ def test_a_hostile_site_cannot_stop_the_log_with_a_note_that_was_true(made: Witn
     assert refusals(made) == [("round.refused", "witness.size", "a")]
 
 
+def test_policies_name_the_keys_that_the_cosignatures_hold_by(made: Witnesses) -> None:
+    made.exchange()
+    whole = made.consortium.policy(made.peers)
+    keys = [NoteKey.parse(line.split()[-1]) for line in whole.splitlines() if "+" in line]
+    note = made.note()
+    assert sum(key.type == WITNESS_KEY and note.cosigned_at(key) is not None for key in keys) == 2
+    assert sum(key.type == LOG_KEY and note.signed_by(key) for key in keys) == 1
+    own = trusted(made.federation.sites["a"])
+    assert set(own.splitlines()[:-1]) < set(whole.splitlines())
+
+
 def test_nothing_is_released_or_submitted_while_the_log_is_behind(lost: Witnesses) -> None:
     lost.exchange()
     before = list(lost.consortium.database.execute("SELECT seq FROM events"))
@@ -783,6 +816,40 @@ def test_nothing_is_released_or_submitted_while_the_log_is_behind(lost: Witnesse
     assert lost.consortium.site_heads() != {}
     assert lost.consortium.database.execute("SELECT seq FROM events") == before
     assert not issubclass(LogBehind, RefusedError)
+
+
+def test_a_study_waits_and_says_why_while_the_log_is_behind(
+    lost: Witnesses, tmp_path: Path
+) -> None:
+    lost.exchange()
+    study = write_study(tmp_path, PLAIN)
+    lost.federation.store.submit(study, 0)
+    here = daemon_of(lost, tmp_path)
+    before = asked(lost)
+    start_studies(here)
+    here.stop.set()
+    here.threads[study.digest].join(20.0)
+    row = lost.federation.store.study(study.digest)
+    assert not row.ended
+    assert row.progress.startswith("waits: log.behind: ")
+    assert asked(lost) == before
+
+
+def daemon_of(made: Witnesses, root: Path) -> Coordinator:
+    """The parts of a daemon whose SuperLink was never started."""
+    federation, tls = made.federation, TlsFiles(root, root, root)
+    config = CoordinatorConfig(name=COORDINATOR, host="localhost")
+    return Coordinator(
+        directory=CoordinatorDir(root),
+        config=config,
+        key=federation.key,
+        database=federation.store.database,
+        log=federation.log,
+        roster=Roster(federation.store.database, federation.log),
+        store=federation.store,
+        superlink=SuperLink(root, tls, "127.0.0.1", 1, root / "log"),
+        evidence=Evidence(config=config, tls="", ca_fingerprint=""),
+    )
 
 
 def forget_heads(made: Witnesses) -> None:
