@@ -10,9 +10,6 @@ from cohortium.common.audit.events import timestamp
 from cohortium.common.console import JsonFlag, StateDir, emit
 from cohortium.common.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 
 def alarms(directory: SiteDir) -> list[str]:
     """What nobody may overlook, for `site status`; reads two files at most."""
