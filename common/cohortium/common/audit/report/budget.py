@@ -1,19 +1,25 @@
 """The privacy budget of each site's data: what was ever spent, its cap, and what that means."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cohortium.common.audit.evidence import Evidence
+from cohortium.common.audit.found import found_by_an_attacker
 from cohortium.common.audit.report.egress import study_names
 from cohortium.common.audit.report.table import Table
-from cohortium.common.audit.report.words import epsilon, in_words
+from cohortium.common.audit.report.words import IN_WORDS, epsilon, found, share_found
+from cohortium.common.privacy.ledger_row import LedgerRow
 
 ROW, EVENT, REPLY = "row of the privacy ledger", "event of the site", "word in the site's reply"
 
 
 @dataclass(frozen=True)
 class Account:
-    """A dataset's account after all that is shown; source: by which record."""
+    """A dataset's account after all that is shown; source: by which record.
+
+    found: the share of members that an attacker finds at most who accepts 1 % false alarms: from
+    the mechanisms where every row of the ledger is shown, else whatever epsilon and delta allow.
+    """
 
     site: str
     dataset: str
@@ -22,6 +28,12 @@ class Account:
     delta: float
     entries: int
     source: str
+    found: float
+
+    @property
+    def in_words(self) -> str:
+        """What it means for one patient."""
+        return f"{IN_WORDS}{share_found(self.found)} of cases"
 
     @property
     def share(self) -> float:
@@ -35,11 +47,27 @@ def accounts(evidence: Evidence) -> tuple[Account, ...]:
     A row of the ledger counts before an event, an event before what a reply said.
     """
     best: dict[tuple[str, str], Account] = {}
-    for found in (*_replies(evidence), *_events(evidence), *_rows(evidence)):
-        before = best.get((found.site, found.dataset))
-        entries = before.entries + 1 if before and before.source == found.source else 1
-        best[found.site, found.dataset] = _with_entries(found, entries)
-    return tuple(best[key] for key in sorted(best))
+    for one in (*_replies(evidence), *_events(evidence), *_rows(evidence)):
+        before = best.get((one.site, one.dataset))
+        entries = before.entries + 1 if before and before.source == one.source else 1
+        best[one.site, one.dataset] = replace(one, entries=entries)
+    return tuple(_told(best[key], evidence) for key in sorted(best))
+
+
+def _told(one: Account, evidence: Evidence) -> Account:
+    """With the mechanisms themselves where they are all there: epsilon alone says less."""
+    rows = [row for row in evidence.ledger if row.site == one.site]
+    if one.source != ROW or not _whole(rows):
+        return one
+    own = [row for row in rows if (row.lineage or row.dataset) == one.dataset]
+    share = found_by_an_attacker(own)
+    return one if share is None else replace(one, found=min(share, one.found))
+
+
+def _whole(rows: list[LedgerRow]) -> bool:
+    """Whether these are all rows of a site, and it had none before rows were kept like this."""
+    numbers = sorted(int(row.id.rpartition("-")[2]) for row in rows)
+    return numbers == list(range(1, len(rows) + 1)) and not any(row.earlier for row in rows)
 
 
 def budget(found: tuple[Account, ...]) -> Table:
@@ -63,7 +91,7 @@ def budget(found: tuple[Account, ...]) -> Table:
                 "patient",
                 "add or remove one",
                 str(one.entries),
-                in_words(one.spent, one.delta),
+                one.in_words,
                 one.source,
             )
             for one in found
@@ -108,15 +136,17 @@ def by_study(evidence: Evidence) -> Table:
     )  # fmt: skip
 
 
-def _with_entries(one: Account, entries: int) -> Account:
-    return Account(one.site, one.dataset, one.spent, one.cap, one.delta, entries, one.source)
+def _account(
+    site: str, dataset: str, spent: float, cap: float, delta: float, source: str
+) -> Account:
+    return Account(site, dataset, spent, cap, delta, 0, source, found(spent, delta))
 
 
 def _rows(evidence: Evidence) -> Iterator[Account]:
     for row in evidence.ledger:
         life = row.lifetime
         numbers = (float(life.after), float(life.cap), float(life.delta))
-        yield Account(row.site, row.lineage or row.dataset, *numbers, 0, ROW)
+        yield _account(row.site, row.lineage or row.dataset, *numbers, ROW)
 
 
 def _events(evidence: Evidence) -> Iterator[Account]:
@@ -132,7 +162,7 @@ def _events(evidence: Evidence) -> Iterator[Account]:
         except ValueError:
             continue
         if (site, dataset) not in held:
-            yield Account(site, dataset, after, cap, delta, 0, EVENT)
+            yield _account(site, dataset, after, cap, delta, EVENT)
 
 
 def _replies(evidence: Evidence) -> Iterator[Account]:
@@ -144,7 +174,7 @@ def _replies(evidence: Evidence) -> Iterator[Account]:
             for site, spent in record.spent.items():
                 if site not in spoke:
                     numbers = (spent.lifetime_epsilon, spent.cap_epsilon, spent.cap_delta)
-                    yield Account(site, study.study.data.dataset, *numbers, 0, REPLY)
+                    yield _account(site, study.study.data.dataset, *numbers, REPLY)
 
 
 def _promise(value: float | None) -> str:

@@ -200,7 +200,7 @@ def _bar(one: Account) -> Html:
             "p",
             element("b", f"ε {epsilon(one.spent)}"),
             f" of {epsilon(one.cap)} ({100 * one.share:.0f}%) at δ {one.delta:g}; found in at most "
-            f"{share_found(one.spent, one.delta)} of cases",
+            f"{share_found(one.found)} of cases",
         ),
         class_="budget",
     )

@@ -64,17 +64,10 @@ def found(epsilon: float, delta: float, false_alarms: float = FALSE_ALARMS) -> f
 IN_WORDS = "an attacker who accepts 1% false alarms finds a patient who is in the data in at most "
 
 
-def in_words(epsilon: float, delta: float) -> str:
-    """What (epsilon, delta) means for one patient."""
-    return f"{IN_WORDS}{share_found(epsilon, delta)} of cases"
-
-
-def share_found(epsilon: float, delta: float) -> str:
-    """`20%`: how often at most an attacker with 1% false alarms is right."""
-    share = 100 * found(epsilon, delta)
-    if share > 99:
-        return "100%"
-    return f"{share:.0f}%" if share >= 10 else f"{share:.1f}%"
+def share_found(share: float) -> str:
+    """`5.4%`: how often at most an attacker is right; rounded up."""
+    percent = math.ceil(round(1000 * share, 6)) / 10
+    return "100%" if percent > 99 else f"{percent:.1f}%"
 
 
 def numbers(rounds: Iterable[int]) -> str:
