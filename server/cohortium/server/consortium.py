@@ -155,15 +155,16 @@ class Consortium:
         return {row["site"]: row["note"] for row in rows}
 
     def policy(
-        self, sites: Mapping[str, VerifyKey], revoked: Mapping[str, VerifyKey] | None = None
+        self, sites: Mapping[str, VerifyKey], former: Sequence[tuple[str, VerifyKey]] = ()
     ) -> str:
         """Whom a stranger has to trust, as C2SP's tlog-policy: this log, and most of its sites.
 
-        A witness's key signs that site's own logs, too: a key stands there once. Sites that were
-        revoked witness no longer, and what they signed before is still theirs.
+        A witness's key signs that site's own logs, too: a key stands there once. By former keys,
+        of sites that were revoked or came back with new ones, nobody witnesses any longer; what
+        they signed before is still theirs.
         """
         lines = [f"log {self.log_key.text}"]
-        for site, key in sorted((revoked or {}).items()):
+        for site, key in former:
             lines.append(f"log {log_key(names.site_log(self.coordinator, site), key).text}")
         for site, key in sorted(sites.items()):
             name = names.witness(self.coordinator, site)

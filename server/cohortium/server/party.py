@@ -71,13 +71,12 @@ class CoordinatorParty:
         return self.opened.config.auditors.get(name)
 
     def policy(self) -> str:
-        members = self.opened.roster.members()
-        gone = {
-            one.name: VerifyKey.from_text(one.signing_key)
-            for one in members
-            if one.state == "revoked"
-        }
-        return self._consortium().policy(self._keys(), gone)
+        roster = self.opened.roster
+        gone = [one for one in roster.members() if one.state == "revoked"]
+        former = [
+            (one.name, VerifyKey.from_text(one.signing_key)) for one in (*gone, *roster.former())
+        ]
+        return self._consortium().policy(self._keys(), former)
 
     def gather(
         self, audience: Audience, study: str | None, since: str, until: str, officer: str
