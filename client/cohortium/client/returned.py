@@ -22,12 +22,12 @@ from cohortium.client.watermark import Account, LostRecords
 from cohortium.common.audit import merkle, names
 from cohortium.common.audit.documents import Kind, thing_of
 from cohortium.common.audit.events import SALT_BYTES, Event, read_event
-from cohortium.common.audit.merkle import Peaks, Proof
+from cohortium.common.audit.merkle import EMPTY_ROOT, Peaks, Proof
 from cohortium.common.audit.notes import Checkpoint, log_key, read_note
 from cohortium.common.audit.tree import Tree
 from cohortium.common.database import Database
 from cohortium.common.document import canonical, parse_json
-from cohortium.common.errors import CohortiumError, ProtocolError, RefusedError
+from cohortium.common.errors import CohortiumError, DocumentError, ProtocolError, RefusedError
 from cohortium.common.messages import Returned, Witness
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.ledger_row import LedgerRow
@@ -70,35 +70,26 @@ def take_back(site: Site, message: Witness) -> int | None:
 def _lacking(site: Site, message: Witness) -> Checkpoint | None:
     """What we signed last of our shared events, where they are no longer all here."""
     tree = Tree(site.database, "shared")
-    head = _own(site, message.head) if message.head else None
-    fewer = message.have > tree.size()
-    if head is None and not fewer:
-        return None
-    if head is None:
+    head = _own(site, message.head)
+    if head is None or head.size != message.have:
         raise RefusedError(
             RULE,
-            f"the coordinator holds {message.have} events of this site, which has fewer, and shows "
-            f"no checkpoint over them by a key of this site: {_ACCEPT}",
+            f"the coordinator holds {message.have} events of this site, and does not show the "
+            "checkpoint that a key of this site has signed over them",
         )
-    if not fewer and head.size <= tree.size() and tree.root(head.size) == head.root:
-        return None
-    if head.size != message.have:
-        raise RefusedError(
-            RULE,
-            f"the coordinator holds {message.have} events of this site and shows its checkpoint "
-            f"over {head.size}",
-        )
-    return head
+    whole = head.size <= tree.size() and tree.root(head.size) == head.root
+    return None if whole else head
 
 
 def _own(site: Site, text: str) -> Checkpoint | None:
     """What one of our keys, present or former, has signed of our shared log; None for no such."""
-    note = read_note(text, "our own checkpoint")
-    seen = note.checkpoint
     origin = names.site_log(site.config.coordinator.name, site.name)
+    if not text:
+        return Checkpoint(origin, 0, EMPTY_ROOT)
+    note = read_note(text, "our own checkpoint")
     keys = rotation.public_keys(site.directory)
     ours = any(note.signed_by(log_key(origin, key)) for key in keys)
-    return seen if ours and seen.origin == origin else None
+    return note.checkpoint if ours and note.checkpoint.origin == origin else None
 
 
 def _next(site: Site) -> int:
@@ -129,7 +120,10 @@ def _set_aside(site: Site, head: Checkpoint, page: Returned) -> None:
 
 
 def _event(site: Site, line: str, seq: int) -> Event:
-    event = read_event(line, "a returned event")
+    try:
+        event = read_event(line, "a returned event")
+    except DocumentError as error:
+        raise ProtocolError(str(error)) from None
     if (event.src.node, event.src.org, event.src.seq) != (site.name, site.name, seq):
         raise ProtocolError("a returned event is another's, or out of its place")
     return event
@@ -258,9 +252,11 @@ def _parting(site: Site) -> int:
 def _put_back(site: Site, head: Checkpoint) -> None:
     """All lost events in their places, and behind them what was recorded here since: at once.
 
-    What was recorded since is of no tree that anybody was shown: we sign nothing over our shared
-    log, and hand nothing over, while it lacks what we signed before. So it may get another place
-    and salt; its id and time say that it is the same. A kill leaves everything as it was before.
+    What was recorded since was shown to nobody: we sign nothing over our shared log, and hand
+    nothing over, unless we are shown our own last checkpoint and have all of it. So it may get
+    another place and salt; its id and time say that it is the same. (A coordinator that shows an
+    older checkpoint of ours has then seen some of it at two places: it says the same twice.)
+    A kill leaves everything as it was before.
     """
     with site.database.transaction():
         first, log = _parting(site), site.log
