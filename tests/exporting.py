@@ -36,12 +36,12 @@ APPROVER = "Dr. Weiss"
 SECOND = 1_790_000_000
 
 
-def begin(root: Path) -> tuple[Path, Federation]:
-    """A coordinator's directory with three enrolled sites, as `init` and joining leave it."""
+def begin(root: Path, sites_of: tuple[str, ...] = ("a", "b", "c")) -> tuple[Path, Federation]:
+    """A coordinator's directory with enrolled sites, as `init` and joining leave it."""
     home = root / "home"
     initialise(home, COORDINATOR, "127.0.0.1", 9092, 9093, os_user())
     key = SigningKey.load(CoordinatorDir(home).signing_key)
-    sites = {name: make_site(root / name, name, key.public) for name in ("a", "b", "c")}
+    sites = {name: make_site(root / name, name, key.public) for name in sites_of}
     federation = coordinate(home, key, sites)
     for name, site in sites.items():
         federation.store.database.execute(

@@ -50,6 +50,7 @@ class Log:
     leaves: list[bytes] = field(default_factory=lambda: [leaf(f"event {n}") for n in range(5)])
     origin: str = names.consortium_log(COORDINATOR)
     have: int = 0
+    head: str = ""
 
     def note(self, size: int | None = None) -> Note:
         size = len(self.leaves) if size is None else size
@@ -66,6 +67,7 @@ class Log:
             "consistency": tuple(step.hex() for step in proof),
             "included": (),
             "have": self.have,
+            "head": self.head,
         }
         return Witness(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -79,7 +81,7 @@ class Log:
         """Log what a site handed over; where each of its events is now."""
         start = len(self.leaves)
         self.leaves += [read_event(line, "event").leaf for line in said.events]
-        self.have += len(said.events)
+        self.have, self.head = self.have + len(said.events), said.checkpoint
         nodes, size = merkle.nodes_of(self.leaves), len(self.leaves)
         return [
             Proven(
@@ -405,6 +407,7 @@ def test_more_than_one_answer_holds_is_handed_over_in_several(log: Log) -> None:
         }
         assert given == named
         log.have += len(said.message.events)
+        log.head = said.message.checkpoint
         asks += 1
     assert log.have == 151
     assert asks > 1

@@ -147,6 +147,14 @@ ALTER TABLE ledger ADD COLUMN row TEXT NOT NULL DEFAULT '';
 """
 # What another program said of a plan when it was set aside (`CrossCheck`), for each of its rows.
 CROSS_CHECKS = "ALTER TABLE reservations ADD COLUMN cross_check TEXT NOT NULL DEFAULT '';"
+# Our own shared events that the consortium gives back after a loss, until all of them are here.
+RETURNED = """
+CREATE TABLE returned (
+    seq INTEGER PRIMARY KEY,
+    line TEXT NOT NULL,
+    leaf BLOB NOT NULL CHECK (length(leaf) = 32)
+) STRICT;
+"""
 
 
 def open_site_database(path: Path) -> Database:
@@ -154,4 +162,4 @@ def open_site_database(path: Path) -> Database:
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS]
     before = [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES]
     evidence = [SHARED_MIGRATION, WITNESS, CROSS_CHECKS, tables.SEALS, tables.SHARED_REDACTION]
-    return open_database(path, [*before, *record, *evidence, tables.NOTICED])
+    return open_database(path, [*before, *record, *evidence, tables.NOTICED, RETURNED])

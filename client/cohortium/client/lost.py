@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 
+from cohortium.client import returned
 from cohortium.client.budget import Ledger
 from cohortium.client.ledger_rows import UNKNOWN_CLIPPING, Spending, clip_norm, clipping
 from cohortium.client.site import Site
@@ -24,17 +25,23 @@ class Accepted:
 
 
 def accept(site: Site, person: str) -> Accepted | None:
-    """Count what the mark knows and the database does not as spent; None where nothing is lost.
+    """Count what the mark, or the consortium, knows and the database does not as spent.
+
+    None where nothing is lost.
 
     Every study that was under way is stopped: its approvals may have been withdrawn in what was
     lost, and its stored replies are gone. A person may approve it again.
     """
     loss = site.watermark.loss()
-    if loss is None:
+    if loss is None and not returned.unaccepted(site):
         return None
     with site.database.transaction():
-        for account in loss.accounts:
+        accounts = list(loss.accounts) if loss is not None else []
+        for account in accounts:
             _charge(site, account, person)
+        for account in returned.uncounted(site):
+            _charge(site, account, person)
+            accounts.append(account)
         under_way = [k for k in site.studies.all() if k.state in ("waiting", "approved")]
         for known in under_way:
             _stop(site, known, person)
@@ -42,11 +49,11 @@ def accept(site: Site, person: str) -> Accepted | None:
         event = site.log.append(
             "log.review",
             actor=os_user(),
-            reason="a loss of records was accepted",
+            reason=returned.ACCEPTED,
             detail={"person": person},
         )
     site.watermark.renew()
-    steps = sum(account.steps for account in loss.accounts)
+    steps = sum(account.steps for account in accounts)
     return Accepted(steps, tuple(known.study.name for known in under_way), event.id)
 
 

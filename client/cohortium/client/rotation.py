@@ -15,7 +15,13 @@ from cohortium.client.config import SiteDir, write_whole
 from cohortium.common.audit.events import Actor
 from cohortium.common.audit.log import EventLog
 from cohortium.common.errors import CohortiumError, IdentityError
-from cohortium.common.identity import SigningKey, load_node_key, make_node_key, node_public_pem
+from cohortium.common.identity import (
+    SigningKey,
+    VerifyKey,
+    load_node_key,
+    make_node_key,
+    node_public_pem,
+)
 
 NAMES = ("signing.key", "node.key")
 REJOIN = (
@@ -86,6 +92,22 @@ def require_enrolled(directory: SiteDir) -> None:
     """Raise IdentityError where the keys are new, and the site has not joined with them."""
     if directory.unenrolled.exists():
         raise IdentityError(f"{directory.root}: its keys were changed; {REJOIN}")
+
+
+def public_keys(directory: SiteDir) -> list[VerifyKey]:
+    """The site's signing keys: the present one, then those that were sealed aside.
+
+    Raises:
+        IdentityError, CohortiumError: one cannot be read.
+    """
+    keys = directory.signing_key.parent
+    former = sorted(keys.glob("retired/*/signing.pub"))
+    try:
+        texts = [path.read_text(encoding="utf-8").strip() for path in former]
+    except OSError as error:
+        raise CohortiumError(f"{keys}: cannot be read ({error.strerror})") from None
+    present = SigningKey.load(directory.signing_key).public
+    return [present, *(VerifyKey.from_text(text) for text in texts)]
 
 
 def node_fingerprint(path: Path) -> str:

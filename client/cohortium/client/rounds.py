@@ -19,6 +19,7 @@ from cohortium.client import (
     halt,
     policy,
     recording,
+    returned,
     staying,
     witness,
 )
@@ -213,6 +214,7 @@ def _invite(request: Request) -> Answer:
 def _fit(site: Site) -> None:
     """Nothing about patients is made by a site whose records or clock cannot be relied on."""
     site.watermark.check()
+    returned.require_none_lost(site)
     recording.clock(site)
     site.latest.check(site.now_ms())
 

@@ -1,7 +1,7 @@
 """Cosigning the consortium's log: only what this site saw grow, and only what it has noted first.
 
-signed by the log's key? -> grown from what we cosigned last? -> our own events in it?
-  -> noted, durably -> cosigned -> our new events handed over
+signed by the log's key? -> all here that we signed ourselves? -> grown from what we cosigned last?
+  -> our own events in it? -> noted, durably -> cosigned -> our new events handed over
 
 The order is that of C2SP's tlog-witness: compare and set in one transaction, before any answer.
 What the consortium may know of this site's own log (`shared`) goes with the answer, and as its last
@@ -13,13 +13,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cohortium.client import equivocation
+from cohortium.client import anchors, equivocation, returned
 from cohortium.client.cosigned import Cosigned
 from cohortium.client.equivocation import TwoHistories
 from cohortium.client.site import Site
 from cohortium.common.audit import merkle, names
 from cohortium.common.audit.events import leaf_hash, read_event
-from cohortium.common.audit.log import EventLog
 from cohortium.common.audit.merkle import EMPTY_ROOT, Proof
 from cohortium.common.audit.notes import (
     Checkpoint,
@@ -51,7 +50,7 @@ def answer(site: Site, header: Header, body: memoryview) -> Witnessed:
     """Judge a checkpoint, and hand over what is new here.
 
     Raises:
-        RefusedError: two histories of the log, or the coordinator knows more of us than we do.
+        RefusedError: two histories of the log, or a loss of our own records that nobody accepted.
         ProtocolError, SignatureError: not a checkpoint of our coordinator's.
     """
     message, _ = unpack(body, Witness)
@@ -61,12 +60,9 @@ def answer(site: Site, header: Header, body: memoryview) -> Witnessed:
     if standing is not None:
         raise standing
     note = _signed(site, message.checkpoint)
-    if message.have > Tree(site.database, "shared").size():
-        raise RefusedError(
-            "log.behind",
-            f"the coordinator holds {message.have} events of this site, which has fewer: its "
-            "site.db is from an old backup; its operator puts the newer one back",
-        )
+    lacks = returned.take_back(site, message)
+    if lacks is not None:
+        return _lacking(site, lacks)
     try:
         with site.database.transaction():
             judged = _judge(site, message, note)
@@ -226,17 +222,10 @@ def _loss(site: Site, recovery: Recovery, note: Note) -> tuple[Note, int]:
 
 
 def _anchor(site: Site) -> None:
-    """Put the head of the whole log beside what is shared of it, where it has grown since.
-
-    Not into the whole log itself: that would grow by it.
-    """
+    """Put the head of the whole log beside what is shared of it, where it has grown since."""
     with site.database.transaction():
-        whole = Tree(site.database, "events")
-        size = whole.size()
-        if size > _anchored(site):
-            shared = EventLog(site.database, site.name, site.name, site.clock, table="shared")
-            detail = {"size": str(size), "root": whole.root(size).hex()}
-            shared.append("log.checkpoint", actor=site.actor, detail=detail)
+        if Tree(site.database, "events").size() > _anchored(site):
+            anchors.write(site)
 
 
 def _anchored(site: Site) -> int:
@@ -245,6 +234,19 @@ def _anchored(site: Site) -> int:
         ('"action":"log.checkpoint"',),
     )
     return int(json.loads(rows[0]["line"])["detail"]["size"]) if rows else 0
+
+
+def _lacking(site: Site, first: int) -> Witnessed:
+    """Nothing is cosigned, nor signed over our own events, before those that are lost are back."""
+    return Witnessed(
+        cosignature="",
+        size=0,
+        proven=Cosigned(site.database).proven(),
+        events=(),
+        documents=(),
+        checkpoint="",
+        lacks=first,
+    )
 
 
 def _answer(site: Site, have: int, judged: Judged) -> Witnessed:

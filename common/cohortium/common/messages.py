@@ -210,6 +210,19 @@ class Recovery(Document):
     head: Annotated[str, Field(max_length=65_536)]
 
 
+class Returned(Document):
+    """Own events that the asked site has lost: number `first` of its `shared` log and those after.
+
+    lines: as the site wrote them. proof: that its log with them is the beginning of what it signed
+    in `Witness.head`. documents: those that these events name by hash, `type` and text.
+    """
+
+    first: Count
+    lines: Annotated[tuple[str, ...], Field(max_length=1000)]
+    proof: Annotated[tuple[Hash, ...], Field(max_length=128)]
+    documents: Annotated[tuple[tuple[Short, str], ...], Field(max_length=1000)] = ()
+
+
 class Witness(Document):
     """Look at a checkpoint of the consortium's log, and cosign it if the log only grew.
 
@@ -218,6 +231,8 @@ class Witness(Document):
     `consistency` leads from there. included: events of the site's that are new in the log, in
     order. have: how many of its shared events the coordinator holds. cosigned: an earlier
     checkpoint with all its cosignatures by now, "" for none. recovery: only of a log begun anew.
+    head: what the site signed last over those of its events that the coordinator holds, "" for
+    nothing. returned: where it said that it lacks some of them.
     """
 
     kind: ClassVar[str] = "witness"
@@ -228,6 +243,8 @@ class Witness(Document):
     have: Count
     cosigned: Annotated[str, Field(max_length=65_536)] = ""
     recovery: Recovery | None = None
+    head: Annotated[str, Field(max_length=65_536)] = ""
+    returned: Returned | None = None
 
 
 class Witnessed(Document):
@@ -238,7 +255,8 @@ class Witnessed(Document):
     the site cosigned, where it cosigned none now. proven: how many of its shared events it has seen
     to be in the log. events: lines from `have` on. documents: those that these events name by hash,
     `type` and text. checkpoint: the site's own signed checkpoint over its shared log up to the last
-    of `events`.
+    of `events`. lacks: from which of its shared events on the site has not those that it signed (an
+    old backup was put back); then nothing else is said, and they are asked for.
     """
 
     kind: ClassVar[str] = "witnessed"
@@ -249,6 +267,7 @@ class Witnessed(Document):
     events: Annotated[tuple[str, ...], Field(max_length=1000)]
     documents: Annotated[tuple[tuple[Short, str], ...], Field(max_length=1000)]
     checkpoint: Annotated[str, Field(max_length=65_536)]
+    lacks: Count | None = None
 
 
 Question = Invite | Measure | Train | Evaluate | Calibrate | Close | Witness

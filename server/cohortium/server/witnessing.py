@@ -26,7 +26,7 @@ from cohortium.common.audit.notes import Checkpoint, Note, sign_checkpoint
 from cohortium.common.errors import CohortiumError
 from cohortium.common.identity import SigningKey, VerifyKey
 from cohortium.common.messages import Proven, Refusal, Witness, Witnessed
-from cohortium.server import recovery, witnessed
+from cohortium.server import recovery, returning, witnessed
 from cohortium.server.consortium import Consortium
 from cohortium.server.conversation import Conversation
 from cohortium.server.witnessed import Asked, Taken, Untrue
@@ -46,13 +46,15 @@ class Witnesser:
     """What is known of one site: `size` it wants to be shown that the log grew from.
 
     cosigned: the size that it cosigned last, 0 for none that we know, None before it was asked in
-    this life. told: which checkpoint, with how many cosignatures, it was last told of. doubted:
-    when each rule that it broke was last recorded, in monotonic seconds.
+    this life. lacks: from which of its own events on it has lost them. told: which checkpoint, with
+    how many cosignatures, it was last told of. doubted: when each rule that it broke was last
+    recorded, in monotonic seconds.
     """
 
     size: int = 0
     cosigned: int | None = None
     proven: int = 0
+    lacks: int | None = None
     leaves: Peaks = field(default_factory=Peaks)
     told: tuple[int, int] = (0, 0)
     not_before: float = 0.0
@@ -208,13 +210,15 @@ class Witnessing:
 
     def _ask(self, talk: Conversation, site: str) -> None:
         known = self._sites[site]
-        known.not_before = 0.0
+        known.not_before, known.lacks = 0.0, None
         if known.cosigned is None and self._put(talk, site, self._empty()) is None:
             return
         for _ in range(TRIES):
             if recovery.behind(self._database):
                 return
             taken = self._put(talk, site, self._consortium.checkpoint(self._now_ms()))
+            while taken is not None and known.lacks is not None:
+                taken = self._put(talk, site, self._consortium.checkpoint(self._now_ms()))
             if taken is None or taken.cosignature:
                 return
         raise Untrue("witness.size", "the site names another old size each time")
@@ -243,6 +247,10 @@ class Witnessing:
             if isinstance(said.message, Refusal):
                 self._doubt(site, said.message.rule, f"it refused: {said.message.explanation}")
                 return None
+            known.lacks = said.message.lacks
+            if known.lacks is not None:
+                known.proven, known.cosigned = said.message.proven, known.cosigned or 0
+                return returning.lacking(said.message, question, asked)
             taken = witnessed.check(said.message, asked)
             self._keep(site, note, taken)
             if taken.cosignature:
@@ -255,9 +263,15 @@ class Witnessing:
     def _question(self, site: str, note: Note) -> Witness:
         known, size = self._sites[site], note.checkpoint.size
         ours = Note(note.body, note.signatures[:1]).text
+        head = self._consortium.site_heads().get(site, "")
         if size == 0:
             return Witness(
-                checkpoint=ours, old_size=0, consistency=(), included=(), have=known.leaves.size
+                checkpoint=ours,
+                old_size=0,
+                consistency=(),
+                included=(),
+                have=known.leaves.size,
+                head=head,
             )
         old = known.size if known.size <= size else 0  # of a log before this one: the site says
         told = self._consortium.note(known.cosigned or 0)
@@ -269,6 +283,8 @@ class Witnessing:
             have=known.leaves.size,
             cosigned=told.text if told is not None else "",
             recovery=recovery.recovery(self._consortium, size),
+            head=head,
+            returned=returning.page(self._database, site, known.lacks),
         )
 
     def _took_proofs(self, question: Witness, taken: Taken) -> None:

@@ -21,7 +21,6 @@ from cohortium.common.audit.notes import Note
 from cohortium.common.audit.rates import rates
 from cohortium.common.document import canonical
 from cohortium.common.errors import CohortiumError, DocumentError, UsageError
-from cohortium.common.privacy.ledger_row import LedgerRow
 
 MANIFEST: Final = "manifest.json"
 LOG: Final = "log/"
@@ -73,7 +72,7 @@ _NAMED = ("consortium", "audience", "node", "officer", "at")
 def own_files(evidence: Evidence) -> dict[str, bytes]:
     """README.txt, the privacy ledger and self-tests, and the fairness rates."""
     text = README.format(**{key: getattr(evidence, key) for key in _NAMED})
-    ledger = sorted(evidence.ledger, key=_place)
+    ledger = sorted(evidence.ledger, key=lambda row: row.site)  # of each site in its log's order
     tests = sorted(canonical(one) for one in evidence.selftests)
     return {
         "README.txt": text.encode(),
@@ -81,11 +80,6 @@ def own_files(evidence: Evidence) -> dict[str, bytes]:
         "privacy/selftests.jsonl": b"".join(text + b"\n" for text in tests),
         "fairness/rates.json": _json(rates(evidence)),
     }
-
-
-def _place(row: LedgerRow) -> tuple[str, int]:
-    """Site, and the number of its row: `site-12`."""
-    return row.site, int(row.id.rpartition("-")[2])
 
 
 def manifest(evidence: Evidence, files: Files) -> bytes:

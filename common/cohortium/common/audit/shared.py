@@ -43,7 +43,7 @@ SHARED: Mapping[str, frozenset[str]] = {
         "privacy.selftest": "level verdict claim estimate control canaries guesses right code",
         "log.checkpoint": "size root",
         "log.equivocation": "size",
-        "log.recovered": "size root origin",
+        "log.recovered": "size root origin first",
         "export.sealed": "audience",
         "retention.redacted": "events class",
         "incident.declared": "studies",

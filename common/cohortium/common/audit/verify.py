@@ -573,7 +573,7 @@ _H = re.compile(r"sha256:[0-9a-f]{64}")
 _SALT = re.compile(r"[0-9a-f]{32}")
 _KEPT = """privacy.spent privacy.selftest study.approved study.rejected approval.withdrawn
     round.update.sent evaluation.completed export.sealed user.role.changed node.revoked
-    flag.dispositioned model.released retention.redacted"""
+    flag.dispositioned model.released retention.redacted log.recovered"""
 KEPT = frozenset(_KEPT.split())  # actions that a check asks for
 
 
@@ -1261,12 +1261,16 @@ def check_ledger(case: Case) -> str:
             raise Failed(f"{event.name}: names the same row as {named[h].name}")
         else:
             named[h] = event
-    last: dict[str, tuple[int, str]] = {}  # number and hash of a site's last row
+    chains: dict[str, list[tuple[int, str, str, Object]]] = {}  # number, hash, where, row
+    losses: dict[str, Loss] = {}  # of each site the last
     seen = set()
     for where, raw, row in jsonl(case.file("privacy/ledger.jsonl"), "privacy/ledger.jsonl"):
         fields(row, ROW, where, also="earlier")
         number, h = _row_form(row, where), sha256(raw)
-        where, (before, prev) = f"{where} ({row['id']})", last.get(row["site"], (0, ""))
+        where, chain = f"{where} ({row['id']})", chains.setdefault(row["site"], [])
+        while h in named and chain and chain[-1][0] >= number:
+            _lose(case, losses, named[chain[-1][1]], chain.pop()[3], named[h], where)
+        before, prev = chain[-1][:2] if chain else (0, "")
         if h in seen:
             raise Failed(f"{where}: is there twice")
         gap = case.withheld and (not before or number > before + 1)  # rows may be withheld
@@ -1275,13 +1279,59 @@ def check_ledger(case: Case) -> str:
         if h not in named:
             raise Failed(f"{where}: no privacy.spent event names it: it was changed or added")
         _same_as_event(row, named[h], where)
-        last[row["site"]] = (number, h)
+        if row["site"] in losses and row["round"] < 1:
+            losses[row["site"]].left[_spent_as(row)] -= row["steps"]
+        chain.append((number, h, where, row))
         seen.add(h)
-        case.rows.append((where, row))
+    case.rows = [(where, row) for chain in chains.values() for _, _, where, row in chain]
+    for loss in losses.values():
+        loss.require_counted(case)
     for h, event in named.items():
         if h not in seen:
             raise Failed(f"{event.name}: the row that it names is not in privacy/ledger.jsonl")
     return f"{len(case.rows)} rows of the privacy ledger match the log, each site's a chain"
+
+
+class Loss:
+    """Rows that a site lost with its database, of which steps are `left` to be counted again."""
+
+    def __init__(self, recovered: Event) -> None:
+        self.recovered = recovered
+        self.left: Counter[tuple[str, ...]] = Counter()
+
+    def require_counted(self, case: Case) -> None:
+        name, steps = self.recovered.name, sum((+self.left).values())
+        if steps and not case.withheld:
+            raise Failed(f"{name}: {steps} steps that were lost are not counted as spent again")
+        case.notes.append(
+            f"{name}: rows of the ledger were lost with a database, and count again since"
+        )
+
+
+def _lose(
+    case: Case, losses: dict[str, Loss], lost: Event, row: Object, new: Event, where: str
+) -> None:
+    """A row stands in another's place only where the site got that one back as lost in between."""
+    origin = f"{case.coordinator}.cohortium/{new.node}/log"
+    for event in case.acts("log.recovered"):
+        first, size = event.detail.get("first", ""), event.detail.get("size", "")
+        if (event.node, event.detail.get("origin")) != (new.node, origin) or event.seq > new.seq:
+            continue
+        if not (re.fullmatch("[0-9]{1,16}", first) and re.fullmatch("[0-9]{1,16}", size)):
+            continue
+        if int(first) <= lost.seq < int(size) <= event.seq:
+            if new.node not in losses or losses[new.node].recovered != event:
+                if new.node in losses:
+                    losses[new.node].require_counted(case)
+                losses[new.node] = Loss(event)
+            losses[new.node].left[_spent_as(row)] += row["steps"]
+            return
+    raise Failed(f"{where}: does not follow the site's row before it: removed or reordered")
+
+
+def _spent_as(row: Object) -> tuple[str, ...]:
+    keys = "dataset study purpose sampler sample_rate noise_multiplier"
+    return tuple(str(row[key]) for key in keys.split())
 
 
 def _row_form(row: Object, where: str) -> int:
