@@ -1,4 +1,4 @@
-"""A log of a million events: what appending, a checkpoint and a proof cost, and how they grow.
+"""A log of a million events: what appending, a proof and an export cost, and how they grow.
 
     python -m benchmarks.audit [--events 1000000] [--batch 1000] [--json]
 
@@ -8,6 +8,9 @@ They are appended `batch` to a transaction; what one event to a transaction cost
 sample and *extrapolated*, as `extrapolated_s` says. At every power of ten: the tree over what is
 new, a signed checkpoint, proofs that an event is there and that the log only grew (medians of many,
 at random places), checking them, and reading the whole log again as a daemon does when it starts.
+
+Then whole exports of a coordinator's directory, and their verification (`exports.py`), from 10,000
+events on; of a million they take gigabytes of memory, so that is measured when it is asked for.
 """
 
 import argparse
@@ -17,12 +20,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+from benchmarks import exports
 from cohortium.common.audit import merkle, tables
 from cohortium.common.audit.events import Actor
 from cohortium.common.audit.integrity import Anchor, require_whole
@@ -72,12 +76,15 @@ class Run:
     one_by_one: float
     extrapolated_s: float
     verify_s: float
+    exports: tuple[exports.Export, ...] = ()
 
 
 def main() -> int:
     options = _options()
     with TemporaryDirectory() as folder:
         run = measure(Path(folder) / "site.db", options.events, options.batch)
+        exported = exports.measure(Path(folder), options.events)
+        run = replace(run, exports=tuple(exported))
     print(json.dumps(asdict(run), indent=1) if options.json else _text(run))
     return 0
 
@@ -202,12 +209,12 @@ def _text(run: Run) -> str:
         f"{run.extrapolated_s / 60:.0f} min for all (extrapolated)"
     )
     read = f"reading all and checking each against the vocabulary: {run.verify_s:.0f} s"
-    return "\n".join([head, *rows, alone, read])
+    return "\n".join([head, *rows, alone, read, "", exports.text(run.exports)])
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A log of a million events")
-    parser.add_argument("--events", type=int, default=1_000_000, help="size of the largest log")
+    parser.add_argument("--events", type=int, default=100_000, help="size of the largest log")
     parser.add_argument("--batch", type=int, default=1000, help="events to a transaction")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return parser.parse_args()

@@ -19,7 +19,7 @@ from cohortium.client.studies import KnownStudy, Studies
 from cohortium.common.audit import names
 from cohortium.common.audit.audience import View
 from cohortium.common.audit.documents import Documents
-from cohortium.common.audit.events import Event, read_event, timestamp
+from cohortium.common.audit.events import read_event, timestamp
 from cohortium.common.audit.evidence import (
     Cosigned,
     Entry,
@@ -31,6 +31,7 @@ from cohortium.common.audit.evidence import (
 )
 from cohortium.common.audit.notes import log_key, witness_key
 from cohortium.common.audit.pointed import ledger_rows, selftests
+from cohortium.common.audit.recorded import AnyEvent
 from cohortium.common.audit.software import installed, licences
 from cohortium.common.code import code_digest, code_version
 from cohortium.common.database import Database
@@ -122,7 +123,7 @@ class Gathering:
         )
         return read_event(rows[0]["line"], f"{self.database.path}: last event").ts if rows else ""
 
-    def _itself(self, events: Iterable[Event]) -> SiteFacts:
+    def _itself(self, events: Iterable[AnyEvent]) -> SiteFacts:
         enrolled = next((event.ts for event in events if event.action == "node.enrolled"), "")
         return SiteFacts(self.config.name, self.key.text, self.key.fingerprint, enrolled)
 
@@ -133,7 +134,7 @@ class Gathering:
             return ()
         return (Cosigned(self.config.name, anchor.own_size, _time(anchor.cosigned_ms)),)
 
-    def _study(self, known: KnownStudy, events: Iterable[Event]) -> StudyFacts:
+    def _study(self, known: KnownStudy, events: Iterable[AnyEvent]) -> StudyFacts:
         own = [event for event in events if event.study == known.digest]
         approvals = self._approvals(known.digest)
         left, kept = self._left(known), self._kept(known)
@@ -212,7 +213,7 @@ def _consent(known: KnownStudy, approvals: tuple[ESignature, ...]) -> Consent:
     )
 
 
-def _rounds(events: Iterable[Event], site: str) -> Iterator[RoundFacts]:
+def _rounds(events: Iterable[AnyEvent], site: str) -> Iterator[RoundFacts]:
     """What this site answered and refused, by round."""
     sent, refused = dict[int, dict[str, int]](), dict[int, str]()
     for event in events:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from cohortium.common.audit.events import Event, leaf_hash
 from cohortium.common.audit.evidence import Audience, Entry
+from cohortium.common.audit.recorded import AnyEvent, Recorded, recorded
 from cohortium.common.document import parse_json
 from cohortium.common.errors import CohortiumError
 
@@ -45,7 +46,7 @@ class View:
             shown = event is not None and self.shows(event)
             yield Entry(index, leaf, line if shown else None, event if shown else None)
 
-    def shows(self, event: Event) -> bool:
+    def shows(self, event: AnyEvent) -> bool:
         """Whether the event's text may be in the export."""
         return self._asked_for(event) and (self.audience != "consortium" or self._shared(event))
 
@@ -56,7 +57,7 @@ class View:
         rule = reason.split(":")[0]
         return rule if RULE.fullmatch(rule) else ""
 
-    def _asked_for(self, event: Event) -> bool:
+    def _asked_for(self, event: AnyEvent) -> bool:
         if event.action == "export.sealed":
             return True  # the export's own among them
         return (
@@ -65,7 +66,7 @@ class View:
             and (not self.until or event.ts <= self.until)
         )
 
-    def _shared(self, event: Event) -> bool:
+    def _shared(self, event: AnyEvent) -> bool:
         if event.action in FLAGS and event.study in self.blinded:
             return False
         if event.action in SIGNED or "signature" in event.detail:
@@ -82,8 +83,8 @@ def _is_rule(reason: str) -> bool:
     return RULE.fullmatch(reason) is not None
 
 
-def _logged(line: str, leaf: bytes, where: str) -> Event:
+def _logged(line: str, leaf: bytes, where: str) -> Recorded:
     """An event of the log; its hash says that it is the one that was checked when it was logged."""
     if leaf_hash(line) != leaf:
         raise CohortiumError(f"{where} does not match its hash; the log was changed")
-    return parse_json(line.encode(), Event, where)
+    return recorded(parse_json(line.encode(), Event, where), leaf)

@@ -6,6 +6,7 @@ here reads a clock or draws a number. `verify.py` reads what is written here.
 
 import calendar
 import hashlib
+import io
 import json
 import os
 import zipfile
@@ -25,6 +26,7 @@ from cohortium.common.errors import CohortiumError, DocumentError, UsageError
 MANIFEST: Final = "manifest.json"
 LOG: Final = "log/"
 LARGEST = 2**31 - 1  # bytes of a file in a zip without extensions
+LEVEL = 6  # of deflate: said here, so that no other default changes the bytes
 
 RECORD, TECHNICAL = "record", "technical-documentation"
 _TECHNICAL = ("annex-iv/", "model/", "pccp/", "validation/", "ro-crate-metadata.json")
@@ -86,7 +88,8 @@ def manifest(evidence: Evidence, files: Files) -> bytes:
     """What the bundle holds, as canonical JSON: the bytes that the officer signs.
 
     Raises:
-        UsageError: a name that no bundle may hold, or a retention of less than half a year.
+        UsageError: a name that no bundle may hold, a file of 2 GiB, or a retention of less than
+            half a year.
     """
     entries = [_entry(evidence, path, content) for path, content in sorted(files.items())]
     keys = ("origin", "node", "role", "audience", "since", "until", "at", "officer")
@@ -94,7 +97,7 @@ def manifest(evidence: Evidence, files: Files) -> bytes:
 
 
 def _entry(evidence: Evidence, path: str, content: bytes) -> dict[str, Any]:
-    check_name(path)
+    _check(path, content)
     if path == MANIFEST or path.startswith(LOG):
         raise UsageError(f"{path}: is written after the manifest, which cannot list it")
     return {
@@ -124,18 +127,19 @@ def log_files(entries: Iterable[Entry], note: Note) -> dict[str, bytes]:
     Raises:
         CohortiumError: fewer, or another order.
     """
-    size, shown, leaves = note.checkpoint.size, bytearray(), bytearray()
+    size, count, shown, leaves = note.checkpoint.size, 0, io.BytesIO(), io.BytesIO()
     for entry in entries:
-        if entry.index * 32 != len(leaves) or entry.index >= size:
+        if entry.index != count or entry.index >= size:
             break
-        leaves += entry.leaf
+        count += 1
+        leaves.write(entry.leaf)
         if entry.line is not None:
-            shown += b"%d\t%s\n" % (entry.index, entry.line.encode())
-    if len(leaves) != 32 * size:
+            shown.write(b"%d\t%s\n" % (entry.index, entry.line.encode()))
+    if count != size:
         raise CohortiumError(f"the log has fewer events than its checkpoint of {size}")
     return {
-        "log/events.jsonl": bytes(shown),
-        "log/leaf-hashes.bin": bytes(leaves),
+        "log/events.jsonl": shown.getvalue(),
+        "log/leaf-hashes.bin": leaves.getvalue(),
         "log/checkpoint": note.text.encode(),
     }
 
@@ -168,14 +172,12 @@ def write(path: Path, files: Files) -> str:
 def pack(file: Any, files: Files) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=False) as packed:
         for name in sorted(files):
-            check_name(name)
-            if len(files[name]) > LARGEST:
-                raise UsageError(f"{name}: is larger than 2 GiB; export a shorter time")
+            _check(name, files[name])
             entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.create_system = 3
             entry.external_attr = 0o100644 << 16
-            packed.writestr(entry, files[name])
+            packed.writestr(entry, files[name], compresslevel=LEVEL)
 
 
 def read(path: Path) -> dict[str, bytes]:
@@ -188,6 +190,12 @@ def read(path: Path) -> dict[str, bytes]:
         return verify.read_bundle(str(path))
     except (verify.Failed, verify.Unusable) as error:
         raise DocumentError(str(error)) from None
+
+
+def _check(name: str, content: bytes) -> None:
+    check_name(name)
+    if len(content) > LARGEST:
+        raise UsageError(f"{name}: is larger than 2 GiB; export a shorter time")
 
 
 def check_name(name: str) -> None:

@@ -5,14 +5,15 @@ header `\\` and `|`, in the extension `\\`, `=` and line ends; a header has no l
 count characters there; here they count UTF-8 bytes, which are never fewer.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 
-from cohortium.common.audit.events import Event
+from cohortium.common.audit.events import Thing
 from cohortium.common.audit.evidence import Evidence
+from cohortium.common.audit.lines import compact, joined
+from cohortium.common.audit.recorded import AnyEvent, What
 from cohortium.common.audit.titles import TITLES, Severity, severity
 
 FILE = "siem/events.cef"
@@ -64,7 +65,7 @@ def our_version() -> str:
     return version("cohortium")
 
 
-def line(event: Event) -> str:
+def line(event: AnyEvent) -> str:
     """One event, without a line end."""
     header = (
         "CEF:0",
@@ -81,10 +82,10 @@ def line(event: Event) -> str:
 
 def files(evidence: Evidence) -> dict[str, bytes]:
     """All events that may be shown."""
-    return {FILE: "".join(f"{line(event)}\n" for event in evidence.events).encode()}
+    return {FILE: joined(map(line, evidence.events))}
 
 
-def _extension(event: Event) -> dict[str, str]:
+def _extension(event: AnyEvent) -> dict[str, str]:
     """Only keys that have a value; each custom one with its label beside it."""
     standard = {
         "rt": str(round(datetime.fromisoformat(event.ts).timestamp() * 1000)),
@@ -104,7 +105,7 @@ def _extension(event: Event) -> dict[str, str]:
         "cs1": event.study,
         "cs2": event.run,
         "cs3": f"{event.policy.id} {event.policy.h}" if event.policy else None,
-        "cs4": _whole([thing.model_dump(exclude_none=True) for thing in event.obj]),
+        "cs4": _whole([_named(thing) for thing in event.obj]),
         "cs5": _whole([{"auth": event.actor.auth}, *({k: v} for k, v in event.detail.items())]),
         "cs6": event.leaf.hex(),
         "cn1": None if event.round is None else str(event.round),
@@ -118,7 +119,7 @@ def _extension(event: Event) -> dict[str, str]:
     return values
 
 
-def _first_object(event: Event) -> dict[str, str]:
+def _first_object(event: AnyEvent) -> dict[str, str]:
     """CEF has one file; where there are more, `cs4` lists them all."""
     if not event.obj:
         return {}
@@ -127,12 +128,17 @@ def _first_object(event: Event) -> dict[str, str]:
     return {"fname": first.t, "fileHash": first.h.removeprefix("sha256:"), **size}
 
 
+def _named(thing: Thing | What) -> dict[str, object]:
+    said = {"t": thing.t, "id": thing.id, "h": thing.h, "bytes": thing.bytes}
+    return {key: value for key, value in said.items() if value is not None}
+
+
 def _whole(items: Sequence[Mapping[str, object]]) -> str | None:
     """A JSON list of as many items as fit; None of none. `objectCount` tells of those left out."""
     texts: list[str] = []
     room = LENGTHS["cs4"] - 2
     for item in items:
-        text = json.dumps(item, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        text = compact(item)
         room -= len(text.encode()) + 1
         if room < 0:
             break

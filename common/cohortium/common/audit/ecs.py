@@ -8,8 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cohortium.common.audit.events import Event
 from cohortium.common.audit.evidence import Evidence
+from cohortium.common.audit.lines import joined
+from cohortium.common.audit.recorded import AnyEvent
 from cohortium.common.audit.titles import TITLES, Severity, severity
 
 VERSION = "8.17.0"
@@ -72,12 +73,15 @@ CATEGORIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def line(event: Event) -> str:
+_ascii = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+
+
+def line(event: AnyEvent) -> str:
     """One event, without a line end."""
-    return json.dumps(document(event), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return _ascii(document(event))
 
 
-def document(event: Event) -> dict[str, Any]:
+def document(event: AnyEvent) -> dict[str, Any]:
     """The fields of one event; `denied` is a failure, as ECS has no third outcome but unknown."""
     category, types = CATEGORIES[event.action]
     loud = severity(event)
@@ -110,14 +114,14 @@ def document(event: Event) -> dict[str, Any]:
 
 def files(evidence: Evidence) -> dict[str, bytes]:
     """All events that may be shown."""
-    return {FILE: "".join(f"{line(event)}\n" for event in evidence.events).encode("ascii")}
+    return {FILE: joined(map(line, evidence.events))}
 
 
-def _message(event: Event) -> str:
+def _message(event: AnyEvent) -> str:
     return f"{TITLES[event.action]}: {event.reason}" if event.reason else TITLES[event.action]
 
 
-def _labels(event: Event) -> dict[str, str]:
+def _labels(event: AnyEvent) -> dict[str, str]:
     """Keywords all: what the event says of its place in a study, and its details."""
     place = {"study": event.study, "run": event.run, "auth": event.actor.auth}
     values = {key: value for key, value in place.items() if value is not None}
@@ -128,7 +132,7 @@ def _labels(event: Event) -> dict[str, str]:
     return {**event.detail, **values, "outcome": event.outcome}
 
 
-def _related(event: Event) -> dict[str, list[str]]:
+def _related(event: AnyEvent) -> dict[str, list[str]]:
     """What an analyst pivots on: everything that was acted on or decided by, as bare hex."""
     named = [thing.h for thing in event.obj] + ([event.policy.h] if event.policy else [])
     hashes = {h.removeprefix("sha256:") for h in named}

@@ -6,9 +6,10 @@ bytes, and opens no database itself.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property, wraps
+from typing import Any, Literal, TypeVar, cast
 
-from cohortium.common.audit.events import Event
+from cohortium.common.audit.recorded import AnyEvent
 from cohortium.common.document import Document
 from cohortium.common.fairness.verdicts import FairnessAudit
 from cohortium.common.messages import Consent, Spent
@@ -20,6 +21,7 @@ from cohortium.common.study import Study
 
 Audience = Literal["site", "consortium", "regulator"]
 Files = Mapping[str, bytes]  # path in the bundle, with slashes -> content
+T = TypeVar("T")
 
 
 class ESignature(Document):
@@ -41,14 +43,14 @@ class ESignature(Document):
     signature: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One place in the log; event and line are None where only the leaf may be shown."""
 
     index: int
     leaf: bytes
     line: str | None
-    event: Event | None
+    event: AnyEvent | None
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ class Evidence:
     software: version of each installed package that matters. code: digest of the installed
     Cohortium. study: the digest of the one study to which it is narrowed, "" for all. licences: by
     package, where known. sign: the exporting party's Ed25519 key over bytes, `key` its public half
-    (base64); None where files are written unsigned.
+    (base64); None where files are written unsigned. kept: for `once`.
     """
 
     audience: Audience
@@ -187,8 +189,26 @@ class Evidence:
     licences: Mapping[str, Licence] = field(default_factory=dict)
     sign: Callable[[bytes], bytes] | None = None
     key: str = ""
+    kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    @property
-    def events(self) -> tuple[Event, ...]:
+    @cached_property
+    def names(self) -> Mapping[str, str]:
+        """A study's name by its digest."""
+        return {one.digest: one.study.name for one in self.studies}
+
+    @cached_property
+    def events(self) -> tuple[AnyEvent, ...]:
         """The events that may be shown, in the order of the log."""
         return tuple(entry.event for entry in self.entries if entry.event is not None)
+
+
+def once(work: Callable[[Evidence], T]) -> Callable[[Evidence], T]:
+    """What several writers need is worked out once, and kept with the evidence."""
+
+    @wraps(work)
+    def found(evidence: Evidence) -> T:
+        if work not in evidence.kept:
+            evidence.kept[work] = work(evidence)
+        return cast(T, evidence.kept[work])
+
+    return found

@@ -5,12 +5,11 @@ identifier: events and documents by their UUID, things by their hash (`ni:`, RFC
 """
 
 import base64
-import json
 import uuid
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
-from cohortium.common.audit.events import Event
 from cohortium.common.audit.evidence import Entry, ESignature, Evidence, ModelFacts, StudyFacts
 from cohortium.common.audit.fhir_codes import (
     FORMS,
@@ -20,6 +19,8 @@ from cohortium.common.audit.fhir_codes import (
     outcome,
     subtypes,
 )
+from cohortium.common.audit.lines import compact, joined
+from cohortium.common.audit.recorded import AnyEvent
 from cohortium.common.audit.titles import TITLES
 from cohortium.common.document import canonical
 
@@ -45,7 +46,7 @@ def files(evidence: Evidence) -> dict[str, bytes]:
         if study.model is not None and study.model.release is not None
     ]
     return {
-        AUDIT_EVENTS: b"".join(_json(resource) + b"\n" for resource in audited),
+        AUDIT_EVENTS: joined(map(compact, audited)),
         PROVENANCE: _bundle(provenance(*model, evidence) for model in released),
         MODEL_CARDS: _bundle(model_card(*model, evidence) for model in released),
     }
@@ -87,7 +88,7 @@ _RESEARCH = hl7("v3-ActReason", "HRESCH", "healthcare research")
 _ADMINISTRATION = hl7("v3-ActReason", "HSYSADMIN", "health system administration")
 
 
-def _agents(event: Event, consortium: str) -> list[Json]:
+def _agents(event: AnyEvent, consortium: str) -> list[Json]:
     """Who took part: the person who asked, if a person did, then machines by what flowed."""
     agents = [_person(event, consortium)] if event.actor.type == "person" else []
     if event.actor.type == "service":
@@ -110,7 +111,7 @@ def _agents(event: Event, consortium: str) -> list[Json]:
     return agents
 
 
-def _person(event: Event, consortium: str) -> Json:
+def _person(event: AnyEvent, consortium: str) -> Json:
     """As the event line shows them: the account, and the name under which they decided."""
     system = _system(consortium, event.src.node, "users")
     person: Json = {
@@ -126,7 +127,7 @@ def _role(code: str) -> Json:
     return {"coding": [dicom(code)]}
 
 
-def _entities(event: Event, entry: Entry, evidence: Evidence) -> Iterable[Json]:
+def _entities(event: AnyEvent, entry: Entry, evidence: Evidence) -> Iterable[Json]:
     """The line itself, the study, the dataset and everything that the event names by hash."""
     lifecycle = FORMS[event.action].lifecycle
     yield {
@@ -171,7 +172,7 @@ def _lifecycle(code: str) -> Json:
     return hl7("dicom-audit-lifecycle", code, LIFECYCLES[code])
 
 
-def _line_details(event: Event, entry: Entry) -> list[Json]:
+def _line_details(event: AnyEvent, entry: Entry) -> list[Json]:
     """Where the line stands, so that it can be found and proven in `log/`, then all it says."""
     place = {
         "log.index": str(entry.index),
@@ -184,16 +185,15 @@ def _line_details(event: Event, entry: Entry) -> list[Json]:
     return [*_details(place), leaf, *_details(event.detail)]
 
 
-def _study(event: Event, evidence: Evidence) -> Json:
+def _study(event: AnyEvent, evidence: Evidence) -> Json:
     system = _system(evidence.consortium, "studies")
     entity: Json = {
         "what": {"identifier": {"system": system, "value": _text(event.study or "")}},
         "type": _SYSTEM_OBJECT,
         "role": hl7("object-role", "20", "Job"),
     }
-    names = {study.digest: study.study.name for study in evidence.studies}
-    if event.study in names:
-        entity["name"] = names[event.study]
+    if (name := evidence.names.get(event.study or "")) is not None:
+        entity["name"] = name
     place = {} if event.run is None else {"run": event.run}
     if event.round is not None:
         place["round"] = str(event.round)
@@ -328,6 +328,7 @@ def _system(*parts: str) -> str:
     return ":".join(("urn:cohortium", *map(_quoted, parts)))
 
 
+@lru_cache(maxsize=1024)
 def _quoted(text: str) -> str:
     """Percent-encoded (RFC 3986, section 2.1) but for what is unreserved."""
     characters = (chr(byte) for byte in text.encode())
@@ -363,8 +364,7 @@ def _bundle(resources: Iterable[Json]) -> bytes:
 
 
 def _json(resource: Json) -> bytes:
-    text = json.dumps(resource, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode()
+    return compact(resource).encode()
 
 
 def _base64(raw: bytes) -> str:

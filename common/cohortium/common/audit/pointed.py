@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from cohortium.common.audit.documents import Documents, Kind
-from cohortium.common.audit.events import Action, Event
+from cohortium.common.audit.events import Action
+from cohortium.common.audit.recorded import AnyEvent
 from cohortium.common.document import Document, parse_json
 from cohortium.common.privacy.ledger_row import LedgerRow
 from cohortium.common.privacy.selftest import Selftest
@@ -12,18 +13,18 @@ from cohortium.common.privacy.selftest import Selftest
 D = TypeVar("D", bound=Document)
 
 
-def ledger_rows(events: Iterable[Event], documents: Documents) -> tuple[LedgerRow, ...]:
+def ledger_rows(events: Iterable[AnyEvent], documents: Documents) -> tuple[LedgerRow, ...]:
     """The rows of the privacy ledger that events record as spent."""
     return _named(events, documents, "privacy.spent", "ledger.row", LedgerRow)
 
 
-def selftests(events: Iterable[Event], documents: Documents) -> tuple[Selftest, ...]:
+def selftests(events: Iterable[AnyEvent], documents: Documents) -> tuple[Selftest, ...]:
     """The results of empirical audits that events record."""
     return _named(events, documents, "privacy.selftest", "selftest", Selftest)
 
 
 def _named(
-    events: Iterable[Event], documents: Documents, action: Action, kind: Kind, form: type[D]
+    events: Iterable[AnyEvent], documents: Documents, action: Action, kind: Kind, form: type[D]
 ) -> tuple[D, ...]:
     found = dict[str, D]()
     for event in events:

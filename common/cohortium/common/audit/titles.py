@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import IntEnum
 
-from cohortium.common.audit.events import Event
+from cohortium.common.audit.recorded import AnyEvent
 
 TITLES: Mapping[str, str] = {
     "auth.ok": "Authentication accepted",
@@ -110,7 +110,7 @@ _UNUSUAL = frozenset(
 _ALARMING = frozenset({"log.equivocation", "log.behind", "incident.declared"})
 
 
-def severity(event: Event) -> Severity:
+def severity(event: AnyEvent) -> Severity:
     """By what was done, and louder where it failed; what persons decide is at least a notice."""
     if event.action in _ALARMING:
         return Severity.ALERT

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from cohortium.common.audit.evidence import Evidence
+from cohortium.common.audit.evidence import Evidence, once
 from cohortium.common.audit.found import found_by_an_attacker
 from cohortium.common.audit.report.egress import study_names
 from cohortium.common.audit.report.table import Table
@@ -41,6 +41,7 @@ class Account:
         return self.spent / self.cap if self.cap else 0.0
 
 
+@once
 def accounts(evidence: Evidence) -> tuple[Account, ...]:
     """By site and dataset (its lineage, where the ledger names one), by the best record there is.
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cohortium.common.audit.evidence import Evidence
+from cohortium.common.audit.evidence import Evidence, once
 from cohortium.common.audit.report.table import Table
 from cohortium.common.audit.report.words import MEANS, numbers, size
 
@@ -15,7 +15,7 @@ LEFT = {  # what a site's log calls a message about patients, and what the messa
 Key = tuple[str, str, int, str]  # study's digest, site, round, kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """One message; `bytes` by the site's own event, `received` by the coordinator's record.
 
@@ -33,6 +33,7 @@ class Message:
     hash: str = ""
 
 
+@once
 def messages(evidence: Evidence) -> tuple[Message, ...]:
     """Each message once, by study, site, round and kind."""
     received = _received(evidence)
@@ -135,7 +136,7 @@ def _logged(found: list[Message]) -> str:
 
 def study_names(evidence: Evidence) -> Mapping[str, str]:
     """A study's name by its digest."""
-    return {one.digest: one.study.name for one in evidence.studies}
+    return evidence.names
 
 
 def _origin(one: Message) -> tuple[str, str, str]:

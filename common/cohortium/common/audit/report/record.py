@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from cohortium.common.audit.events import Event
-from cohortium.common.audit.evidence import Evidence
+from cohortium.common.audit.evidence import Evidence, once
+from cohortium.common.audit.recorded import AnyEvent
 from cohortium.common.audit.report.egress import study_names
 from cohortium.common.audit.report.table import Table
 
@@ -28,6 +28,7 @@ ALARMS = {
 }
 
 
+@once
 def refusals(evidence: Evidence) -> Table:
     """Every no: by a site's rules, by a person, by the coordinator; for `refusals.csv`."""
     names = study_names(evidence)
@@ -60,6 +61,7 @@ def refusals(evidence: Evidence) -> Table:
     )  # fmt: skip
 
 
+@once
 def reviews(evidence: Evidence) -> Table:
     """Who looked at the log, which part of it and what they found; for `log-review.csv`."""
     rows = tuple(
@@ -93,6 +95,7 @@ NO_REVIEW = {
 }
 
 
+@once
 def alarms(evidence: Evidence) -> Table:
     """What a person should know of even where everything else is well."""
     names = study_names(evidence)
@@ -163,14 +166,14 @@ def witnesses(evidence: Evidence) -> Table:
     )
 
 
-def _thing(event: Event, kind: str) -> str:
+def _thing(event: AnyEvent, kind: str) -> str:
     return next((thing.h for thing in event.obj if thing.t == kind), "")
 
 
-def _range(event: Event) -> str:
+def _range(event: AnyEvent) -> str:
     first, last = event.detail.get("first", ""), event.detail.get("last", "")
     return f"{first} to {last}" if first or last else ""
 
 
-def _study(event: Event, names: Mapping[str, str]) -> str:
+def _study(event: AnyEvent, names: Mapping[str, str]) -> str:
     return names.get(event.study, event.study[:12]) if event.study else ""

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cohortium.common.audit.events import Event
-from cohortium.common.audit.evidence import ESignature, Evidence, StudyFacts
+from cohortium.common.audit.evidence import ESignature, Evidence, StudyFacts, once
+from cohortium.common.audit.recorded import AnyEvent
 from cohortium.common.audit.report.table import Table
 from cohortium.common.audit.report.words import day
 
@@ -34,6 +34,7 @@ class Decision:
     signature: ESignature | None = None
 
 
+@once
 def decisions(evidence: Evidence) -> tuple[Decision, ...]:
     """All of them, by study, then in the order of time."""
     found = list[Decision]()
@@ -173,7 +174,7 @@ def _consents(study: StudyFacts, evidence: Evidence) -> Iterator[Decision]:
             )
 
 
-def _events_by_site(study: StudyFacts, evidence: Evidence) -> dict[str, Event]:
+def _events_by_site(study: StudyFacts, evidence: Evidence) -> dict[str, AnyEvent]:
     """The last decision on the study that the log shows of each site."""
     return {
         event.detail.get("site", event.src.node): event
