@@ -1,13 +1,14 @@
 """`cohortium study touched`: which models know a dataset of a site."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cohortium.common.console import JsonFlag, StateDir, emit, table
-from cohortium.server.gates import ranges
-from cohortium.server.touched import Touched
+
+if TYPE_CHECKING:
+    from cohortium.server.touched import Touched
 
 
 def touched(
@@ -34,7 +35,9 @@ def touched(
     emit(asdict(found), "\n".join(lines), as_json)
 
 
-def _row(one: Touched) -> tuple[str, ...]:
+def _row(one: "Touched") -> tuple[str, ...]:
+    from cohortium.server.gates import ranges
+
     rounds = ranges(one.rounds) if one.rounds else f"from {one.from_round} on"
     return (
         one.study,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from typing import Any, Literal, TypeVar, cast
 
+from cohortium.common.audit.party import Audience as Audience
 from cohortium.common.audit.recorded import AnyEvent
 from cohortium.common.document import Document
 from cohortium.common.fairness.verdicts import FairnessAudit
@@ -19,7 +20,6 @@ from cohortium.common.privacy.ledger_row import LedgerRow
 from cohortium.common.privacy.selftest import Selftest
 from cohortium.common.study import Study
 
-Audience = Literal["site", "consortium", "regulator"]
 Files = Mapping[str, bytes]  # path in the bundle, with slashes -> content
 T = TypeVar("T")
 

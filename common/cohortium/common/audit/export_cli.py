@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cohortium.common.audit.evidence import Audience
+from cohortium.common.audit.party import Audience
 from cohortium.common.console import JsonFlag, StateDir, emit, note
 from cohortium.common.errors import UsageError
 

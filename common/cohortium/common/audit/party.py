@@ -6,16 +6,19 @@ imports server or client.
 
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from cohortium.common.audit.events import Actor
-from cohortium.common.audit.evidence import Audience, Entry, Evidence
 from cohortium.common.audit.log import EventLog
 from cohortium.common.audit.notes import Note
 from cohortium.common.database import Database
 from cohortium.common.errors import UsageError
 from cohortium.common.identity import SigningKey
 
+if TYPE_CHECKING:
+    from cohortium.common.audit.evidence import Entry, Evidence  # slow to import: the measures
+
+Audience = Literal["site", "consortium", "regulator"]
 FILES = {"site.toml": "site", "coordinator.toml": "coordinator"}
 
 
@@ -63,16 +66,16 @@ class Party(Protocol):
 
     def gather(
         self, audience: Audience, study: str | None, since: str, until: str, officer: str
-    ) -> Evidence:
+    ) -> "Evidence":
         """Everything that may be shown to an audience."""
 
     def checkpoint(self, wait_s: float) -> Note:
         """A checkpoint over all that is logged now, with the cosignatures that come in time."""
 
-    def entries(self, evidence: Evidence, size: int) -> tuple[Entry, ...]:
+    def entries(self, evidence: "Evidence", size: int) -> tuple["Entry", ...]:
         """Those of the evidence and what was logged since, up to `size`, by the same rules."""
 
-    def log_files(self, evidence: Evidence, note: Note) -> dict[str, bytes]:
+    def log_files(self, evidence: "Evidence", note: Note) -> dict[str, bytes]:
         """The files of the bundle's `log/` folder, besides the events and their leaves."""
 
 
