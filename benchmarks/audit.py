@@ -76,7 +76,7 @@ class Run:
     one_by_one: float
     extrapolated_s: float
     verify_s: float
-    exports: tuple[exports.Export, ...] = ()
+    exported: tuple[exports.Export, ...] = ()
 
 
 def main() -> int:
@@ -84,7 +84,7 @@ def main() -> int:
     with TemporaryDirectory() as folder:
         run = measure(Path(folder) / "site.db", options.events, options.batch)
         exported = exports.measure(Path(folder), options.events)
-        run = replace(run, exports=tuple(exported))
+        run = replace(run, exported=tuple(exported))
     print(json.dumps(asdict(run), indent=1) if options.json else _text(run))
     return 0
 
@@ -209,7 +209,7 @@ def _text(run: Run) -> str:
         f"{run.extrapolated_s / 60:.0f} min for all (extrapolated)"
     )
     read = f"reading all and checking each against the vocabulary: {run.verify_s:.0f} s"
-    return "\n".join([head, *rows, alone, read, "", exports.text(run.exports)])
+    return "\n".join([head, *rows, alone, read, "", exports.text(run.exported)])
 
 
 def _options() -> argparse.Namespace:

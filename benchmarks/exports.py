@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 from zipfile import ZipFile
 
 from benchmarks import long_record
@@ -23,7 +22,8 @@ SMALLEST = 10_000
 COMMAND = "import sys; from cohortium.common.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
-class Ran(NamedTuple):
+@dataclass(frozen=True)
+class Ran:
     """A process: `s` by the clock, `cpu_s` of a core, `mb` at most."""
 
     s: float

@@ -28,7 +28,7 @@ from tests.needles import spellings
 
 from cohortium.client.party import open_party as open_site_party
 from cohortium.client.site import Site, open_site
-from cohortium.common.audit import esignature, names
+from cohortium.common.audit import bundle, esignature, names
 from cohortium.common.audit.events import Thing, os_user
 from cohortium.common.audit.evidence import ESignature
 from cohortium.common.audit.merkle import inclusion
@@ -109,6 +109,16 @@ def test_an_export_between_two_of_another_audience_changes_neither(desk: Desk) -
     again = desk.ok(out="2.zip")
     assert (again["manifest"], again["sealed_now"]) == (first["manifest"], False)
     assert again["log"]["size"] == first["log"]["size"] + 1
+
+
+def test_what_fits_into_no_zip_is_refused_before_it_is_sealed(
+    desk: Desk, opened: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "LARGEST", 10_000)
+    code, said = desk.run()
+    assert code == 2
+    assert "larger than 2 GiB" in said["error"]
+    assert all(event.action != "export.sealed" for event in opened.log.events())
 
 
 def test_something_that_happened_since_is_another_export(desk: Desk, opened: Federation) -> None:
