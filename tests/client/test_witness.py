@@ -381,7 +381,7 @@ def test_what_is_new_is_handed_over_once_with_the_head_of_the_whole_log_last(log
     head = read_note(said.checkpoint, "head")
     assert head.signed_by(log_key(names.site_log(COORDINATOR, "a"), site.key.public))
     assert head.checkpoint.root == merkle.root_of(event.leaf for event in events)
-    log.have = 3
+    log.have, log.head = 3, said.checkpoint
     assert log.ask(0).message.events == ()  # it grew by its own head no more
     assert "log.checkpoint" not in [event.action for event in site.log.events()]
     pause(site)

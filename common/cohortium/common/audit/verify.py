@@ -1268,7 +1268,7 @@ def check_ledger(case: Case) -> str:
         fields(row, ROW, where, also="earlier")
         number, h = _row_form(row, where), sha256(raw)
         where, chain = f"{where} ({row['id']})", chains.setdefault(row["site"], [])
-        while h in named and chain and chain[-1][0] >= number:
+        while h in named and h not in seen and chain and chain[-1][0] >= number:
             _lose(case, losses, named[chain[-1][1]], chain.pop()[3], named[h], where)
         before, prev = chain[-1][:2] if chain else (0, "")
         if h in seen:
