@@ -391,3 +391,11 @@ def test_review_shows_what_a_person_signs(run: Any, site: Site, tmp_path: Path) 
     assert ran.code == 0
     assert "NONE: updates may reveal single patients" in ran.out
     assert study.digest[:16] in ran.out
+
+
+def test_no_command_waits_for_what_only_another_needs() -> None:
+    """Every command is its own process: what is slow to import would be paid for each time."""
+    slow = {"torch", "scipy", "opacus", "dp_accounting", "flwr", "grpc", "pandas", "sklearn"}
+    code = "import sys; from cohortium.common.cli import build; build(); print(*sys.modules, sep='\\n')"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert slow & set(ran.stdout.split()) == set()

@@ -128,9 +128,8 @@ def status(directory: StateDir, as_json: JsonFlag = False) -> None:
         "alarms": loud,
         "siem": asdict(stream) if stream else None,
     }
-    names = ", ".join(usable) or "none"
-    lines = [f"{config.name}: {state}; datasets: {names}", *(f"ALARM: {said}" for said in loud)]
-    lines += [stream.text] if stream else []
+    lines = [f"{config.name}: {state}; datasets: {', '.join(usable) or 'none'}"]
+    lines += [*(f"ALARM: {said}" for said in loud), *([stream.text] if stream else [])]
     emit(document, "\n".join(lines), as_json)
 
 

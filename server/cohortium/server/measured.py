@@ -7,8 +7,7 @@ from cohortium.common.fairness.audit import audit
 from cohortium.common.fairness.verdicts import FairnessAudit
 from cohortium.common.metrics.calibration import PooledCalibration
 from cohortium.common.metrics.performance import Performance, by_group, of_study
-from cohortium.common.metrics.tallies import SiteEvaluation, Tally
-from cohortium.common.metrics.tally import UNKNOWN
+from cohortium.common.metrics.tallies import UNKNOWN, SiteEvaluation, Tally
 from cohortium.common.study import Study
 from cohortium.common.task import SurvivalTask
 from cohortium.server.reports import curves

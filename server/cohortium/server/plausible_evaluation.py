@@ -13,6 +13,7 @@ from cohortium.common.document import one_line
 from cohortium.common.errors import ProtocolError
 from cohortium.common.metrics.facets import table_levels
 from cohortium.common.metrics.tallies import (
+    UNKNOWN,
     BinaryTally,
     Bins,
     Calibration,
@@ -20,7 +21,7 @@ from cohortium.common.metrics.tallies import (
     SiteEvaluation,
     Tally,
 )
-from cohortium.common.metrics.tally import BINS, UNKNOWN
+from cohortium.common.metrics.tally import BINS
 from cohortium.common.privacy.plan import planned_noise
 from cohortium.common.study import Study
 from cohortium.server.plausibility import MAX_ROWS

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cohortium.common.fairness.counts import NOT_SHOWN, Group, group, together
 from cohortium.common.metrics.tallies import (
+    UNKNOWN,
     BinaryTally,
     MulticlassTally,
     MultilabelTally,
@@ -12,7 +13,6 @@ from cohortium.common.metrics.tallies import (
     Tally,
     crossed,
 )
-from cohortium.common.metrics.tally import UNKNOWN
 from cohortium.common.study import Study
 
 SITE = "site"  # the attribute of the hospitals themselves

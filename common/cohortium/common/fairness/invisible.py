@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from cohortium.common.fairness.attributes import Attribute
 from cohortium.common.fairness.verdicts import Invisible
 from cohortium.common.metrics.tallies import (
+    UNKNOWN,
     BinaryTally,
     MulticlassTally,
     MultilabelTally,
     SiteEvaluation,
     Tally,
 )
-from cohortium.common.metrics.tally import UNKNOWN
 
 NO_EVALUATION = "the site sent no evaluation"
 NOBODY = "no patients"

@@ -18,13 +18,13 @@ from cohortium.common.metrics import (
 )
 from cohortium.common.metrics.cube import OVERALL, Flags, Group, Levels, families
 from cohortium.common.metrics.tallies import (
+    UNKNOWN,
     Beside,
     BinaryTally,
     Comparison,
     SiteEvaluation,
     Tally,
 )
-from cohortium.common.metrics.tally import UNKNOWN
 from cohortium.common.study import Study
 
 FEDERATED = "federated"

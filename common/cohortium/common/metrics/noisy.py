@@ -17,8 +17,13 @@ from numpy.typing import NDArray
 
 from cohortium.common.metrics.cube import Flags, families
 from cohortium.common.metrics.facets import table_levels
-from cohortium.common.metrics.tallies import Beside, BinaryTally, Comparison, SiteEvaluation
-from cohortium.common.metrics.tally import UNKNOWN
+from cohortium.common.metrics.tallies import (
+    UNKNOWN,
+    Beside,
+    BinaryTally,
+    Comparison,
+    SiteEvaluation,
+)
 from cohortium.common.privacy.count_noise import CountNoise
 from cohortium.common.privacy.discrete_gaussian import draws
 from cohortium.common.study import Study

@@ -23,6 +23,9 @@ def crossed(one: str, other: str) -> str:
     return f"{one} x {other}"
 
 
+UNKNOWN = "unknown"  # the level of patients whose attribute is missing
+
+
 class Called(Document):
     """How many with and without the outcome score above a threshold."""
 

@@ -42,7 +42,6 @@ from cohortium.common.study import Study
 from cohortium.common.task import BinaryTask
 
 SMALLEST = 1e-7  # scores are kept this far from 0 and 1 in the log-loss, about float32's resolution
-UNKNOWN = "unknown"  # the level of patients whose attribute is missing
 BINS = (2, 4, 8)
 
 MEANS = (
