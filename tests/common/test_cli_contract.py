@@ -396,6 +396,6 @@ def test_review_shows_what_a_person_signs(run: Any, site: Site, tmp_path: Path) 
 def test_no_command_waits_for_what_only_another_needs() -> None:
     """Every command is its own process: what is slow to import would be paid for each time."""
     slow = {"torch", "scipy", "opacus", "dp_accounting", "flwr", "grpc", "pandas", "sklearn"}
-    code = "import sys; from cohortium.common.cli import build; build(); print(*sys.modules, sep='\\n')"
+    code = "import sys; from cohortium.common.cli import build; build(); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert slow & set(ran.stdout.split()) == set()
