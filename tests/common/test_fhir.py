@@ -15,6 +15,7 @@ from fhir.resources.R4B.auditevent import AuditEvent
 from fhir.resources.R4B.bundle import Bundle
 from hypothesis import given, settings
 from tests import random_events
+from tests.bundles import entries, made
 from tests.federation import PLAIN, write_study
 
 from cohortium.common.audit import fhir
@@ -523,3 +524,16 @@ def test_a_model_that_nobody_released_is_not_shown(study: StudyFacts) -> None:
     assert entries_of(files[fhir.PROVENANCE]) == []
     assert entries_of(files[fhir.MODEL_CARDS]) == []
     assert b"Card" not in b"".join(files.values())
+
+
+def test_many_events_are_in_several_files_each_once_and_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one = made()
+    evidence = replace(one.evidence, entries=tuple(entries(one.lines)))
+    (whole,) = [text for name, text in fhir.files(evidence).items() if "auditevents" in name]
+    monkeypatch.setattr(fhir, "PART", 25)
+    parts = {name: text for name, text in fhir.files(evidence).items() if "auditevents" in name}
+    assert list(parts)[:2] == ["fhir/auditevents.ndjson", "fhir/auditevents-2.ndjson"]
+    assert [text.count(b"\n") for text in parts.values()][:-1] == [25] * (len(parts) - 1)
+    assert b"".join(parts.values()) == whole

@@ -27,6 +27,7 @@ from cohortium.common.document import canonical
 Json = dict[str, Any]
 
 AUDIT_EVENTS = "fhir/auditevents.ndjson"
+PART = 100_000  # events in a file; further ones are `fhir/auditevents-2.ndjson` and so on
 PROVENANCE = "fhir/provenance.json"
 MODEL_CARDS = "fhir/modelcard-documentreference.json"
 
@@ -39,20 +40,31 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 
 def files(evidence: Evidence) -> dict[str, bytes]:
     """AuditEvents of all events that may be shown, one a line; two Bundles about the models."""
-    audited = (audit_event(entry, evidence) for entry in evidence.entries if entry.event)
     released = [
         (study, study.model, study.model.release)
         for study in evidence.studies
         if study.model is not None and study.model.release is not None
     ]
     return {
-        AUDIT_EVENTS: joined(map(compact, audited)),
+        **_audit_events(evidence),
         PROVENANCE: _bundle(provenance(*model, evidence) for model in released),
         MODEL_CARDS: _bundle(model_card(*model, evidence) for model in released),
     }
 
 
 # ------------------------------------------------------------------ AuditEvent
+
+
+def _audit_events(evidence: Evidence) -> dict[str, bytes]:
+    """So many events a file: a repository takes them piece by piece, and none is too long."""
+    shown = [entry for entry in evidence.entries if entry.event]
+    parts = [shown[first : first + PART] for first in range(0, len(shown), PART)] or [[]]
+    return {
+        AUDIT_EVENTS if not number else AUDIT_EVENTS.replace(".", f"-{number + 1}."): joined(
+            compact(audit_event(entry, evidence)) for entry in part
+        )
+        for number, part in enumerate(parts)
+    }
 
 
 def audit_event(entry: Entry, evidence: Evidence) -> Json:

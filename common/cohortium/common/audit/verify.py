@@ -40,7 +40,9 @@ from typing import Any, Callable, NamedTuple, NoReturn
 
 VERIFIED, NOT_VERIFIED, UNWITNESSED, UNUSABLE = 0, 1, 2, 64
 MAX_FILES = 20_000
-MAX_BYTES = 2**32  # of all files together, unpacked
+MAX_BYTES = 2**34  # of all files together, unpacked
+MAX_GROWTH = 100  # times the size of the zip, but for small ones; a bundle unpacks to 10 times
+SMALL = 2**28
 MAX_NOTE = 2**20
 SHOWN = 300  # characters of a line about a bundle
 NOTES = 20  # of one check
@@ -512,7 +514,8 @@ def _read_zip(packed: zipfile.ZipFile, file: Any, size: int) -> Files:
     cannot. Sizes are what the directory declares, and reading stops there.
     """
     entries = packed.infolist()
-    if len(entries) > MAX_FILES or sum(entry.file_size for entry in entries) > MAX_BYTES:
+    most = min(MAX_BYTES, max(SMALL, MAX_GROWTH * size))
+    if len(entries) > MAX_FILES or sum(entry.file_size for entry in entries) > most:
         raise Failed("the zip declares more than can be looked at: a zip bomb")
     found: Files = {}
     place = 0
