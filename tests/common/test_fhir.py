@@ -19,7 +19,7 @@ from tests.bundles import entries, made
 from tests.federation import PLAIN, write_study
 
 from cohortium.common.audit import fhir
-from cohortium.common.audit.events import DETAIL_KEYS, Event
+from cohortium.common.audit.events import DETAIL_KEYS, Event, read_event
 from cohortium.common.audit.evidence import (
     Entry,
     ESignature,
@@ -530,7 +530,8 @@ def test_many_events_are_in_several_files_each_once_and_in_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = made()
-    evidence = replace(one.evidence, entries=tuple(entries(one.lines)))
+    places = [replace(at, event=read_event(at.line or "", "event")) for at in entries(one.lines)]
+    evidence = replace(one.evidence, entries=tuple(places))
     (whole,) = [text for name, text in fhir.files(evidence).items() if "auditevents" in name]
     monkeypatch.setattr(fhir, "PART", 25)
     parts = {name: text for name, text in fhir.files(evidence).items() if "auditevents" in name}
