@@ -524,6 +524,24 @@ def test_an_honest_answer_is_taken_whole(honest: Answered) -> None:
     assert taken.cosignature
 
 
+def test_events_from_before_a_site_changed_its_key_are_taken_by_its_new_keys_word(
+    honest: Answered,
+) -> None:
+    old, new = honest.asked.key, SigningKey.generate()
+    head = read_note(honest.said.checkpoint, "head").checkpoint
+    seconds = honest.asked.now_s
+    signed = {
+        "checkpoint": sign_checkpoint(head, new).text,
+        "cosignature": cosign(
+            honest.asked.note.body, names.witness(COORDINATOR, "a"), new, seconds
+        ).line,
+    }
+    said, asked = honest.said.model_copy(update=signed), replace(honest.asked, key=new.public)
+    with pytest.raises(Untrue, match="actor"):
+        witnessed.check(said, asked)
+    assert len(witnessed.check(said, replace(asked, former=(old,))).lines) == 3
+
+
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_of_a_hostile_sites_answer_is_taken(honest: Answered, attack: str) -> None:
     change, rule = ATTACKS[attack]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from cohortium.common import timeouts
 from cohortium.common.errors import CohortiumError, UnreachableError
+from cohortium.common.identity import VerifyKey
 from cohortium.server.consortium import Consortium
 from cohortium.server.conversation import Conversation
 from cohortium.server.flower_sites import FlowerSites
@@ -35,6 +36,9 @@ def _run(here: Coordinator) -> None:
         busy=lambda: bool(here.talking),
         talk=lambda names: _talk(here, names),
         now_ms=lambda: int(time.time() * 1000),
+        former=lambda site: [
+            VerifyKey.from_text(one.signing_key) for one in here.roster.former() if one.name == site
+        ],
     )
     while not here.stop.wait(timeouts.WITNESS_LOOK_S):
         try:

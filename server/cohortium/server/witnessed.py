@@ -41,7 +41,11 @@ class Untrue(ProtocolError):
 
 @dataclass(frozen=True)
 class Asked:
-    """What a site was asked, and what is known of it: `leaves` are its events that are here."""
+    """What a site was asked, and what is known of it: `leaves` are its events that are here.
+
+    former: keys that it had before. What it logged then and had not handed over names them, and
+    counts by its present key's word for all of its events.
+    """
 
     site: str
     key: VerifyKey
@@ -50,6 +54,7 @@ class Asked:
     note: Note
     leaves: Peaks
     now_s: int
+    former: tuple[VerifyKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,10 +114,11 @@ def check(said: Witnessed, asked: Asked) -> Taken:
 
 
 def _event(line: str, asked: Asked, number: int) -> Event:
-    actor = Actor(type="site", id=asked.site, auth=f"signature:{asked.key.fingerprint}")
+    known = [f"signature:{key.fingerprint}" for key in (asked.key, *asked.former)]
     try:
         event = read_event(line, f"event {asked.leaves.size + number}")
-        shared.check(event, actor)
+        by = event.actor.auth if event.actor.auth in known else known[0]
+        shared.check(event, Actor(type="site", id=asked.site, auth=by))
     except CohortiumError as error:
         raise Untrue("witness.event", str(error)) from None
     source = (event.src.node, event.src.org, event.src.seq)

@@ -74,6 +74,7 @@ class Witnessing:
         busy: whether a study runs.
         talk: opens a conversation, of no study, with some sites.
         now_ms: Unix time; `monotonic` seconds of a clock that is never set.
+        former: the keys that a site had before.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Witnessing:
         talk: Talk,
         now_ms: Callable[[], int],
         monotonic: Callable[[], float] = time.monotonic,
+        former: Callable[[str], Sequence[VerifyKey]] = lambda site: (),
     ) -> None:
         self._consortium = consortium
         self._database = consortium.database
@@ -102,6 +104,7 @@ class Witnessing:
         self._talk = talk
         self._now_ms = now_ms
         self._monotonic = monotonic
+        self._former = former
         self._sites: dict[str, Witnesser] = {}
         self._number = consortium.number
         self._here: set[str] = set()
@@ -241,6 +244,7 @@ class Witnessing:
             note=note,
             leaves=known.leaves,
             now_s=self._now_ms() // 1000,
+            former=tuple(self._former(site)),
         )
         deadline_s = timeouts.WITNESS_S
         for said in talk.ask((site,), question, Witnessed, round=0, deadline_s=deadline_s):
