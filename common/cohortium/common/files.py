@@ -6,21 +6,26 @@ from pathlib import Path
 from cohortium.common.errors import StorageError
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes, *, private: bool = False) -> None:
     """Replace a file in one step that survives a power cut; a reader never sees half of it.
+
+    Args:
+        private: only its owner may read it.
 
     Raises:
         StorageError: the disk is full or read-only, or the directory is not ours.
     """
     draft = path.with_name(f".{path.name}.draft")
+    raw = content.encode() if isinstance(content, str) else content
+    flags, mode = os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o666
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(os.open(draft, flags, mode), "wb") as file:
+            file.write(raw)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as error:
         raise StorageError(
             f"{path}: cannot be written ({error.strerror}); free some space, or let the user who "
@@ -28,7 +33,7 @@ def write_whole(path: Path, text: str) -> None:
         ) from None
 
 
-def _sync(directory: Path) -> None:
+def sync(directory: Path) -> None:
     """Make a rename in a directory durable (fsync(2), NOTES)."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:

@@ -7,7 +7,6 @@ that the command can be given again and does what is left. What is made for the 
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +15,7 @@ from pathlib import Path
 from cohortium.common.audit.events import Text, timestamp
 from cohortium.common.document import Document, canonical, parse_json
 from cohortium.common.errors import RefusedError, StorageError
+from cohortium.common.files import sync, write_whole
 
 FILE = "incident.json"
 DRAFT = "notification-draft.md"
@@ -61,7 +61,7 @@ class Incident:
         if found is not None:
             return found
         made = Declared(person=person, reason=reason, since=timestamp(now))
-        _write(self.path, canonical(made))
+        write_whole(self.path, canonical(made), private=True)
         return made
 
     def once(self, step: str, do: Callable[[], str]) -> str:
@@ -69,7 +69,8 @@ class Incident:
         declared = self._in_force()
         if step not in declared.done:
             done = {**declared.done, step: do()}
-            _write(self.path, canonical(declared.model_copy(update={"done": done})))
+            changed = declared.model_copy(update={"done": done})
+            write_whole(self.path, canonical(changed), private=True)
         return self._in_force().done[step]
 
     @property
@@ -82,7 +83,7 @@ class Incident:
         """Put a file into the folder; one that is there is taken the place of."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(path, content)
+        write_whole(path, content, private=True)
         return path
 
     def lift(self, person: str, reason: str, now: datetime, event: str) -> Path:
@@ -92,7 +93,7 @@ class Incident:
         record = {**declared.model_dump(mode="json"), "lifted": ended}
         self.keep(FILE, json.dumps(record, indent=2, ensure_ascii=False).encode())
         self.path.unlink()
-        _sync(self.root)
+        sync(self.root)
         return folder
 
     def check(self) -> None:
@@ -109,29 +110,3 @@ class Incident:
         if declared is None:
             raise RefusedError("incident.none", f"no incident is in force in {self.root}")
         return declared
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file in one step that survives a power cut; its owner alone reads it."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}); free some space, or let this user "
-            "write there"
-        ) from None
-
-
-def _sync(directory: Path) -> None:
-    """Make a rename in a directory durable (fsync(2), NOTES)."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
