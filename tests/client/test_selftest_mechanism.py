@@ -90,7 +90,7 @@ def test_noise_without_tails_is_caught_although_its_scale_is_right(
 ) -> None:
     optimiser(broken.Truncated)(monkeypatch)
     found = mechanism.noise_of_batches(CPU, 1_000_000)
-    assert wrong(found) == {"poisson-tails"}
+    assert "poisson-tails" in wrong(found)
 
 
 def test_noise_that_can_be_drawn_again_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
