@@ -69,7 +69,6 @@ def test_site_ended_by_its_service_manager_while_it_trains(
     assert_paid_once(run, rounds=4)
 
 
-@pytest.mark.slow
 def test_training_process_killed_and_started_again(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "worker-killed", min_sites=3)
     with run.held("c") as worker:
@@ -179,7 +178,6 @@ def test_study_stopped_while_its_sites_are_away(hospitals: Deployment, tmp_path:
     run.tells("stopped")
 
 
-@pytest.mark.slow
 def test_one_of_two_studies_at_once_fails_and_the_other_does_not_notice(
     hospitals: Deployment, tmp_path: Path
 ) -> None:
@@ -219,7 +217,6 @@ def test_site_started_while_its_old_process_still_holds_the_directory(
     assert_paid_once(run, rounds=4)
 
 
-@pytest.mark.slow
 def test_table_that_is_gone_amid_a_study_costs_only_its_site(
     hospitals: Deployment, tmp_path: Path
 ) -> None:
