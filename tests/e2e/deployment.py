@@ -249,12 +249,19 @@ class Deployment:
             assert time.monotonic() < deadline, said
             time.sleep(0.2)
 
-    def wait_witnessed(self, *names: str, timeout_s: float = UP_S) -> dict[str, Any]:
-        """What the coordinator says once these sites have cosigned all that is logged."""
+    def wait_witnessed(
+        self, *names: str, more_than: int = 0, timeout_s: float = UP_S
+    ) -> dict[str, Any]:
+        """What the coordinator says once these sites have cosigned all that is logged.
+
+        Args:
+            more_than: how many events there must be, for what has not been logged yet.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             said = self.at_coordinator("coordinator", "witnesses")
-            if {said["sites"][name]["cosigned"] for name in names} == {said["events"]}:
+            whole = {said["sites"][name]["cosigned"] for name in names} == {said["events"]}
+            if whole and said["events"] > more_than:
                 return said
             assert time.monotonic() < deadline, said
             time.sleep(0.3)

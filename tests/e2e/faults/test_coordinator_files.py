@@ -98,20 +98,33 @@ def test_damaged_checkpoint(hospitals: Deployment, tmp_path: Path) -> None:
     assert "is damaged; going back one round" in log_of(hospitals, "coordinator")
 
 
+def cosigned(hospitals: Deployment, *sites: str) -> int:
+    """How much of the log each of these sites has cosigned at least."""
+    found = hospitals.at_coordinator("coordinator", "witnesses")["sites"]
+    return min(int(found[name]["cosigned"]) for name in sites)
+
+
 def test_database_restored_from_an_old_backup(hospitals: Deployment, tmp_path: Path) -> None:
-    """Sites remember more than the coordinator: what they have answered they do not train again."""
+    """Sites remember more than the coordinator: it appends nothing until a person has decided.
+
+    And what they have answered they do not train again.
+    """
     run = begin(hospitals, tmp_path, "old-backup", rounds=8)
     backup = tmp_path / "backup.db"
     home = CoordinatorDir(hospitals.coordinator)
     until(lambda: run.row.state == "running")
     with closing(sqlite3.connect(home.database)) as source, closing(sqlite3.connect(backup)) as to:
         source.backup(to)
+    before = hospitals.at_coordinator("coordinator", "witnesses")["events"]
     run.wait_round(4)
     with run.held("c"):
+        until(lambda: cosigned(hospitals, "a", "b") > before)
         kill(hospitals, "coordinator")
         paid = {name: run.paid(name) for name in SITES}
         shutil.copyfile(backup, home.database)
         hospitals.start_coordinator()
+    until(lambda: "log.behind" in run.row.progress)
+    hospitals.at_coordinator("coordinator", "recover-log", "--as", "Dr. M. Lead")
     row = run.wait_end()
     assert row.state == "failed"
     assert "round.past" in row.cause
