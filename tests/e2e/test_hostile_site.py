@@ -54,8 +54,7 @@ def test_a_reply_in_another_sites_name_never_enters_the_model_nor_evicts_the_sit
         victim.send_signal(signal.SIGSTOP)
         try:
             consortium.approve("spoofed", "c")
-            mallory.answer_for_the_victim(study.digest, before)
-            wait_for_suspicion(consortium, study.digest)
+            answer_until_it_is_noticed(consortium, mallory, study.digest, before)
         finally:
             victim.send_signal(signal.SIGCONT)
         watched = consortium.finish("spoofed")
@@ -68,10 +67,15 @@ def test_a_reply_in_another_sites_name_never_enters_the_model_nor_evicts_the_sit
     assert max(float(tensor.abs().max()) for tensor in model.values()) < 100
 
 
-def wait_for_suspicion(consortium: Deployment, study: str) -> None:
-    """Until the coordinator's log says that somebody spoke in a's name."""
-    deadline = time.monotonic() + 60
+def answer_until_it_is_noticed(
+    consortium: Deployment, mallory: "Hostile", study: str, answered: set[str]
+) -> None:
+    """Answer whatever a is asked, of the study or as a witness, until the log says so."""
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
+        for request in mallory.waiting() - answered:
+            mallory.answer_for_the_victim(study, request)
+            answered.add(request)
         for event in consortium.events(consortium.coordinator):
             if event["action"] == "auth.fail" and event.get("study") == study:
                 assert event["detail"]["site"] == "a"
@@ -114,14 +118,9 @@ class Hostile:
         rows = self._read("SELECT message_id FROM message_ins WHERE dst_node_id = ?", self._victim)
         return {str(row["message_id"]) for row in rows}
 
-    def answer_for_the_victim(self, study: str, before: set[str]) -> None:
-        """Wait for the next request to the victim and be quicker."""
-        deadline = time.monotonic() + 120
-        while not (fresh := self.waiting() - before):
-            assert time.monotonic() < deadline, "the victim was asked nothing"
-            time.sleep(0.02)
-        query = "SELECT * FROM message_ins WHERE message_id = ?"
-        (request,) = self._read(query, next(iter(fresh)))
+    def answer_for_the_victim(self, study: str, message_id: str) -> None:
+        """Be quicker than the victim."""
+        (request,) = self._read("SELECT * FROM message_ins WHERE message_id = ?", message_id)
         reply = self._forge(request, study)
         with no_object_id_recompute():
             announced = self._call(
@@ -141,7 +140,7 @@ class Hostile:
                     object_content=objects[object_id].deflate(),
                     session_id=announced.session_id,
                 )
-                assert self._call(self._stub.PushObject, part).stored
+                self._call(self._stub.PushObject, part)  # not stored where the run has ended
 
     def _forge(self, request: sqlite3.Row, study: str) -> Message:
         """An update of a million, in the victim's name, under mallory's own signature."""

@@ -108,6 +108,7 @@ def deaths(part: str, steps: list[str]) -> Iterator[tuple[int, bool]]:
             yield number, True
 
 
+@pytest.mark.timeout(600)  # dozens of whole studies
 @pytest.mark.parametrize("part", parts(quick=ALL))
 def test_killed_at_any_step_a_study_ends_with_the_same_model(
     nurse: Nursery, tmp_path: Path, part: str
@@ -127,6 +128,7 @@ def test_killed_at_any_step_a_study_ends_with_the_same_model(
         shutil.rmtree(root)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", parts(quick="b"))
 def test_killed_at_any_step_a_private_study_pays_each_round_once(
     nurse: Nursery, tmp_path: Path, part: str
