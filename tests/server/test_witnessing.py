@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -690,6 +692,33 @@ def test_an_old_backup_that_has_grown_to_the_size_that_was_seen_is_found_out_too
     assert recovery.behind(again.consortium.database).keys() == {"a", "b"}
     for site in again.federation.sites.values():
         assert equivocation.standing(site.directory) is None
+
+
+def test_events_that_sites_saw_after_what_is_in_common_are_proven_anew(
+    made: Witnesses, tmp_path: Path
+) -> None:
+    made.exchange()
+    for site in made.federation.sites.values():
+        pause(site)
+    made.exchange()
+    copy = backup(made, tmp_path)
+    with closing(sqlite3.connect(copy)) as older, older:  # made before the last of these came
+        older.execute("DELETE FROM cosignatures WHERE size > (SELECT min(size) FROM notes)")
+    for name in "de":
+        enrol(made, name)
+    made.exchange()
+    for site in made.federation.sites.values():
+        selftest(site)  # what nobody has seen yet
+    made.federation.store.database.close()
+    lost = restore(made, copy)
+    lost.exchange()
+    assert recovery.behind(lost.consortium.database).keys() == {"a", "b"}
+    recovered(lost)
+    lost.exchange()
+    assert lost.cosigners(lost.note()) == {"a", "b"}
+    assert refusals(lost) == []
+    for name in "ab":
+        assert lost.cosigned(name).proven() == lost.consortium.have(name)
 
 
 def test_a_log_begun_anew_names_what_was_lost_and_all_sites_go_on_with_it(

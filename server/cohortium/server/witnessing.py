@@ -278,15 +278,17 @@ class Witnessing:
                 head=head,
             )
         old = known.size if known.size <= size else 0  # of a log before this one: the site says
+        begun = recovery.recovery(self._consortium, size)
+        anew = begun is not None and not known.cosigned  # it lets go of proofs of what was lost
         told = self._consortium.note(known.cosigned or 0)
         return Witness(
             checkpoint=ours,
             old_size=old,
             consistency=_hex(self._consortium.consistency(old, size)),
-            included=tuple(self._proofs(site, size)),
+            included=() if anew else tuple(self._proofs(site, size)),
             have=known.leaves.size,
             cosigned=told.text if told is not None else "",
-            recovery=recovery.recovery(self._consortium, size),
+            recovery=begun,
             head=head,
             returned=returning.page(self._database, site, known.lacks),
         )
