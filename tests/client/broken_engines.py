@@ -62,13 +62,13 @@ class ClippedLater(OwnNoise):
 
 
 class Truncated(OwnNoise):
-    """Noise ends at four deviations: whoever is beyond is certain."""
+    """Noise ends below four deviations: whoever is beyond is certain."""
 
     noise_multiplier: float
 
     def add_noise(self) -> None:
         super().add_noise()
-        most = 4.0 * self.noise_multiplier * self.max_grad_norm
+        most = 3.9 * self.noise_multiplier * self.max_grad_norm
         for parameter in self.params:
             noise = parameter.grad - parameter.summed_grad
             parameter.grad = parameter.summed_grad + noise.clamp(-most, most)
