@@ -48,6 +48,7 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
+@pytest.mark.slow
 def test_disk_full_at_the_coordinator(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "disk-full")
     ballast = hospitals.coordinator / "ballast"

@@ -111,6 +111,7 @@ def test_coordinator_killed_while_evaluating(hospitals: Deployment, tmp_path: Pa
     assert only.evaluations.keys() == {*SITES}
 
 
+@pytest.mark.slow
 def test_coordinator_killed_between_the_end_and_the_farewell(
     hospitals: Deployment, tmp_path: Path
 ) -> None:

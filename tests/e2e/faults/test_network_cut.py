@@ -71,6 +71,7 @@ def test_network_of_one_site_cut_for_seconds(
     assert_paid_once(run, rounds=4)
 
 
+@pytest.mark.slow
 def test_network_of_one_site_cut_past_the_deadline(
     hospitals: Deployment, cables: Lines, tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
+@pytest.mark.slow
 def test_disk_full_at_a_site(hospitals: Deployment, tmp_path: Path) -> None:
     """Its log lies on that disk, too: the reason stands on standard error meanwhile."""
     run = begin(hospitals, tmp_path, "site-disk-full", min_sites=3, on_missing="wait")
