@@ -18,7 +18,7 @@ from cohortium.common import timeouts
 from cohortium.common.audit.events import Actor
 from cohortium.common.errors import UnreachableError, UsageError
 from cohortium.common.identity import SigningKey, make_node_key
-from cohortium.common.invitation import Invitation
+from cohortium.common.invitation import Invitation, JoinReply
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def join(
         raise UsageError(f"{root} is not empty: give a new directory with --dir")
     root.mkdir(parents=True, exist_ok=True)
     try:
-        _examine(invitation, root, warn, now)
+        examine(invitation, root, warn, now)
         return _join(invitation, directory)
     except BaseException:
         for leftover in root.iterdir():
@@ -68,17 +68,33 @@ def join(
         raise
 
 
-def _examine(
+def examine(
     invitation: Invitation,
     root: Path,
     warn: Callable[[str], None],
     now: Callable[[], datetime],
 ) -> None:
+    """The machine and the way to the coordinator, before an invitation is used up."""
     invitation.check(now())
     for finding in examine_before_joining(invitation, root, now, os.environ):
         require_well(finding)
         if finding.verdict == "warning":
             warn(f"warning: {finding.check}: {finding.said}; {finding.advice}")
+
+
+def peer_of(invitation: Invitation, reply: JoinReply) -> CoordinatorPeer:
+    """The coordinator as site.toml has it."""
+    return CoordinatorPeer(
+        name=reply.coordinator_name,
+        fleet_address=reply.fleet_address,
+        enrolment_address=invitation.enrolment_address,
+        signing_key=reply.coordinator_signing_key,
+        ca_fingerprint=invitation.ca_fingerprint,
+    )
+
+
+def site_join() -> Actor:
+    return Actor(type="service", id="site join", auth="invitation")
 
 
 def _join(invitation: Invitation, directory: SiteDir) -> Joined:
@@ -93,18 +109,12 @@ def _join(invitation: Invitation, directory: SiteDir) -> Joined:
             require_well(finding)  # whether it is the name or the port
         raise
     directory.ca.write_text(invitation.ca_certificate)
-    peer = CoordinatorPeer(
-        name=reply.coordinator_name,
-        fleet_address=reply.fleet_address,
-        enrolment_address=invitation.enrolment_address,
-        signing_key=reply.coordinator_signing_key,
-        ca_fingerprint=invitation.ca_fingerprint,
-    )
+    peer = peer_of(invitation, reply)
     with open_site_database(directory.database) as database:
         log = site_log(database, invitation.site, signing_key, now_utc)
         event = log.append(
             "node.enrolled",
-            actor=Actor(type="service", id="site join", auth="invitation"),
+            actor=site_join(),
             detail={
                 "site": invitation.site,
                 "address": reply.fleet_address,

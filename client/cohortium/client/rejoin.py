@@ -3,15 +3,14 @@
 Approvals do not: the old key signed them. What a dataset has spent stays spent.
 """
 
-import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from cohortium.client import rotation
-from cohortium.client.config import CoordinatorPeer, SiteDir, with_peer, write_whole
-from cohortium.client.doctor import examine_before_joining, require_well, system_clock
-from cohortium.client.enrol import Joined
+from cohortium.client.config import SiteDir, with_peer, write_whole
+from cohortium.client.doctor import system_clock
+from cohortium.client.enrol import Joined, examine, peer_of, site_join
 from cohortium.client.join import enrol
 from cohortium.client.site import Site, open_site
 from cohortium.common import daemon, timeouts
@@ -45,16 +44,12 @@ def rejoin(
         )
     if daemon.is_running(directory.lock):
         raise UsageError(f"{root}: the daemon runs with the old keys; end `cohortium site up`")
-    _examine(invitation, root, warn, now)
+    examine(invitation, root, warn, now)
     if rotation.finish(directory) or not directory.unenrolled.exists():
         with (before := open_site(root)).database:
             change_keys(before, site_join())
     with (site := open_site(root)).database:
         return _join(invitation, site)
-
-
-def site_join() -> Actor:
-    return Actor(type="service", id="site join", auth="invitation")
 
 
 def change_keys(site: Site, actor: Actor) -> list[str]:
@@ -71,30 +66,11 @@ def change_keys(site: Site, actor: Actor) -> list[str]:
     return events
 
 
-def _examine(
-    invitation: Invitation,
-    root: Path,
-    warn: Callable[[str], None],
-    now: Callable[[], datetime],
-) -> None:
-    invitation.check(now())
-    for finding in examine_before_joining(invitation, root, now, os.environ):
-        require_well(finding)
-        if finding.verdict == "warning":
-            warn(f"warning: {finding.check}: {finding.said}; {finding.advice}")
-
-
 def _join(invitation: Invitation, site: Site) -> Joined:
     directory = site.directory
     node_key = node_public_pem(load_node_key(directory.node_key))
     reply = enrol(invitation, node_key, site.key.public, timeouts.JOIN_S)
-    peer = CoordinatorPeer(
-        name=reply.coordinator_name,
-        fleet_address=reply.fleet_address,
-        enrolment_address=invitation.enrolment_address,
-        signing_key=reply.coordinator_signing_key,
-        ca_fingerprint=invitation.ca_fingerprint,
-    )
+    peer = peer_of(invitation, reply)
     write_whole(directory.ca, invitation.ca_certificate)
     if peer != site.config.coordinator:
         write_whole(directory.config, with_peer(directory.config.read_text(), peer))

@@ -36,6 +36,11 @@ class Logged(NamedTuple):
     leaf: bytes
 
 
+def quorum_of(sites: int) -> int:
+    """How many of so many sites have to cosign: more than half."""
+    return -(-(sites + 1) // 2)
+
+
 class Consortium:
     """Reads and extends the log of one coordinator.
 
@@ -171,6 +176,6 @@ class Consortium:
             lines.append(f"witness {site} {witness_key(name, key).text}")
         if not sites:
             return "\n".join([*lines, "quorum none", ""])
-        most = -(-(len(sites) + 1) // 2)
+        most = quorum_of(len(sites))
         lines.append(f"group hospitals {most} {' '.join(sorted(sites))}")
         return "\n".join([*lines, "quorum hospitals", ""])

@@ -93,10 +93,11 @@ def alarms(database: "Database") -> list[str]:
 def status(opened: "Opened") -> dict[str, Any]:
     """What `witnesses` says, as a document."""
     from cohortium.server import recovery
+    from cohortium.server.consortium import quorum_of
 
     consortium = _consortium(opened)
     sites = {name: _site(consortium, name) for name in opened.roster.enrolled()}
-    quorum = -(-(len(sites) + 1) // 2)
+    quorum = quorum_of(len(sites))
     size = consortium.size()
     sizes = sorted((said["cosigned"] for said in sites.values()), reverse=True)
     witnessed = sizes[quorum - 1] if 0 < quorum <= len(sizes) else 0
