@@ -20,7 +20,7 @@ from cohortium.common.loss import LOSS_CAP, per_example
 from cohortium.common.messages import Update
 from cohortium.common.privacy.noise import NoiseSource
 from cohortium.common.privacy.plan import planned
-from cohortium.common.study import Strategy
+from cohortium.common.training import Strategy
 from cohortium.server.aggregation.loss_weight import loss_weight
 from cohortium.server.coordinator import initial_model, run_study
 from cohortium.server.plausibility import check_update

@@ -144,7 +144,7 @@ def gradients(study: Study, folder: Path, rows: list[str]) -> np.ndarray:
     label = study.task.columns
     table = read_table(path, study.data_model, study.columns_read, ["side"], label)
     cohort = prepare(table, study, "a")
-    module = build_seeded(study.model, cohort.features.shape[1], 1, study.training.seed)
+    module = build_seeded(study.model, study.layout, 1, study.training.seed)
     x, y = torch.tensor(cohort.features), torch.tensor(cohort.labels)
     return clipped_sum(module, x, y, "binary", CLIP)
 

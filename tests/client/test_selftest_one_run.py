@@ -22,6 +22,7 @@ from cohortium.client.training.update import LocalUpdate
 from cohortium.common.cli import main
 from cohortium.common.errors import UsageError
 from cohortium.common.identity import SigningKey
+from cohortium.common.layout import table_layout
 from cohortium.common.models.building import build_seeded
 from cohortium.common.privacy.empirical import OneRun
 
@@ -84,7 +85,7 @@ def test_an_audit_of_a_model_without_room_says_that_it_shows_nothing() -> None:
 def test_without_noise_the_attacker_reads_the_coins_of_a_full_batch() -> None:
     study, planted = made_up("full", 1.0, hidden=0), np.arange(12) % 2 > 0
     features, labels = patients(study, 60, np.random.default_rng(0))
-    module, copy = (build_seeded(study.model, INPUTS, 1, 0) for _ in range(2))
+    module, copy = (build_seeded(study.model, table_layout(INPUTS), 1, 0) for _ in range(2))
     known = features[12:], labels[12:]
     attacker = one_run.Attacker(study, copy, (features[:12], labels[:12]), known, noise=1.0)
     there = np.concatenate([np.flatnonzero(planted), np.arange(12, 60)])

@@ -13,6 +13,7 @@ from torch import nn
 from cohortium.client.training.full_batch import FullBatchPlan, clipped_sum, train
 from cohortium.common.arrays import flatten, load_into
 from cohortium.common.errors import ProtocolError
+from cohortium.common.layout import table_layout
 from cohortium.common.loss import per_example
 from cohortium.common.models.building import build_seeded
 from cohortium.common.models.options import ModelOptions
@@ -24,7 +25,7 @@ CPU = torch.device("cpu")
 
 def mlp(outputs: int = 1) -> nn.Module:
     options = ModelOptions(name="mlp", hidden=(5,), activation="gelu")
-    return build_seeded(options, 4, outputs, seed=3)
+    return build_seeded(options, table_layout(4), outputs, seed=3)
 
 
 def table(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

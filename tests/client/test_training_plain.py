@@ -19,6 +19,7 @@ from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.arrays import flatten
 from cohortium.common.errors import UsageError
+from cohortium.common.layout import table_layout
 from cohortium.common.loss import per_example
 from cohortium.common.models.building import build_seeded
 from cohortium.common.models.options import ModelOptions
@@ -48,7 +49,7 @@ def test_each_step_is_sgd_with_momentum_decay_and_a_pull_to_the_start() -> None:
 def test_a_step_follows_the_mean_of_the_patients_gradients_whatever_the_outcome(
     outcome: Any, outputs: int
 ) -> None:
-    module = build_seeded(ModelOptions(name="mlp", hidden=(4,)), 2, outputs, seed=1)
+    module = build_seeded(ModelOptions(name="mlp", hidden=(4,)), table_layout(2), outputs, seed=1)
     start, labels = flatten(module), labels_of(outcome, 3)
     x, y = torch.tensor(X), torch.tensor(labels)
     mean = np.zeros(len(start))
@@ -71,7 +72,9 @@ def test_a_strong_proximal_term_keeps_the_model_near_its_start() -> None:
 
 
 def test_the_same_round_twice_gives_the_same_bits_and_leaves_the_random_state_alone() -> None:
-    module = build_seeded(ModelOptions(name="mlp", hidden=(8,), dropout=0.5), 2, 1, seed=0)
+    module = build_seeded(
+        ModelOptions(name="mlp", hidden=(8,), dropout=0.5), table_layout(2), 1, seed=0
+    )
     start = flatten(module)
     plan = PlainPlan("regression", Sgd(0.05), seed=3)
 
@@ -124,7 +127,7 @@ def test_flambys_fedavg_on_heart_disease_is_reproduced() -> None:
     names = ("cleveland", "hungarian", "switzerland", "va")
     sites = [hospital(DATA / "heart_flamby" / f"{name}.csv") for name in names]
     counts = [len(site[0]) for site in sites]
-    module = build_seeded(ModelOptions(name="logistic"), 13, 1, seed=42)
+    module = build_seeded(ModelOptions(name="logistic"), table_layout(13), 1, seed=42)
     plan = PlainPlan("binary", Sgd(1e-3))
     w = flatten(module)
     for number in range(1, 16):

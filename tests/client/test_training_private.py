@@ -13,6 +13,7 @@ from cohortium.client.training.private import OwnNoise, PrivatePlan, train
 from cohortium.client.training.sgd import Sgd
 from cohortium.common.arrays import flatten
 from cohortium.common.errors import RefusedError
+from cohortium.common.layout import table_layout
 from cohortium.common.loss import per_example
 from cohortium.common.models.building import build_seeded
 from cohortium.common.models.options import ModelOptions
@@ -107,7 +108,7 @@ def test_the_noise_of_a_step_has_the_scale_that_is_accounted() -> None:
 
 
 def test_no_patient_moves_the_sum_by_more_than_the_clip_norm() -> None:
-    module = build_seeded(ModelOptions(name="mlp", hidden=(6,)), 2, 1, seed=1)
+    module = build_seeded(ModelOptions(name="mlp", hidden=(6,)), table_layout(2), 1, seed=1)
     start = flatten(module)
     plan = replace(PLAN, clip_norm=0.7)
     rng = np.random.default_rng(5)
@@ -156,7 +157,9 @@ def test_batch_norm_is_refused_with_the_reason() -> None:
 
 
 def test_the_module_can_be_used_again_afterwards() -> None:
-    module = build_seeded(ModelOptions(name="mlp", hidden=(4,), dropout=0.1), 2, 1, seed=1)
+    module = build_seeded(
+        ModelOptions(name="mlp", hidden=(4,), dropout=0.1), table_layout(2), 1, seed=1
+    )
     start = flatten(module)
     for _ in range(2):
         train(module, start, FEATURES, LABELS, PLAN, NoiseSource(), CPU)
@@ -184,7 +187,7 @@ def test_a_step_takes_each_patients_clipped_gradient_whatever_the_outcome(
     outcome: Any, outputs: int, clip_norm: float
 ) -> None:
     options = ModelOptions(name="mlp", hidden=(4,), activation="tanh")
-    module = build_seeded(options, 2, outputs, seed=1)
+    module = build_seeded(options, table_layout(2), outputs, seed=1)
     features = np.random.default_rng(2).normal(size=(17, 2)).astype(np.float32)
     labels = labels_of(outcome, 17)
     start, expected = flatten(module), by_loop(module, outcome, features, labels, clip_norm)

@@ -11,6 +11,9 @@ from pydantic import BaseModel
 
 from cohortium.client.config import POLICY_TEXT, Policy
 from cohortium.common import cli
+from cohortium.common.explanation import Explanation
+from cohortium.common.models.options import FAMILIES
+from cohortium.common.reduction import Reduction
 from cohortium.common.schema import (
     CategoryColumn,
     FlagColumn,
@@ -20,6 +23,9 @@ from cohortium.common.schema import (
 )
 from cohortium.common.study import Study
 from cohortium.common.task import Task
+from cohortium.common.transfer import Lora, Transfer
+from cohortium.common.tuning import Range, Tuning
+from cohortium.common.wide_columns import WideColumn
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ("README.md", "CHANGELOG.md", *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md")))
@@ -31,7 +37,8 @@ def words(text: str) -> set[str]:
 
 
 def test_every_key_of_a_study_is_explained() -> None:
-    page = words((ROOT / "docs/studies.md").read_text())
+    pages = [path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))]
+    page = set[str]().union(*map(words, pages))
     sections = [
         field.annotation
         for name, field in Study.model_fields.items()
@@ -47,6 +54,14 @@ def test_every_key_of_a_study_is_explained() -> None:
         FlagColumn,
         CategoryColumn,
         *get_args(get_args(Task)[0]),
+        *get_args(WideColumn),
+        *FAMILIES,
+        Transfer,
+        Lora,
+        Tuning,
+        Range,
+        Explanation,
+        Reduction,
     ]
     for section in parts:
         for key in section.model_fields:

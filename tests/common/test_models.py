@@ -11,6 +11,7 @@ import torch
 from cohortium.common.arrays import flatten, layout
 from cohortium.common.document import canonical, parse
 from cohortium.common.errors import DocumentError, ProtocolError
+from cohortium.common.layout import table_layout
 from cohortium.common.loss import one_dimensional, per_example
 from cohortium.common.models.building import build, build_seeded
 from cohortium.common.models.options import ModelOptions
@@ -19,7 +20,7 @@ MLP = ModelOptions(name="mlp", hidden=(5, 4), activation="tanh", dropout=0.25)
 
 
 def test_an_mlp_has_the_declared_layers() -> None:
-    module = build(MLP, inputs=3, outputs=2)
+    module = build(MLP, table_layout(3), 2)
     assert [shape for _, shape in layout(module)] == [(5, 3), (5,), (4, 5), (4,), (2, 4), (2,)]
     assert [type(layer).__name__ for layer in module.children()] == [
         *("Linear", "Tanh", "Dropout"),
@@ -31,7 +32,7 @@ def test_an_mlp_has_the_declared_layers() -> None:
 
 @pytest.mark.parametrize("name", ["logistic", "linear"])
 def test_a_linear_model_is_one_layer(name: Any) -> None:
-    module = build(ModelOptions(name=name), inputs=13, outputs=1)
+    module = build(ModelOptions(name=name), table_layout(13), 1)
     assert [shape for _, shape in layout(module)] == [(1, 13), (1,)]
 
 
@@ -40,7 +41,7 @@ def test_a_seed_gives_pytorch_s_own_start_and_leaves_the_callers_random_state_al
     expected = torch.nn.Linear(13, 1)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    module = build_seeded(ModelOptions(name="logistic"), 13, 1, seed=7)
+    module = build_seeded(ModelOptions(name="logistic"), table_layout(13), 1, seed=7)
     assert (flatten(module) == flatten(expected)).all()
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -108,7 +109,9 @@ def test_models_that_several_threads_build_at_once_are_those_of_their_seeds() ->
     options = ModelOptions(name="mlp", hidden=(64, 64), activation="relu")
 
     def first_weight(seed: int) -> float:
-        return next(build_seeded(options, 8, 1, seed).parameters()).flatten()[0].item()
+        return (
+            next(build_seeded(options, table_layout(8), 1, seed).parameters()).flatten()[0].item()
+        )
 
     alone = [first_weight(seed) for seed in range(4)]
     with ThreadPoolExecutor(4) as pool:

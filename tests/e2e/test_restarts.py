@@ -82,4 +82,5 @@ def test_ctrl_c_of_the_demonstration_leaves_no_process_behind(
 def test_a_demonstration_killed_outright_leaves_no_process_behind(tmp_path: Path) -> None:
     demo = interrupted(tmp_path, JOINING, signal.SIGKILL, group=False)
     assert demo.process.returncode == -signal.SIGKILL
-    assert_nothing_runs(tmp_path, within_s=10.0)
+    # Each daemon puts its threads, its conversations and its SuperLink away: seconds when idle.
+    assert_nothing_runs(tmp_path, within_s=45.0)

@@ -13,6 +13,7 @@ from tests.e2e.deployment import APPROVER, Deployment, Result, each, write_patie
 from tests.federation import PLAIN, PRIVATE, approve, federate
 
 from cohortium.common import arrays
+from cohortium.common.layout import table_layout
 from cohortium.common.models.building import build_seeded
 from cohortium.common.study import Study
 from cohortium.server.coordinator import run_study
@@ -96,7 +97,7 @@ def test_the_model_over_tls_is_that_of_one_process_to_the_last_bit(
     for site in federation.sites.values():
         approve(site, plain.study)
     expected = run_study(plain.study, federation.desk(plain.study))
-    module = build_seeded(plain.study.model, 3, 1, 0)
+    module = build_seeded(plain.study.model, table_layout(3), 1, 0)
     module.load_state_dict(load_file(plain.model))
     assert np.array_equal(arrays.flatten(module), expected)
     assert not np.array_equal(expected, np.zeros_like(expected))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cohortium.common.errors import ProtocolError
-from cohortium.common.study import Strategy
+from cohortium.common.training import Strategy
 from cohortium.server.aggregation import fold
 from cohortium.server.aggregation.fold import Fold
 from cohortium.server.aggregation.optimizer import (

@@ -118,7 +118,7 @@ def write_table(folder: Path, name: str) -> Path:
 
 def survival_of(chosen: Study, model: NDArray[np.float32], cohort: Cohort) -> NDArray[np.float64]:
     """(patients, horizons) probability to stay without event until then."""
-    module = build_seeded(chosen.model, cohort.test_features.shape[1], chosen.outputs, 0)
+    module = build_seeded(chosen.model, chosen.layout, chosen.outputs, 0)
     arrays.load_into(module, model)
     with torch.no_grad():
         return predictions(chosen, module(torch.tensor(cohort.test_features)))

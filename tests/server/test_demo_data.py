@@ -56,8 +56,7 @@ def cohorts(data: DemoData, study: Study) -> dict[str, Cohort]:
 
 def federated(study: Study, patients: Mapping[str, Cohort]) -> np.ndarray[Any, Any]:
     """The study's whole training, in this process and without a coordinator."""
-    inputs = next(iter(patients.values())).features.shape[1]
-    state = ServerState.start(arrays.flatten(build_seeded(study.model, inputs, 1, seed=0)))
+    state = ServerState.start(arrays.flatten(build_seeded(study.model, study.layout, 1, seed=0)))
     weights = {site: local_round.weight(study, cohort) for site, cohort in patients.items()}
     for number in range(1, study.training.rounds + 1):
         deltas = [

@@ -10,7 +10,6 @@ from tests.federation import PLAIN, Federation, approve, federate, write_study
 
 from cohortium.common import arrays
 from cohortium.common.models.building import build_seeded
-from cohortium.common.preprocessing.encode import feature_names
 from cohortium.common.study import Study, load_study
 from cohortium.server.coordinator import run_study
 from cohortium.server.model_file import describe, final_vector, pieces
@@ -42,7 +41,7 @@ def test_the_file_is_the_one_that_safetensors_writes(small: tuple[Study, Federat
     study, federation = small
     row = federation.store.study(study.name)
     found = b"".join(pieces(row, federation.store))
-    module = build_seeded(study.model, len(feature_names(study)), study.outputs, 0)
+    module = build_seeded(study.model, study.layout, study.outputs, 0)
     arrays.load_into(module, final_vector(row, federation.store))
     length = int.from_bytes(found[:8], "little")
     metadata = json.loads(found[8 : 8 + length])["__metadata__"]
@@ -56,7 +55,7 @@ def test_whoever_reads_it_gets_the_final_model(
     study, federation = small
     row = federation.store.study(study.name)
     (tmp_path / "model.safetensors").write_bytes(b"".join(pieces(row, federation.store)))
-    module = build_seeded(study.model, len(feature_names(study)), study.outputs, 1)
+    module = build_seeded(study.model, study.layout, study.outputs, 1)
     module.load_state_dict(load_file(tmp_path / "model.safetensors"))
     assert arrays.flatten(module).tolist() == final_vector(row, federation.store).tolist()
 

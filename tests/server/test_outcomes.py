@@ -13,6 +13,7 @@ from cohortium.client.config import DatasetConfig
 from cohortium.common import arrays
 from cohortium.common.document import parse
 from cohortium.common.identity import SigningKey
+from cohortium.common.layout import table_layout
 from cohortium.common.models.building import build_seeded
 from cohortium.common.predict import predictions
 from cohortium.common.study import Study
@@ -134,7 +135,7 @@ def federation(root: Path, study: Study, sizes: dict[str, int]) -> Federation:
 
 def predicted(study: Study, model: NDArray[np.float32], rows: dict[str, NDArray[Any]]) -> Any:
     """What the final model says of patients whom no site has seen."""
-    module = build_seeded(study.model, 2, study.outputs, 0)
+    module = build_seeded(study.model, table_layout(2), study.outputs, 0)
     arrays.load_into(module, model)
     inputs = np.column_stack([(rows["age"] - 50) / 20, (rows["marker"] - 5) / 2.5])
     with torch.no_grad():

@@ -30,6 +30,7 @@ from cohortium.common.audit.siem import SiemConfig
 from cohortium.common.document import Document, load
 from cohortium.common.errors import DocumentError, UsageError
 from cohortium.common.files import write_whole as write_whole
+from cohortium.common.models.options import NAMES
 from cohortium.common.people import PublicKey
 from cohortium.common.purpose import DUO_CODES
 from cohortium.common.schema import Name, Schema, load_schema
@@ -51,7 +52,7 @@ class Policy(Document):
     """What a study may do here. Every default denies; see docs/site-policy.md."""
 
     purposes: tuple[str, ...] = ()
-    models: tuple[str, ...] = ("logistic", "linear", "mlp")
+    models: tuple[str, ...] = NAMES
     max_rounds: PositiveInt = 100
     max_epsilon_per_study: PositiveFloat = 4.0
     minimum_patients: PositiveInt = 20
@@ -243,7 +244,10 @@ POLICY_TEXT = """\
 # A refusal names the key below that refused. A change takes effect at once.
 [policy]
 purposes = []                  # Data Use Ontology codes that you allow, such as "HMB", "DS", "GRU"
-models = ["logistic", "linear", "mlp"]
+models = [
+    "logistic", "linear", "mlp", "cox", "cnn1d", "rnn", "lstm", "gru", "transformer", "cnn2d",
+    "resnet", "gnn", "network", "fusion", "autoencoder", "vae", "gan", "neural_ode", "mps",
+]
 max_rounds = 100
 max_epsilon_per_study = 4.0    # privacy that one study may spend of a dataset's lifetime cap
 minimum_patients = 20          # smaller cohorts take part in nothing

@@ -26,7 +26,7 @@ from cohortium.common.metrics.calibration_disclosure import Patients, answer
 from cohortium.common.metrics.evaluation import FEDERATED
 from cohortium.common.metrics.evaluation import evaluate as count
 from cohortium.common.metrics.tallies import SiteEvaluation
-from cohortium.common.models.building import build_seeded
+from cohortium.common.models.building import study_module
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource
 from cohortium.common.privacy.plan import planned, planned_noise
@@ -67,7 +67,7 @@ def train(
 def _trained(
     study: Study, cohort: Cohort, start: Vector, round_number: int, site: str, device: str
 ) -> LocalUpdate:
-    module = _module(study, cohort)
+    module = study_module(study)
     mechanism = planned(study)
     data = (module, start, cohort.features, cohort.labels)
     place = torch.device(device)
@@ -210,8 +210,3 @@ def _sgd(study: Study) -> Sgd:
         momentum=study.training.momentum,
         weight_decay=study.training.weight_decay,
     )
-
-
-def _module(study: Study, cohort: Cohort) -> nn.Module:
-    inputs = cohort.features.shape[1]
-    return build_seeded(study.model, inputs, study.outputs, study.training.seed)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cohortium.client.cohort import Cohort
 from cohortium.client.results import Fit
@@ -23,7 +23,7 @@ from cohortium.client.training.sgd import Sgd
 from cohortium.common import arrays
 from cohortium.common.errors import DataError
 from cohortium.common.loss import per_example
-from cohortium.common.models.building import build_seeded
+from cohortium.common.models.building import study_module
 from cohortium.common.study import Study
 
 Vector = npt.NDArray[np.float32]
@@ -75,7 +75,7 @@ class _Training:
         self._how = how
         self._features = torch.tensor(patients.features, device=how.device)
         self._labels = torch.tensor(patients.labels, device=how.device)
-        self.module = _module(how.study, patients).to(how.device)
+        self.module = study_module(how.study).to(how.device)
         self._optimiser = how.sgd.of(self.module)
         self._passes = 0
 
@@ -159,7 +159,7 @@ def train_personal(
     how, rows = replace(how, sgd=sgd), len(cohort.labels)
     plan = plain.PlainPlan(study.task.kind, sgd, pull, study.training.seed + number)
     update = plain.train(
-        _module(study, Patients(cohort.features, cohort.labels)),
+        study_module(study),
         personal,
         cohort.features,
         cohort.labels,
@@ -211,8 +211,3 @@ def _best(how: Recipe, folds: Sequence[tuple[Patients, Patients]]) -> tuple[floa
         if not math.isfinite(loss) or number - best >= PATIENCE:
             break
     return lowest, best
-
-
-def _module(study: Study, patients: Patients) -> nn.Module:
-    inputs = patients.features.shape[1]
-    return build_seeded(study.model, inputs, study.outputs, study.training.seed)

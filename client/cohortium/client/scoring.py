@@ -6,7 +6,7 @@ import torch
 
 from cohortium.common import arrays
 from cohortium.common.loss import per_example
-from cohortium.common.models.building import build_seeded
+from cohortium.common.models.building import study_module
 from cohortium.common.predict import predictions
 from cohortium.common.study import Study
 
@@ -38,7 +38,7 @@ def mean_loss(
 def _logits(
     study: Study, model: npt.NDArray[np.float32], features: npt.NDArray[np.float32]
 ) -> torch.Tensor:
-    module = build_seeded(study.model, features.shape[1], study.outputs, study.training.seed)
+    module = study_module(study)
     arrays.load_into(module, model)
     module.eval()
     with torch.no_grad():

@@ -3,10 +3,13 @@
 Each function raises ValueError with the key and the reason, for `Study` to refuse the document.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from cohortium.common.document import nearest
 from cohortium.common.evaluating import Criterion, Evaluation
+from cohortium.common.models.options import FAMILIES, ModelDocument
+from cohortium.common.models.options_base import TableModel
+from cohortium.common.task import SurvivalTask
 
 if TYPE_CHECKING:
     from cohortium.common.study import Study
@@ -16,20 +19,51 @@ CALLED = ("binary", "multiclass", "multilabel")  # outcomes that a patient is ca
 
 # `linear` gives values, `logistic` probabilities or, for survival, the hazard in each interval. A
 # binary outcome may have either, as studies had before there were other outcomes.
-MODELS: dict[str, tuple[str, ...]] = {
+TABLE_MODELS: dict[str, tuple[str, ...]] = {
     "binary": ("logistic", "linear", "mlp"),
     "multiclass": ("logistic", "mlp"),
     "multilabel": ("logistic", "mlp"),
     "regression": ("linear", "mlp"),
     "survival": ("logistic", "mlp"),
+    "cox": ("cox", "mlp"),
 }
 
 
 def check_model(study: "Study") -> None:
-    fitting, kind = MODELS[study.task.kind], study.task.kind
-    if study.model.name not in fitting:
+    """The model gives such an outcome, and can read the inputs."""
+    model, kind = study.model, str(study.task.kind)
+    if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
+        kind = "cox"
+    fitting = TABLE_MODELS.get(kind, ())
+    others = tuple(n for one in FAMILIES if kind in one.outcomes for n in _names(one))
+    fits = model.name in fitting if isinstance(model, TableModel) else model.name in others
+    if kind == "cox" and not isinstance(model, TableModel):
+        fits = "survival" in model.outcomes
+    if not fits:
+        use = fitting[0] if fitting else others[0]
+        raise ValueError(f'model.name: a {model.name} model gives no {kind} outcome; use "{use}"')
+    _check_blocks(study)
+
+
+def _names(family: type[ModelDocument]) -> tuple[str, ...]:
+    return get_args(family.model_fields["name"].annotation)
+
+
+def _check_blocks(study: "Study") -> None:
+    model, blocks = study.model, study.layout.blocks
+    for block in blocks:
+        if block.kind not in model.blocks:
+            able = ", ".join(
+                name for one in FAMILIES if block.kind in one.blocks for name in _names(one)
+            )
+            raise ValueError(
+                f'data.features: a {model.name} model reads no {block.kind} ("{block.name}"); '
+                f"models that do: {able}"
+            )
+    if len(blocks) > 1 and not model.several:
         raise ValueError(
-            f'model.name: a {study.model.name} model gives no {kind} outcome; use "{fitting[0]}"'
+            f"data.features: a {model.name} model reads one block of inputs, and there are "
+            f'{", ".join(block.name for block in blocks)}; use name = "fusion", or fewer features'
         )
 
 

@@ -162,6 +162,12 @@ def _explain_one(detail: ErrorDetails, kind: type[BaseModel]) -> str:
         return f'unknown key "{where}"{nearest(path[-1], list(known))}'
     if detail["type"] == "missing":
         return f'"{where}" is missing and has no default'
+    if detail["type"] == "union_tag_invalid":
+        given = detail["ctx"]
+        tags = [word.strip("'") for word in given["expected_tags"].split(", ")]
+        key = given["discriminator"].strip("'")
+        said = one_line(str(given["tag"]), limit=60)
+        return f'{where}.{key}: there is no "{said}"{nearest(said, tags)}'
     message = detail["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
 
@@ -189,8 +195,8 @@ def _follow(
 
 
 def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
-    field = model.model_fields.get("kind")
-    return get_args(field.annotation) if field is not None else ()
+    fields = (model.model_fields.get(key) for key in ("kind", "name"))
+    return tuple(word for field in fields if field for word in get_args(field.annotation))
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -13,7 +13,17 @@ from torch.nn import functional
 
 from cohortium.common.errors import ProtocolError
 
-Outcome = Literal["binary", "multiclass", "multilabel", "regression", "survival"]
+Outcome = Literal[
+    "binary",
+    "multiclass",
+    "multilabel",
+    "regression",
+    "survival",
+    "labelling",
+    "contacts",
+    "reconstruction",
+    "generation",
+]
 
 LOSS_CAP = 2.0  # nats; where a site's loss is told with noise, a patient's counts no more
 
@@ -25,6 +35,11 @@ def per_example(outcome: Outcome, logits: Tensor, labels: Tensor) -> Tensor:
     indices. multilabel: sum of the binary cross-entropies of all labels (B, outputs). regression:
     squared error of one output. survival: negative log-likelihood of hazards in discrete time
     (Gensheimer & Narasimhan 2019, PeerJ 7:e6257), one logit for each interval; labels (B, 2).
+    labelling: cross-entropy, mean over the places that have a state; labels (B, length), -1 for
+    none, logits (B, length * states). contacts: binary cross-entropy, mean over the pairs that
+    count; labels (B, length^2), -1 for those that do not. reconstruction and generation: squared
+    error, summed over the inputs (B, inputs), which are the labels, and what the model adds to it
+    as one output more, such as a divergence.
 
     Raises:
         ProtocolError: the logits or labels have another shape than the outcome needs.
@@ -90,10 +105,41 @@ def _shaped(labels: Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
+def _labelling(logits: Tensor, labels: Tensor) -> Tensor:
+    places = labels.shape[1]
+    if logits.shape[1] % places:
+        _shaped(labels, (len(logits), logits.shape[1]))
+    there = labels >= 0
+    by_state = logits.view(len(logits), places, -1).transpose(1, 2)
+    each = functional.cross_entropy(by_state, labels.clamp(min=0).long(), reduction="none")
+    return (each * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+
+
+def _contacts(logits: Tensor, labels: Tensor) -> Tensor:
+    _shaped(labels, tuple(logits.shape))
+    there = labels >= 0
+    each = functional.binary_cross_entropy_with_logits(
+        logits, labels.clamp(min=0), reduction="none"
+    )
+    return (each * there).sum(dim=1) / there.sum(dim=1).clamp(min=1)
+
+
+def _reconstruction(logits: Tensor, labels: Tensor) -> Tensor:
+    inputs = labels.shape[1]
+    if logits.shape[1] not in (inputs, inputs + 1):
+        _shaped(labels, tuple(logits.shape))
+    error = (logits[:, :inputs] - labels).square().sum(dim=1)
+    return error + logits[:, inputs:].sum(dim=1)
+
+
 _LOSSES: dict[Outcome, Callable[[Tensor, Tensor], Tensor]] = {
     "binary": _binary,
     "multiclass": _multiclass,
     "multilabel": _multilabel,
     "regression": _regression,
     "survival": _survival,
+    "labelling": _labelling,
+    "contacts": _contacts,
+    "reconstruction": _reconstruction,
+    "generation": _reconstruction,
 }

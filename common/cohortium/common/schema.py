@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from cohortium.common.document import Document, load
+from cohortium.common.wide_columns import WideColumn
 
 NAME = r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME)]
@@ -95,7 +96,8 @@ class CategoryColumn(Document):
         return self
 
 
-Column = Annotated[NumberColumn | FlagColumn | CategoryColumn, Field(discriminator="kind")]
+NarrowColumn = NumberColumn | FlagColumn | CategoryColumn
+Column = Annotated[NarrowColumn | WideColumn, Field(discriminator="kind")]
 
 
 class TableFormat(Document):
@@ -138,6 +140,13 @@ class Schema(Document):
         if sorted(self.order) != sorted(self.columns):
             raise ValueError("order must name every column once; leave it out to use theirs")
         return self
+
+    def narrow(self, name: str) -> NarrowColumn:
+        """A column that holds one number; ValueError for one that holds more."""
+        column = self.columns[name]
+        if not isinstance(column, NarrowColumn):
+            raise ValueError(f'"{name}" is a {column.kind}, and one number is needed')
+        return column
 
     @model_validator(mode="after")
     def _key(self) -> Self:

@@ -4,26 +4,37 @@
 digest covers all that a site is asked to agree to.
 """
 
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from cohortium.common import coherence
 from cohortium.common.continuation import Continues
 from cohortium.common.document import Document, GrownDocument, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
 from cohortium.common.evaluating import Evaluation, Fairness, Fraction, Mitigation, Release
-from cohortium.common.models.options import ModelOptions
+from cohortium.common.explanation import Explanation
+from cohortium.common.layout import Layout, layout_of
+from cohortium.common.models.options import Model
 from cohortium.common.participation import Sites
 from cohortium.common.purpose import Purpose
-from cohortium.common.schema import CategoryColumn, Name, NumberColumn, Schema, load_schema
-from cohortium.common.task import Task
+from cohortium.common.reduction import Reduction
+from cohortium.common.schema import (
+    CategoryColumn,
+    FlagColumn,
+    Name,
+    NumberColumn,
+    Schema,
+    load_schema,
+)
+from cohortium.common.task import GenerationTask, ReconstructionTask, Task
 from cohortium.common.tracks import Track, check_left_out, track
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0)]
+from cohortium.common.training import Privacy, Strategy, Training
+from cohortium.common.transfer import Transfer
+from cohortium.common.tuning import Tuning
 
 
 class Data(Document):
@@ -39,7 +50,7 @@ class Data(Document):
         return self
 
 
-class Preprocessing(Document):
+class Preprocessing(GrownDocument):
     """From columns to model inputs.
 
     scaling: `public-range` uses the schema's public bounds; `federated-standard` one mean and
@@ -47,20 +58,32 @@ class Preprocessing(Document):
     missing: a gap gets the column's public centre (`impute`), the same and, for the columns in
     missing_indicators, one more input that says so (`indicator`), or costs the row (`exclude`).
     site_intercept: one 0/1 input per site, so that base rates may differ.
+    molecules: read as a graph of atoms and bonds, or as a Morgan fingerprint of radius 2.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"molecules", "fingerprint_bits", "reduce"})
 
     scaling: Literal["public-range", "federated-standard", "site-standard", "none"] = "public-range"
     missing: Literal["indicator", "impute", "exclude"] = "indicator"
     missing_indicators: tuple[Name, ...] = ()
     site_intercept: bool = False
+    molecules: Literal["graph", "fingerprint"] = "graph"
+    fingerprint_bits: Annotated[int, Field(ge=16, le=8192)] = 1024
+    reduce: Reduction | None = None
 
 
-class Split(Document):
-    """Which patients are held out for evaluation: by a column of the table, or by seed."""
+class Split(GrownDocument):
+    """Which patients are held out for evaluation: by a column of the table, or by seed.
+
+    validation_fraction: of those who would train, held out by the seed to decide when to stop.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset({"validation_fraction"})
 
     test_fraction: Fraction | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     column: Name | None = None
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -69,124 +92,19 @@ class Split(Document):
         return self
 
 
-class Training(Document):
-    """What a site does in a round.
-
-    batches: `poisson` draws each patient independently with probability sample_rate at each of
-    local_steps steps; `full` takes one gradient over all patients a round; `shuffle` is ordinary
-    minibatch training, without privacy only.
-    """
-
-    rounds: Annotated[int, Field(ge=1, le=10_000)]
-    batches: Literal["poisson", "full", "shuffle"]
-    local_steps: PositiveInt = 1
-    sample_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-    batch_size: PositiveInt | None = None
-    learning_rate: PositiveFloat | None = None
-    momentum: Share = 0.0
-    weight_decay: NotNegative = 0.0
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    shared_stream_rows: tuple[PositiveInt, ...] = ()
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        needs = {"poisson": "sample_rate", "shuffle": "batch_size"}
-        for batches, key in needs.items():
-            given = getattr(self, key) is not None
-            if given != (self.batches == batches):
-                verb = "needs" if self.batches == batches else "does not use"
-                raise ValueError(f'batches = "{self.batches}" {verb} {key}')
-        if self.batches == "full":
-            if self.local_steps != 1 or self.learning_rate is not None:
-                raise ValueError(
-                    'batches = "full" sends one gradient a round: leave out local_steps and '
-                    "learning_rate, and set strategy.learning_rate"
-                )
-            if self.momentum or self.weight_decay:
-                raise ValueError(
-                    'batches = "full" takes no step at the site: leave out momentum and '
-                    "weight_decay, and set strategy.momentum and strategy.weight_decay"
-                )
-        elif self.learning_rate is None:
-            raise ValueError(f'batches = "{self.batches}" needs learning_rate')
-        if self.shared_stream_rows and self.batches != "shuffle":
-            raise ValueError(
-                'shared_stream_rows replays a paper\'s shuffling: batches = "shuffle" only'
-            )
-        return self
-
-
-class Strategy(GrownDocument):
-    """How the coordinator turns updates into the next model (Reddi et al. 2021, Algorithm 2).
-
-    weighting: `bands` by the public size band of each site, `equal`, or `exact` row counts, which
-    a site sends only when its policy allows.
-    average_last: share of the rounds whose models are averaged into the final one.
-    q: of `qfedavg`: a site counts by its loss to the power of q times its weight, so that those
-    whom the model serves worst count most (Li et al. 2020, q-FFL).
-    """
-
-    later: ClassVar[frozenset[str]] = frozenset({"q"})
-
-    name: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "qfedavg"] = (
-        "fedavg"
-    )
-    weighting: Literal["bands", "equal", "exact"] = "bands"
-    learning_rate: PositiveFloat = 1.0
-    momentum: Share = 0.9
-    beta1: Share = 0.9
-    beta2: Share = 0.999
-    tau: PositiveFloat = 1e-8
-    proximal_mu: NotNegative = 0.0
-    weight_decay: NotNegative = 0.0
-    average_last: Share = 0.0
-    q: Annotated[float, Field(gt=0, le=10)] | None = None
-
-    @model_validator(mode="after")
-    def _has_a_power(self) -> Self:
-        if (self.name == "qfedavg") != (self.q is not None):
-            raise ValueError('q and name = "qfedavg" go together')
-        return self
-
-    @model_validator(mode="after")
-    def _proximal(self) -> Self:
-        if (self.name == "fedprox") != (self.proximal_mu > 0):
-            raise ValueError('proximal_mu above 0 and name = "fedprox" go together')
-        return self
-
-
-class Privacy(Document):
-    """The promise to each patient: (epsilon, delta) over the whole study, add-or-remove-one."""
-
-    mechanism: Literal["gaussian", "none"]
-    unit: Literal["patient"] = "patient"
-    epsilon: Annotated[float, Field(gt=0, le=100)] | None = None
-    delta: Annotated[float, Field(gt=0, le=1e-2)] | None = None
-    clip_norm: PositiveFloat | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        keys = ("epsilon", "delta", "clip_norm")
-        given = [key for key in keys if getattr(self, key) is not None]
-        if self.mechanism == "none" and given:
-            raise ValueError(f'mechanism = "none" protects nobody: remove {", ".join(given)}')
-        if self.mechanism == "gaussian" and len(given) < len(keys):
-            absent = [key for key in keys if key not in given]
-            raise ValueError(f'mechanism = "gaussian" needs {", ".join(absent)}')
-        return self
-
-
 class Study(GrownDocument):
     """One study, checked as a whole: what is impossible together is refused with the reason."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"mitigation", "release"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"mitigation", "release", "transfer", "tuning", "explanation"}
+    )
 
     name: Name
     purpose: Purpose
     data: Data
     data_model: Schema
     task: Task
-    model: ModelOptions
+    model: Model
     preprocessing: Preprocessing = Preprocessing()
     split: Split
     training: Training
@@ -198,6 +116,9 @@ class Study(GrownDocument):
     release: Release = Release()
     sites: Sites
     continues: Continues | None = None
+    transfer: Transfer = Transfer()
+    tuning: Tuning | None = None
+    explanation: Explanation | None = None
 
     @model_validator(mode="after")
     def _columns_exist(self) -> Self:
@@ -214,6 +135,8 @@ class Study(GrownDocument):
                     raise ValueError(
                         f'{key}: schema "{self.data_model.name}" has no "{name}"{hint}'
                     )
+        for name in (*self.fairness.attributes, *self.preprocessing.missing_indicators):
+            self.data_model.narrow(name)
         for name in self.task.columns:
             if name in self.data.features:
                 raise ValueError(f'data.features: "{name}" is the label itself')
@@ -346,7 +269,14 @@ class Study(GrownDocument):
     @property
     def outputs(self) -> int:
         """How many numbers the model gives for a patient."""
+        if isinstance(self.task, ReconstructionTask | GenerationTask):
+            return self.layout.inputs
         return self.task.outputs(self.data_model)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """How the inputs of a patient lie in a row of features."""
+        return layout_of(self)
 
     @property
     def columns_read(self) -> tuple[str, ...]:
@@ -363,6 +293,7 @@ class Study(GrownDocument):
             return (f"<{edges[0]}", *middle, f">={edges[-1]}")
         if isinstance(column, CategoryColumn):
             return column.labels or column.codes
+        assert isinstance(column, FlagColumn)
         return column.labels
 
 

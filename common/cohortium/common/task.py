@@ -4,12 +4,13 @@
 how many numbers a model gives for it.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cohortium.common.document import Document
+from cohortium.common.document import Document, GrownDocument
 from cohortium.common.schema import CategoryColumn, Code, FlagColumn, Name, NumberColumn, Schema
+from cohortium.common.wide_columns import PairsColumn, SequenceColumn
 
 MOST_CLASSES = 100
 
@@ -64,7 +65,7 @@ class BinaryTask(Outcome):
         return 1
 
     def check(self, schema: Schema) -> None:
-        column = schema.columns[self.label]
+        column = schema.narrow(self.label)
         if isinstance(column, NumberColumn):
             self._check_threshold(column)
             return
@@ -188,11 +189,14 @@ class RegressionTask(Outcome):
             )
 
 
-class SurvivalTask(Outcome):
+class SurvivalTask(Outcome, GrownDocument):
     """Time to an event that some patients never have while they are watched.
 
-    The model gives the hazard in each interval between the `horizons` (discrete time, Gensheimer &
-    Narasimhan 2019, PeerJ 7:e6257), so that its loss is a sum over patients and can be private.
+    likelihood: with `discrete` the model gives the hazard in each interval between the `horizons`
+    (discrete time, Gensheimer & Narasimhan 2019, PeerJ 7:e6257), so that its loss is a sum over
+    patients and can be private. With `cox` it gives the logarithm of one hazard ratio (Cox 1972),
+    by the partial likelihood within each site, every site with a baseline hazard of its own: no
+    risk set leaves a site, and it cannot be private.
 
     time: column with the time watched; event: flag, yes if the event ended it.
     horizons: rising, above 0, in the units of `time`; the last is the end of prediction.
@@ -202,6 +206,9 @@ class SurvivalTask(Outcome):
     time: Name
     event: Name
     horizons: Annotated[tuple[float, ...], Field(min_length=1, max_length=50)]
+    likelihood: Literal["discrete", "cox"] = "discrete"
+
+    later: ClassVar[frozenset[str]] = frozenset({"likelihood"})
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -218,7 +225,7 @@ class SurvivalTask(Outcome):
         return f"{self.event} within {self.horizons[-1]:g} of {self.time}"
 
     def outputs(self, schema: Schema) -> int:
-        return len(self.horizons)
+        return 1 if self.likelihood == "cox" else len(self.horizons)
 
     def check(self, schema: Schema) -> None:
         time, event = schema.columns[self.time], schema.columns[self.event]
@@ -240,7 +247,125 @@ class SurvivalTask(Outcome):
             )
 
 
+class LabellingTask(Outcome):
+    """A state for each place of a sequence, such as a protein's secondary structure.
+
+    label: a sequence column whose letters are the states; of: the input sequence that it runs
+    along.
+    """
+
+    kind: Literal["labelling"]
+    label: Name
+    of: Name
+
+    @property
+    def named(self) -> dict[str, tuple[Name, ...]]:
+        return {"label": (self.label,)}
+
+    @property
+    def outcome(self) -> str:
+        return f"{self.label} at each place of {self.of}"
+
+    def states(self, schema: Schema) -> str:
+        column = schema.columns[self.label]
+        assert isinstance(column, SequenceColumn)
+        return column.letters
+
+    def outputs(self, schema: Schema) -> int:
+        column = schema.columns[self.of]
+        assert isinstance(column, SequenceColumn)
+        return column.length * len(self.states(schema))
+
+    def check(self, schema: Schema) -> None:
+        _check_along(schema, self.label, self.of, SequenceColumn, "sequence")
+
+
+class ContactsTask(Outcome):
+    """Which places of a sequence touch, at least `apart` places from each other."""
+
+    kind: Literal["contacts"]
+    label: Name
+    of: Name
+    apart: Annotated[int, Field(ge=1)] = 6
+
+    @property
+    def named(self) -> dict[str, tuple[Name, ...]]:
+        return {"label": (self.label,)}
+
+    @property
+    def outcome(self) -> str:
+        return f"which places of {self.of} touch"
+
+    def outputs(self, schema: Schema) -> int:
+        column = schema.columns[self.of]
+        assert isinstance(column, SequenceColumn)
+        return column.length**2
+
+    def check(self, schema: Schema) -> None:
+        _check_along(schema, self.label, self.of, PairsColumn, "pairs")
+
+
+class ReconstructionTask(Outcome):
+    """The inputs themselves, through a narrow layer: what is common among patients."""
+
+    kind: Literal["reconstruction"]
+
+    @property
+    def named(self) -> dict[str, tuple[Name, ...]]:
+        return {}
+
+    @property
+    def outcome(self) -> str:
+        return "the inputs themselves"
+
+    def outputs(self, schema: Schema) -> int:
+        raise ValueError("as many as the study has inputs: ask the study")
+
+    def check(self, schema: Schema) -> None:
+        pass
+
+
+class GenerationTask(Outcome):
+    """New patients that nobody is, like those of all sites: synthetic data."""
+
+    kind: Literal["generation"]
+
+    @property
+    def named(self) -> dict[str, tuple[Name, ...]]:
+        return {}
+
+    @property
+    def outcome(self) -> str:
+        return "synthetic patients"
+
+    def outputs(self, schema: Schema) -> int:
+        raise ValueError("as many as the study has inputs: ask the study")
+
+    def check(self, schema: Schema) -> None:
+        pass
+
+
+def _check_along(
+    schema: Schema, label: str, of: str, kind: type[SequenceColumn | PairsColumn], word: str
+) -> None:
+    along, column = schema.columns.get(of), schema.columns[label]
+    if not isinstance(along, SequenceColumn):
+        raise ValueError(f'task.of: "{of}" is no sequence column of the schema')
+    if not isinstance(column, kind):
+        raise ValueError(f'task.label: "{label}" is a {column.kind}, and must be a {word} column')
+    if column.length != along.length:
+        raise ValueError(f"task.label: {label} and {of} must have one length")
+
+
 Task = Annotated[
-    BinaryTask | MulticlassTask | MultilabelTask | RegressionTask | SurvivalTask,
+    BinaryTask
+    | MulticlassTask
+    | MultilabelTask
+    | RegressionTask
+    | SurvivalTask
+    | LabellingTask
+    | ContactsTask
+    | ReconstructionTask
+    | GenerationTask,
     Field(discriminator="kind"),
 ]

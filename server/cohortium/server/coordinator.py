@@ -10,8 +10,7 @@ from dataclasses import replace
 from cohortium.common import arrays, bands
 from cohortium.common.errors import CohortiumError, ProtocolError
 from cohortium.common.messages import Measure, Measured, Vector
-from cohortium.common.models.building import build_seeded
-from cohortium.common.preprocessing.encode import feature_names
+from cohortium.common.models.building import study_module
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.server.aggregation.optimizer import ServerState, final_model
@@ -59,8 +58,7 @@ def run_study(study: Study, desk: Desk) -> Vector:
 
 def initial_model(study: Study) -> Vector:
     """The model that round 1 starts from: PyTorch's initialisation under the study's seed."""
-    inputs = len(feature_names(study))
-    return arrays.flatten(build_seeded(study.model, inputs, study.outputs, study.training.seed))
+    return arrays.flatten(study_module(study))
 
 
 def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:

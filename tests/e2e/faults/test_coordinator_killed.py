@@ -26,6 +26,7 @@ from tests.e2e.faults.trouble import (
 from tests.federation import PLAIN, approve, federate
 
 from cohortium.common import arrays
+from cohortium.common.layout import table_layout
 from cohortium.common.models.building import build_seeded
 from cohortium.server.config import CoordinatorDir
 from cohortium.server.coordinator import run_study
@@ -184,7 +185,7 @@ def listen(port: int) -> socket.socket | None:
 
 
 def final_model(hospitals: Deployment, run: Run, out: Path) -> np.ndarray:
-    module = build_seeded(run.study.model, 3, 1, 0)
+    module = build_seeded(run.study.model, table_layout(3), 1, 0)
     module.load_state_dict(load_file(hospitals.export(run.study.name, out)))
     return arrays.flatten(module)
 

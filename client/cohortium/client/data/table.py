@@ -139,7 +139,7 @@ def _read(path: Path, schema: Schema, columns: Sequence[str], extra: Sequence[st
 
 
 def _convert(reading: Reading, name: str, schema: Schema) -> None:
-    column = schema.columns[name]
+    column = schema.narrow(name)
     if isinstance(column, NumberColumn):
         values = reading.convert(name, _number_parser(column, schema), math.nan)
         reading.numbers[name] = np.array(values, dtype=np.float64)

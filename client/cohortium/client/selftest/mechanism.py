@@ -29,6 +29,7 @@ from cohortium.client.selftest.rehearsal import ledger_and_steps
 from cohortium.client.training import full_batch
 from cohortium.common import arrays
 from cohortium.common.errors import CohortiumError
+from cohortium.common.layout import table_layout
 from cohortium.common.models.building import build_seeded
 from cohortium.common.models.options import ModelOptions
 from cohortium.common.privacy import empirical
@@ -99,7 +100,7 @@ def contributions(device: torch.device) -> Checks:
     shown = {"poisson": 0.0, "full-batch": 0.0}
     options = ModelOptions(name="mlp", hidden=(6,))
     for factor in (1.0, 1e20, 1e36):
-        module = build_seeded(options, 3, 1, seed=7)
+        module = build_seeded(options, table_layout(3), 1, seed=7)
         start = arrays.flatten(module) * np.float32(factor)
         for engine in shown:
             shown[engine] = max(shown[engine], _largest(engine, module, start, device))

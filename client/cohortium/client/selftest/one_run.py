@@ -22,7 +22,7 @@ from cohortium.client.training import full_batch, private
 from cohortium.common import arrays, bands
 from cohortium.common.errors import UsageError
 from cohortium.common.loss import per_example
-from cohortium.common.models.building import build_seeded
+from cohortium.common.models.building import study_module
 from cohortium.common.privacy.accounting import epsilon
 from cohortium.common.privacy.empirical import SIGNIFICANCE, Mask, OneRun, one_run
 from cohortium.common.privacy.noise import NoiseSource
@@ -173,10 +173,7 @@ def audit(study: Study, device: torch.device, noise: float = 1.0) -> OneRun:
     if mechanism is None or study.privacy.delta is None:
         raise UsageError(f"{study.name} promises no privacy: there is nothing to audit")
     features, labels = patients(study, MOST + OTHERS, np.random.default_rng())
-    module, copy = (
-        build_seeded(study.model, features.shape[1], study.outputs, study.training.seed)
-        for _ in range(2)
-    )
+    module, copy = (study_module(study) for _ in range(2))
     count = _canaries(sum(p.numel() for p in module.parameters()), mechanism.steps)
     planted: Mask = NoiseSource().uniform(count) < 0.5
     attacker = Attacker(

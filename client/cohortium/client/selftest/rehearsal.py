@@ -16,7 +16,7 @@ from cohortium.common.document import parse
 from cohortium.common.envelope import Header, seal
 from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Train, kind_of, pack
-from cohortium.common.models.building import build_seeded
+from cohortium.common.models.building import study_module
 from cohortium.common.study import Study
 
 PATIENTS, ROUNDS, LOCAL_STEPS = 120, 3, 4
@@ -68,7 +68,7 @@ def _counted() -> Iterator[list[None]]:
 
 
 def _request(study: Study, number: int, key: SigningKey) -> bytes:
-    model = arrays.flatten(build_seeded(study.model, 1, study.outputs, study.training.seed))
+    model = arrays.flatten(study_module(study))
     header = Header(
         kind=kind_of(Train),
         study=study.digest,

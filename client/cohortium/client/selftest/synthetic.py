@@ -24,7 +24,7 @@ def patients(study: Study, count: int, rng: np.random.Generator) -> tuple[Vector
 def _table(study: Study, count: int, rng: np.random.Generator) -> Table:
     numbers, codes = {}, {}
     for name in study.columns_read:
-        column = study.data_model.columns[name]
+        column = study.data_model.narrow(name)
         if isinstance(column, NumberColumn):
             numbers[name] = rng.uniform(column.low, column.high, count)
         else:

@@ -1,32 +1,49 @@
-"""What a study says about its model. Imports no torch, so that the command line starts quickly."""
+"""What a study says about its model: one document for each family, told apart by `name`.
 
-from typing import Annotated, Literal, Self
+Imports no torch, so that the command line starts quickly. Each family says which kinds of blocks
+(`layout.py`) it reads and which outcomes it gives; `coherence.py` refuses any other.
+"""
 
-from pydantic import Field, PositiveInt, model_validator
+from typing import Annotated, get_args
 
-from cohortium.common.document import Document
+from pydantic import Field
 
-Activation = Literal["relu", "sigmoid", "tanh", "gelu", "silu"]
+from cohortium.common.models.options_base import (
+    Activation,
+    Initialisation,
+    ModelDocument,
+    TableModel,
+)
+from cohortium.common.models.options_fusion import FusionModel
+from cohortium.common.models.options_generative import AutoencoderModel, GanModel
+from cohortium.common.models.options_graph import GraphModel, NetworkModel
+from cohortium.common.models.options_image import Cnn2dModel, ResnetModel
+from cohortium.common.models.options_sequence import Cnn1dModel, RecurrentModel, TransformerModel
+from cohortium.common.models.options_series import OdeModel
+from cohortium.common.models.options_tensor import TensorTrainModel
 
+__all__ = ["NAMES", "Activation", "Initialisation", "Model", "ModelDocument", "ModelOptions"]
 
-class ModelOptions(Document):
-    """The model's family and its free choices.
+ModelOptions = TableModel  # the first family there was
 
-    `hidden` holds the widths of an MLP's hidden layers, first to last; `activation` and `dropout`
-    follow each of them. A logistic or linear model has none of the three.
-    """
+Model = Annotated[
+    TableModel
+    | Cnn1dModel
+    | RecurrentModel
+    | TransformerModel
+    | Cnn2dModel
+    | ResnetModel
+    | GraphModel
+    | NetworkModel
+    | FusionModel
+    | AutoencoderModel
+    | GanModel
+    | OdeModel
+    | TensorTrainModel,
+    Field(discriminator="name"),
+]
 
-    name: Literal["logistic", "linear", "mlp"]
-    hidden: tuple[PositiveInt, ...] = ()
-    activation: Activation = "relu"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.name == "mlp" and not self.hidden:
-            raise ValueError('an mlp needs at least one width in "hidden", such as [16]')
-        if self.name != "mlp" and self.hidden:
-            raise ValueError(f'a {self.name} model has no "hidden" layers; set name = "mlp"')
-        if self.name != "mlp" and self.dropout:
-            raise ValueError(f'a {self.name} model has no layer for "dropout"; set name = "mlp"')
-        return self
+FAMILIES: tuple[type[ModelDocument], ...] = get_args(get_args(Model)[0])
+NAMES: tuple[str, ...] = tuple(
+    name for one in FAMILIES for name in get_args(one.model_fields["name"].annotation)
+)

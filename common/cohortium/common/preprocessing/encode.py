@@ -16,7 +16,7 @@ from cohortium.common.errors import DataError, ProtocolError
 from cohortium.common.preprocessing import labels
 from cohortium.common.preprocessing.split import train_mask
 from cohortium.common.preprocessing.statistics import Statistics
-from cohortium.common.schema import CategoryColumn, NumberColumn
+from cohortium.common.schema import CategoryColumn, NarrowColumn, NumberColumn
 from cohortium.common.study import Study
 from cohortium.common.table import Mask, Table
 from cohortium.common.task import BinaryTask, MulticlassTask
@@ -53,11 +53,27 @@ class Encoded:
 def feature_names(study: Study) -> tuple[str, ...]:
     """Names of the model's inputs, in order.
 
+    Those of the table, then of each wide column in their order (`layout.py`) `<name>` for whether
+    it is there and `<name>[i]` for its values.
+    """
+    return (*table_names(study), *_wide_names(study))
+
+
+def table_names(study: Study) -> tuple[str, ...]:
+    """Names of the inputs from columns that hold one number.
+
     `data.features` in their order (a category is one input per code but the first), then
     `<name>_missing` for exactly the columns in `preprocessing.missing_indicators`, then
     `site_<name>` for every site with `site_intercept`.
     """
     return (*_column_names(study), *_intercept_names(study))
+
+
+def _wide_names(study: Study) -> Iterator[str]:
+    for block in study.layout.blocks:
+        if block.kind != "table":
+            yield block.name
+            yield from (f"{block.name}[{place}]" for place in range(block.stop - block.first))
 
 
 def encode(table: Table, study: Study, site: str, statistics: Statistics | None = None) -> Encoded:
@@ -140,8 +156,14 @@ def _levels(table: Table, study: Study, name: str) -> NDArray[np.int16]:
     return np.where(table.missing(name), -1, levels).astype(np.int16)
 
 
+def _narrow(study: Study) -> Iterator[str]:
+    """The features that hold one number."""
+    columns = study.data_model.columns
+    yield from (n for n in study.data.features if isinstance(columns[n], NarrowColumn))
+
+
 def _column_names(study: Study) -> Iterator[str]:
-    for name in study.data.features:
+    for name in _narrow(study):
         column = study.data_model.columns[name]
         if isinstance(column, CategoryColumn):
             yield from (f"{name}_{code}" for code in column.codes[1:])
@@ -166,13 +188,13 @@ def _intercept_sites(study: Study) -> tuple[str, ...]:
 
 def _plain(table: Table, study: Study) -> Wide:
     """Unscaled inputs (n, f - intercepts), gaps filled with the neutral value."""
-    columns = [column for name in study.data.features for column in _inputs(table, study, name)]
+    columns = [column for name in _narrow(study) for column in _inputs(table, study, name)]
     columns += [table.missing(name).astype(np.float64) for name in _indicators(study)]
     return np.column_stack(columns)
 
 
 def _inputs(table: Table, study: Study, name: str) -> Iterator[Wide]:
-    column = study.data_model.columns[name]
+    column = study.data_model.narrow(name)
     gaps = table.missing(name)
     if isinstance(column, NumberColumn):
         yield np.where(gaps, column.scale[0], table.numbers[name])
@@ -184,8 +206,8 @@ def _inputs(table: Table, study: Study, name: str) -> Iterator[Wide]:
 def _public_scale(study: Study) -> tuple[Wide, Wide]:
     """Public centre and spread of every input before the intercepts; (0.5, 1) for 0/1 inputs."""
     scales = []
-    for name in study.data.features:
-        column = study.data_model.columns[name]
+    for name in _narrow(study):
+        column = study.data_model.narrow(name)
         if isinstance(column, NumberColumn):
             scales.append(column.scale)
         else:

@@ -12,6 +12,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from cohortium.common.errors import ProtocolError
 from cohortium.common.study import Study
 from cohortium.common.table import Mask, Table
 from cohortium.common.task import (
@@ -48,6 +49,8 @@ def observed(table: Table, study: Study) -> Observed:
             return table.numbers[task.label]
         case SurvivalTask():
             return np.column_stack([table.numbers[task.time], table.codes[task.event]])
+        case _:
+            raise ProtocolError(f"a {task.kind} outcome is not learnt in this version")
 
 
 def learnt(outcomes: Observed, study: Study) -> Learnt:
@@ -65,7 +68,7 @@ def _positive(table: Table, study: Study, task: BinaryTask) -> Mask:
     if task.label in table.numbers:
         above = task.positive_above or 0.0  # a study gives one for a number
         return np.asarray(table.numbers[task.label] > above)
-    codes = study.data_model.columns[task.label]
+    codes = study.data_model.narrow(task.label)
     assert codes.kind != "number"
     places = [codes.codes.index(code) for code in task.positive_codes]
     return np.isin(table.codes[task.label], places)

@@ -10,7 +10,7 @@ from typing import Literal
 from cohortium.common.document import Document
 from cohortium.common.preprocessing.encode import HALF, LIMIT, TINY
 from cohortium.common.preprocessing.statistics import Statistics
-from cohortium.common.schema import CategoryColumn, NumberColumn
+from cohortium.common.schema import CategoryColumn, FlagColumn, NumberColumn
 from cohortium.common.study import Study
 
 
@@ -63,6 +63,8 @@ def _columns(study: Study) -> Iterator[Input]:
                 spread=spread,
                 limit=LIMIT,
             )
+            continue
+        if not isinstance(column, FlagColumn | CategoryColumn):
             continue
         for code in column.codes[1:]:
             yield Input(

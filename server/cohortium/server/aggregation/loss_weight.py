@@ -1,7 +1,7 @@
 """How much more a site counts whom the model serves badly: q-FFL's weights."""
 
 from cohortium.common.loss import LOSS_CAP
-from cohortium.common.study import Strategy
+from cohortium.common.training import Strategy
 
 LEAST, MOST = 0.01, 100.0  # what a loss is taken for at least; at most, where it has no noise
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.common.errors import ProtocolError
-from cohortium.common.study import Strategy
+from cohortium.common.training import Strategy
 
 Floats = NDArray[np.float32]
 

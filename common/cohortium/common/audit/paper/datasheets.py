@@ -10,7 +10,8 @@ from cohortium.common.audit.evidence import Evidence, StudyFacts
 from cohortium.common.audit.paper import subject
 from cohortium.common.audit.paper.account import promise
 from cohortium.common.audit.paper.text import json_file
-from cohortium.common.schema import CategoryColumn, FlagColumn, NumberColumn
+from cohortium.common.schema import CategoryColumn, FlagColumn, NarrowColumn, NumberColumn
+from cohortium.common.wide_columns import WideColumn
 
 UNKNOWN = "not recorded: the site has to say"
 
@@ -95,11 +96,13 @@ def _dataset(evidence: Evidence, site: str, name: str) -> dict[str, Any]:
     }
 
 
-def _column(column: NumberColumn | FlagColumn | CategoryColumn) -> dict[str, Any]:
+def _column(column: NarrowColumn | WideColumn) -> dict[str, Any]:
     """Public bounds and codes: of the schema, never of patients."""
     said: dict[str, Any] = {"kind": column.kind, "description": column.description or UNKNOWN}
     if isinstance(column, NumberColumn):
         return {**said, "unit": column.unit, "low": column.low, "high": column.high}
+    if not isinstance(column, FlagColumn | CategoryColumn):
+        return {**column.model_dump(mode="json"), **said}
     return {**said, "codes": list(column.codes), "labels": list(column.labels)}
 
 

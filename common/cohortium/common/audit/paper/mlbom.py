@@ -9,6 +9,7 @@ from cohortium.common.audit.paper.bom import Values, bom, properties
 from cohortium.common.audit.paper.safeguards import safeguards
 from cohortium.common.audit.paper.text import PROVIDER, decimal
 
+FAMILIES = dict.fromkeys(("logistic", "linear", "cox"), "generalised linear model")
 TASKS = {"regression": "regression", "survival": "survival analysis"}
 
 
@@ -74,11 +75,11 @@ def _spent(evidence: Evidence, facts: StudyFacts) -> dict[str, str]:
 
 def _parameters(facts: StudyFacts, data: list[str]) -> Values:
     study = facts.study
-    hidden = " x ".join(map(str, study.model.hidden))
+    hidden = " x ".join(map(str, getattr(study.model, "hidden", ())))
     return {
         "approach": {"type": "supervised"},
         "task": TASKS.get(study.task.kind, "classification"),
-        "architectureFamily": "neural network" if hidden else "generalised linear model",
+        "architectureFamily": FAMILIES.get(study.model.name, "neural network"),
         "modelArchitecture": f"{study.model.name} {hidden}".strip(),
         "datasets": [{"ref": ref} for ref in data],
         "inputs": [{"format": f"{name} ({_kind(facts, name)})"} for name in study.data.features],
