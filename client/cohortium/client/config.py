@@ -16,6 +16,7 @@ daemon.json          what the daemon last said of itself
 siem.json            what its stream of events to the SIEM last said of itself
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -239,15 +240,12 @@ class SiteDir:
         write_whole(self.dataset(name), tomli_w.dumps(values))
 
 
-POLICY_TEXT = """\
+POLICY_TEXT = f"""\
 # What a study may do at this hospital. Default deny: with no purpose allowed, no study can run.
 # A refusal names the key below that refused. A change takes effect at once.
 [policy]
 purposes = []                  # Data Use Ontology codes that you allow, such as "HMB", "DS", "GRU"
-models = [
-    "logistic", "linear", "mlp", "cox", "cnn1d", "rnn", "lstm", "gru", "transformer", "cnn2d",
-    "resnet", "gnn", "network", "fusion", "autoencoder", "vae", "gan", "neural_ode", "mps",
-]
+models = {json.dumps(NAMES)}
 max_rounds = 100
 max_epsilon_per_study = 4.0    # privacy that one study may spend of a dataset's lifetime cap
 minimum_patients = 20          # smaller cohorts take part in nothing
