@@ -97,7 +97,7 @@ def test_the_next_review_begins_where_the_last_ended_and_leaves_nothing_out(
 
 
 def test_a_range_is_of_days(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    tomorrow = f"{NOW + timedelta(days=1):%Y-%m-%d}"
+    tomorrow = f"{NOW + timedelta(days=2):%Y-%m-%d}"
     yesterday = f"{NOW - timedelta(days=1):%Y-%m-%d}"
     assert review(capsys, 0, site, "--since", yesterday, "--until", tomorrow)["last"] == 2
     assert "nothing was logged" in review(capsys, 2, site, "--since", tomorrow)["error"]
