@@ -25,12 +25,18 @@ def predictions(study: Study, logits: Tensor) -> NDArray[np.float64]:
     Raises:
         ProtocolError: a number is not finite: the model that was sent is broken.
     """
-    found: NDArray[np.float64] = _FORMS[study.task.kind](logits.double()).numpy()
-    if isinstance(study.task, RegressionTask):
-        centre, spread = study.task.scale(study.data_model)
-        found = centre + spread * found
+    found: NDArray[np.float64] = answers(study, logits.double()).numpy()
     if not np.isfinite(found).all():
         raise ProtocolError("the model's predictions are not finite: training diverged")
+    return found
+
+
+def answers(study: Study, logits: Tensor) -> Tensor:
+    """As `predictions`, in torch and unchecked: what a model's file ends with."""
+    found = _FORMS[study.task.kind](logits)
+    if isinstance(study.task, RegressionTask):
+        centre, spread = study.task.scale(study.data_model)
+        return centre + spread * found
     return found
 
 

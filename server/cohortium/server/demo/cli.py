@@ -12,7 +12,9 @@ from cohortium.common.errors import CohortiumError, UsageError
 
 
 def demo(
-    sites: Annotated[int, typer.Option(min=2, max=4, help="How many of the hospitals.")] = 4,
+    sites: Annotated[
+        int | None, typer.Option(min=2, max=4, help="How many of the hospitals (4).")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of training.")] = None,
     workdir: Annotated[
         Path | None, typer.Option(help="A new directory for everything that is made.")
@@ -24,16 +26,28 @@ def demo(
     data_dir: Annotated[
         Path | None, typer.Option(help="Where the four processed.*.data files of UCI heart are.")
     ] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="A study.toml of your own; needs --tables.")
+    ] = None,
+    tables: Annotated[
+        Path | None, typer.Option(help="A directory with one file for each of its sites.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run everything on this machine: coordinator, hospitals, TLS, privacy, report, release, logs.
 
     Example: cohortium demo --rounds 5
+
+    With your own study: cohortium demo --study study.toml --tables DIR
     """
     from cohortium.server.demo.federation import Demo, run
 
+    _check_given(study, tables, sites, data_dir)
     place = _workdir(workdir)
-    prepared = _prepare(data, data_dir, place, sites, rounds)
+    if study is not None and tables is not None:
+        prepared = _own(study, tables, place, rounds)
+    else:
+        prepared = _prepare(data, data_dir, place, sites or 4, rounds)
     running = Demo(place, prepared, note)
     try:
         document = run(running)
@@ -42,6 +56,22 @@ def demo(
     emit(document, _text(document), as_json)
     if document["state"] != "completed":
         raise CohortiumError(f"the study {document['state']}: {document['cause']}")
+
+
+def _check_given(
+    study: Path | None, tables: Path | None, sites: int | None, data_dir: Path | None
+) -> None:
+    if (study is None) != (tables is None):
+        raise UsageError("--study and --tables go together: what to do, and each site's file")
+    if study is not None and (sites is not None or data_dir is not None):
+        raise UsageError("--study names its own sites and data: leave out --sites and --data-dir")
+
+
+def _own(study: Path, tables: Path, place: Path, rounds: int | None) -> Any:
+    """The given study on the given files; the documents are copied beside what is made."""
+    from cohortium.server.demo.own import own_study
+
+    return own_study(study, tables, place / "data", rounds)
 
 
 def _workdir(given: Path | None) -> Path:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cohortium.server.store import RoundRecord, StudyRow
 NAME = "demo-consortium"
 HOST = "127.0.0.1"
 UP_S = 60.0
+MAX_ROUNDS, MAX_EPSILON = 100, 4.0  # that a new site allows
 ROOM = 1.3  # a lifetime cap a little above what the study costs: the filter is conservative
 APPROVERS = ("Dr. A. Weiss", "Dr. B. Okafor", "Dr. C. Lindqvist", "Dr. D. Moreau")
 
@@ -112,6 +114,16 @@ def _allow(site_toml: Path, study: Study, minimum_cell: int) -> None:
     text = site_toml.read_text(encoding="utf-8")
     text = re.sub(r"(?m)^purposes = \[\]", f'purposes = ["{study.purpose.duo}"]', text)
     text = re.sub(r"(?m)^minimum_cell = \d+", f"minimum_cell = {minimum_cell}", text)
+    rounds, epsilon = study.rounds_in_all, study.privacy.epsilon
+    if epsilon is None:
+        text = re.sub(r"(?m)^allow_unprotected = false", "allow_unprotected = true", text)
+    if study.strategy.weighting == "exact":
+        text = re.sub(r"(?m)^allow_exact_counts = false", "allow_exact_counts = true", text)
+    if rounds > MAX_ROUNDS:
+        text = re.sub(r"(?m)^max_rounds = \d+", f"max_rounds = {rounds}", text)
+    if (epsilon or 0.0) > MAX_EPSILON:
+        wanted = f"max_epsilon_per_study = {epsilon}"
+        text = re.sub(r"(?m)^max_epsilon_per_study = \S+", wanted, text)
     site_toml.write_text(text, encoding="utf-8")
 
 
@@ -125,7 +137,7 @@ def _approve(demo: Demo, study: Study, opened: Opened) -> None:
     for site, consent in opened.store.consents(study.digest).items():
         if consent.decision == "refused":
             demo.say(f"site {site} refuses: {consent.rule}: {consent.explanation}")
-    persons = dict(zip(demo.data.sites, APPROVERS, strict=False))
+    persons = dict(zip(demo.data.sites, cycle(APPROVERS), strict=False))
     first = demo.data.sites[0]
     sheet = command("site", "review", study.name, "--dir", str(demo.site_dir(first)))
     demo.say(f"\nwhat {first} is asked to approve:\n{_indent(sheet['sheet'])}\n")
