@@ -5,7 +5,7 @@ Written once per data model as `schema.toml`. Bounds, centres and spreads are *p
 costs no privacy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -147,6 +147,10 @@ class Schema(Document):
         if not isinstance(column, NarrowColumn):
             raise ValueError(f'"{name}" is a {column.kind}, and one number is needed')
         return column
+
+    def wide(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of the columns that hold more than one number."""
+        return tuple(n for n in names if not isinstance(self.columns[n], NarrowColumn))
 
     @model_validator(mode="after")
     def _key(self) -> Self:

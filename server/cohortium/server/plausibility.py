@@ -8,7 +8,7 @@ would break the arithmetic of the report.
 from cohortium.common import bands
 from cohortium.common.errors import ProtocolError
 from cohortium.common.messages import Update
-from cohortium.common.preprocessing.encode import feature_names
+from cohortium.common.preprocessing.encode import scaled_inputs
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 
@@ -43,8 +43,7 @@ def check_update(study: Study, update: Update, steps_before: int = 0) -> None:
 
 def check_statistics(study: Study, statistics: Statistics) -> None:
     """Raise ProtocolError for sums that no table of this study's inputs has."""
-    intercepts = len(study.sites.names) if study.preprocessing.site_intercept else 0
-    inputs = len(feature_names(study)) - intercepts
+    inputs = scaled_inputs(study)
     if len(statistics.total) != inputs:
         raise ProtocolError(
             f"statistics of {len(statistics.total)} inputs where the study has {inputs}"

@@ -7,35 +7,55 @@ either: where the header line is absent, the first "header" is a patient.
 import csv
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
+from cohortium.client.data.reader import Cells
 from cohortium.common.errors import DataError
 from cohortium.common.schema import Schema
 
 Record = tuple[int, list[str]]  # line number from 1, fields
 
 
-@dataclass(frozen=True)
-class TextColumns:
-    """Stripped text of the wanted columns; `lines[i]` is the line that row i ends on."""
+class DelimitedReader:
+    """One file, whose header says what it has; without one, the schema's order does."""
 
-    columns: dict[str, list[str]]
-    lines: list[int]
+    def __init__(self, path: Path, schema: Schema) -> None:
+        self._path, self._schema = path, schema
+
+    def names(self) -> Sequence[str]:
+        return read_header(self._path, self._schema)
+
+    def read(self, wanted: Sequence[str]) -> Cells:
+        return read_columns(self._path, self._schema, wanted)
+
+    def files(self) -> Sequence[Path]:
+        return [self._path]
 
 
-def read_columns(path: Path, schema: Schema, wanted: Sequence[str]) -> TextColumns:
+def read_columns(path: Path, schema: Schema, wanted: Sequence[str]) -> Cells:
     """Read only the wanted columns of every row; blank lines are no rows.
 
     Raises:
         DataError: no such file, unreadable, not UTF-8, broken quoting, no rows, a wanted column is
             not there or there twice, or a line has more or fewer fields than it should.
     """
+    with _records(path, schema) as records:
+        return _collect(path, schema, wanted, records)
+
+
+def read_header(path: Path, schema: Schema) -> list[str]:
+    """The names of a file's columns; errors as `read_columns`."""
+    with _records(path, schema) as records:
+        return _header(path, schema, records)
+
+
+@contextmanager
+def _records(path: Path, schema: Schema) -> Iterator[Iterator[Record]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=schema.table.delimiter, strict=True)
-            records = ((reader.line_num, fields) for fields in reader if fields)
-            return _collect(path, schema, wanted, records)
+            yield ((reader.line_num, fields) for fields in reader if fields)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path it was registered with") from None
     except UnicodeDecodeError:
@@ -48,12 +68,10 @@ def read_columns(path: Path, schema: Schema, wanted: Sequence[str]) -> TextColum
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its rights") from None
 
 
-def _collect(
-    path: Path, schema: Schema, wanted: Sequence[str], records: Iterator[Record]
-) -> TextColumns:
+def _collect(path: Path, schema: Schema, wanted: Sequence[str], records: Iterator[Record]) -> Cells:
     names = _header(path, schema, records)
     places = {name: _place(path, names, name, schema) for name in wanted}
-    found = TextColumns({name: [] for name in places}, [])
+    found = Cells({name: [] for name in places}, [])
     for line, fields in records:
         if len(fields) != len(names):
             raise DataError(_width(path, line, len(fields), len(names), schema))

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cohortium.client.data.delimited import TextColumns
+from cohortium.client.data.reader import Cells
 from cohortium.common import bands
 from cohortium.common.errors import DataError
 from cohortium.common.schema import Repeated, Schema
 from cohortium.common.table import Mask, Places, Table
 
 
-def patients_of(text: TextColumns, schema: Schema) -> NDArray[np.int64]:
+def patients_of(text: Cells, schema: Schema) -> NDArray[np.int64]:
     """The row number, or 63 bits of the key's SHA-256: the same whatever the row order."""
     key = schema.table.patient_key
     if key is None:
@@ -77,6 +77,11 @@ def _lasts(groups: Places, there: Mask) -> Places:
 
 
 def _means(table: Table, groups: Places, agreeing: Sequence[str]) -> Table:
+    if table.wide:
+        raise DataError(
+            f'column "{sorted(table.wide)[0]}": no mean of several rows can be taken of it; reduce '
+            'the file to one row each, or set [table] repeated = "first" or "last" in the schema'
+        )
     for name in agreeing:
         values = table.numbers[name] if name in table.numbers else table.codes[name]
         _check_agreement(name, values, groups, ~table.missing(name))

@@ -3,17 +3,19 @@
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cohortium.client.data.delimited import TextColumns, read_columns
 from cohortium.client.data.patients import one_row_each, patients_of, second_rows
+from cohortium.client.data.problem import Broken, Problem, Reading
+from cohortium.client.data.reader import Cells, open_reader
+from cohortium.client.data.wide import convert, headers
 from cohortium.common.document import nearest
 from cohortium.common.errors import DataError
-from cohortium.common.schema import CategoryColumn, FlagColumn, NumberColumn, Schema
+from cohortium.common.schema import CategoryColumn, FlagColumn, NarrowColumn, NumberColumn, Schema
 from cohortium.common.table import Table
 
 WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
@@ -23,20 +25,6 @@ OUT_OF_BOUNDS = "is outside the schema's bounds (low, high)"
 UNKNOWN_CODE = "is none of the schema's codes"
 REPEATED = 'says a patient who has a row already, and table.repeated is "refuse"'
 NO_KEY = "is missing, but a patient key may not be"
-
-
-class Broken(Exception):
-    """A cell breaks a rule; the rule is the only argument."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One rule that some cells of a column break: how many, and the first one's line."""
-
-    column: str
-    rule: str
-    count: int
-    first_line: int
 
 
 @dataclass(frozen=True)
@@ -53,29 +41,6 @@ class TableSummary:
         """In words, for the site's own people."""
         patients = f"{self.patients} patients"
         return patients if self.rows == self.patients else f"{patients} in {self.rows} rows"
-
-
-@dataclass
-class Reading:
-    """Columns converted so far, and every broken rule found on the way."""
-
-    text: TextColumns
-    numbers: dict[str, NDArray[np.float64]] = field(default_factory=dict)
-    codes: dict[str, NDArray[np.int16]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-
-    def convert(self, column: str, parse: Callable[[str], float], gap: float) -> list[float]:
-        """Parse each cell; a broken one counts as a gap and is remembered by its rule."""
-        lines: dict[str, list[int]] = {}
-        values = []
-        for text, line in zip(self.text.columns[column], self.text.lines, strict=True):
-            try:
-                values.append(parse(text))
-            except Broken as broken:
-                values.append(gap)
-                lines.setdefault(broken.args[0], []).append(line)
-        self.problems += [Problem(column, rule, len(at), at[0]) for rule, at in lines.items()]
-        return values
 
 
 def read_table(
@@ -99,8 +64,8 @@ def read_table(
     reading = _read(path, schema, columns, extra)
     if reading.problems:
         raise DataError(_explain(path, reading.problems))
-    text = {name: np.array(reading.text.columns[name], dtype=np.str_) for name in extra}
-    table = Table(reading.numbers, reading.codes, patients_of(reading.text, schema), text)
+    text = {name: np.array(reading.cells.columns[name], dtype=np.str_) for name in extra}
+    table = _table(reading, schema, text)
     try:
         return one_row_each(table, schema.table.repeated, agreeing)
     except DataError as error:
@@ -114,13 +79,18 @@ def check_table(path: Path, schema: Schema) -> TableSummary:
         DataError: the file itself cannot be read as the schema says (see `read_columns`).
     """
     reading = _read(path, schema, tuple(schema.columns), ())
-    table = Table(reading.numbers, reading.codes, patients_of(reading.text, schema), {})
+    table = _table(reading, schema, {})
     broken = dict.fromkeys(schema.columns, 0)
     for problem in reading.problems:
         broken[problem.column] = broken.get(problem.column, 0) + problem.count
     missing = {name: int(table.missing(name).sum()) - broken[name] for name in schema.columns}
-    problems = (*reading.problems, *_repeats(reading.text, schema, table.patients))
+    problems = (*reading.problems, *_repeats(reading.cells, schema, table.patients))
     return TableSummary(table.rows, table.patient_count, missing, problems)
+
+
+def _table(reading: Reading, schema: Schema, text: Mapping[str, NDArray[np.str_]]) -> Table:
+    patients = patients_of(reading.cells, schema)
+    return Table(reading.numbers, reading.codes, patients, text, reading.wide)
 
 
 def _read(path: Path, schema: Schema, columns: Sequence[str], extra: Sequence[str]) -> Reading:
@@ -129,22 +99,42 @@ def _read(path: Path, schema: Schema, columns: Sequence[str], extra: Sequence[st
             hint = nearest(name, list(schema.columns))
             raise DataError(f'{path}: schema "{schema.name}" has no column "{name}"{hint}')
     key = schema.table.patient_key
-    wanted = dict.fromkeys([*columns, *extra, *([key] if key else [])])
-    reading = Reading(read_columns(path, schema, list(wanted)))
+    reader = open_reader(path, schema)
+    names = reader.names() if schema.wide(columns) else ()
+    sources = [h for name in columns for h in _sources(schema, name, names, path)]
+    wanted = dict.fromkeys([*sources, *extra, *([key] if key else [])])
+    reading = Reading(reader.read(list(wanted)))
+    _check_flat(reading, [*extra, *([key] if key else [])], path)
     for name in columns:
-        _convert(reading, name, schema)
+        _convert(reading, name, schema, path)
     if key:
         reading.convert(key, _key_parser(schema), math.nan)
     return reading
 
 
-def _convert(reading: Reading, name: str, schema: Schema) -> None:
-    column = schema.narrow(name)
+def _sources(schema: Schema, name: str, names: Sequence[str], path: Path) -> tuple[str, ...]:
+    """The source's columns that one of the schema's is read from."""
+    column = schema.columns[name]
+    return (name,) if isinstance(column, NarrowColumn) else headers(column, name, names, path)
+
+
+def _check_flat(reading: Reading, names: Sequence[str], path: Path) -> None:
+    for name in names:
+        if name not in reading.cells.columns:
+            raise DataError(f'{path}: "{name}" must have one value a row; correct the file')
+
+
+def _convert(reading: Reading, name: str, schema: Schema, path: Path) -> None:
+    column = schema.columns[name]
+    if not isinstance(column, NarrowColumn):
+        reading.wide[name] = convert(reading, name, schema, path)
+        return
+    _check_flat(reading, [name], path)
     if isinstance(column, NumberColumn):
         values = reading.convert(name, _number_parser(column, schema), math.nan)
         reading.numbers[name] = np.array(values, dtype=np.float64)
     else:
-        places = reading.convert(name, _code_parser(column, schema), -1)
+        places = reading.convert(name, _code_parser(column, schema), -1.0)
         reading.codes[name] = np.array(places, dtype=np.int16)
 
 
@@ -206,7 +196,7 @@ def _key_parser(schema: Schema) -> Callable[[str], float]:
     return parse
 
 
-def _repeats(text: TextColumns, schema: Schema, patients: NDArray[np.int64]) -> Iterator[Problem]:
+def _repeats(text: Cells, schema: Schema, patients: NDArray[np.int64]) -> Iterator[Problem]:
     again = second_rows(patients)
     key = schema.table.patient_key
     if key is not None and schema.table.repeated == "refuse" and again.size:

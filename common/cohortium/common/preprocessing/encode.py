@@ -16,10 +16,12 @@ from cohortium.common.errors import DataError, ProtocolError
 from cohortium.common.preprocessing import labels
 from cohortium.common.preprocessing.split import train_mask
 from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.preprocessing.wide.encoding import encode_block
 from cohortium.common.schema import CategoryColumn, NarrowColumn, NumberColumn
 from cohortium.common.study import Study
 from cohortium.common.table import Mask, Table
 from cohortium.common.task import BinaryTask, MulticlassTask
+from cohortium.common.wide_columns import NumbersColumn
 
 LIMIT = 2.5  # inputs are clipped to +-2.5 spreads around the public centre
 HALF = 0.5  # the middle of a 0/1 column
@@ -88,18 +90,40 @@ def encode(table: Table, study: Study, site: str, statistics: Statistics | None 
     """
     table = _usable(table, study, site)
     train = train_mask(table, study, site)
-    outcomes = labels.observed(table, study)
     if train.sum() < 2 and site not in study.sites.evaluate_only:
         raise DataError(f"{site}: fewer than 2 rows to train on; add rows or leave the study")
-    scaled = _scale(_plain(table, study), train, study, statistics)
-    intercept = [np.full(table.rows, name == site, np.float32) for name in _intercept_sites(study)]
+    features = _rows(table, study, site, train, statistics)
+    outcomes = labels.observed(table, study, features)
     return Encoded(
-        features=np.column_stack([scaled, *intercept]).astype(np.float32),
+        features=features,
         labels=labels.learnt(outcomes, study),
         outcomes=outcomes,
         train=train,
         attributes={name: _levels(table, study, name) for name in study.fairness.attributes},
         patients=table.patients,
+    )
+
+
+def encode_inputs(
+    table: Table, study: Study, site: str = "", statistics: Statistics | None = None
+) -> Floats:
+    """The features (n, inputs) of patients whose outcome nobody knows yet, every row of them.
+
+    Raises:
+        ProtocolError: as `encode`, or the study scales by each site's own statistics.
+    """
+    if study.preprocessing.scaling == "site-standard":
+        raise ProtocolError(
+            'preprocessing.scaling = "site-standard" takes each site\'s own mean and deviation, '
+            "which new patients do not have"
+        )
+    return _rows(table, study, site, np.ones(table.rows, np.bool_), statistics)
+
+
+def scaled_inputs(study: Study) -> int:
+    """How many inputs are scaled, and so measured by `federated-standard`: numbers and dummies."""
+    return sum(1 for _ in _column_names(study)) + sum(
+        len(_numbers(study, name).names) for name in _blocks_of_numbers(study)
     )
 
 
@@ -186,11 +210,54 @@ def _intercept_sites(study: Study) -> tuple[str, ...]:
     return study.sites.names if study.preprocessing.site_intercept else ()
 
 
+def _rows(
+    table: Table, study: Study, site: str, train: Mask, statistics: Statistics | None
+) -> Floats:
+    """float32 (n, inputs): blocks as `layout.py` says, one behind the other."""
+    scaled = _scale(_plain(table, study), train, study, statistics)
+    narrow = sum(1 for _ in _column_names(study))
+    intercept = [np.full(table.rows, name == site, np.float32) for name in _intercept_sites(study)]
+    parts: list[Wide | Floats] = [scaled[:, :narrow], *(one[:, None] for one in intercept)]
+    place = narrow
+    for block in study.layout.blocks:
+        if block.kind == "table":
+            continue
+        missing = table.missing(block.name)[:, None]
+        if block.name in _blocks_of_numbers(study):
+            values: Wide | Floats = scaled[:, place : place + block.stop - block.first]
+            place += values.shape[1]
+        else:
+            values = encode_block(table.wide[block.name], study, block)
+        parts += [np.where(missing, 0.0, 1.0), np.where(missing, 0.0, values)]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
 def _plain(table: Table, study: Study) -> Wide:
-    """Unscaled inputs (n, f - intercepts), gaps filled with the neutral value."""
+    """Unscaled inputs (n, scaled_inputs), gaps filled with the neutral value."""
     columns = [column for name in _narrow(study) for column in _inputs(table, study, name)]
     columns += [table.missing(name).astype(np.float64) for name in _indicators(study)]
-    return np.column_stack(columns)
+    blocks = [_filled(table, study, name) for name in _blocks_of_numbers(study)]
+    return np.concatenate([*(column[:, None] for column in columns), *blocks, *_none(table)], 1)
+
+
+def _none(table: Table) -> list[Wide]:
+    return [np.empty((table.rows, 0))]
+
+
+def _filled(table: Table, study: Study, name: str) -> Wide:
+    values = table.wide[name]
+    return np.where(np.isnan(values), _numbers(study, name).scale[0], values)
+
+
+def _blocks_of_numbers(study: Study) -> tuple[str, ...]:
+    columns = study.data_model.columns
+    return tuple(n for n in study.data.features if isinstance(columns[n], NumbersColumn))
+
+
+def _numbers(study: Study, name: str) -> NumbersColumn:
+    column = study.data_model.columns[name]
+    assert isinstance(column, NumbersColumn)
+    return column
 
 
 def _inputs(table: Table, study: Study, name: str) -> Iterator[Wide]:
@@ -204,7 +271,7 @@ def _inputs(table: Table, study: Study, name: str) -> Iterator[Wide]:
 
 
 def _public_scale(study: Study) -> tuple[Wide, Wide]:
-    """Public centre and spread of every input before the intercepts; (0.5, 1) for 0/1 inputs."""
+    """Public centre and spread of every scaled input; (0.5, 1) for 0/1 inputs."""
     scales = []
     for name in _narrow(study):
         column = study.data_model.narrow(name)
@@ -213,7 +280,10 @@ def _public_scale(study: Study) -> tuple[Wide, Wide]:
         else:
             scales += [(HALF, 1.0)] * (len(column.codes) - 1)
     scales += [(HALF, 1.0)] * len(_indicators(study))
-    centres, spreads = np.array(scales).T
+    for name in _blocks_of_numbers(study):
+        block = _numbers(study, name)
+        scales += [block.scale] * len(block.names)
+    centres, spreads = np.array(scales).reshape(-1, 2).T
     return centres, spreads
 
 

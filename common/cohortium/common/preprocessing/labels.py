@@ -7,24 +7,35 @@
 | multilabel | (n, labels) 1 or 0 | the same |
 | regression | (n,) in the column's units | (value - centre) / spread, both public |
 | survival | (n, 2) time in the column's units; event 1 or 0 | (n, 2) intervals survived, event |
+| survival, cox | the same | the same |
+| labelling | (n, length) place of the state among the letters, -1 none | the same |
+| contacts | (n, length^2) 1, 0, or -1 where nothing is asked | the same |
+| reconstruction, generation | (n, inputs) the features | the same |
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cohortium.common.errors import ProtocolError
 from cohortium.common.study import Study
 from cohortium.common.table import Mask, Table
 from cohortium.common.task import (
     BinaryTask,
+    ContactsTask,
+    GenerationTask,
+    LabellingTask,
     MulticlassTask,
     MultilabelTask,
+    ReconstructionTask,
     RegressionTask,
     SurvivalTask,
 )
+from cohortium.common.wide_columns import PairsColumn, SequenceColumn
 
 Learnt = NDArray[np.float32]
 Observed = NDArray[np.float64]
+
+
+NO_FEATURES = np.empty((0, 0), np.float32)
 
 
 def known(table: Table, study: Study) -> Mask:
@@ -35,8 +46,12 @@ def known(table: Table, study: Study) -> Mask:
     return there
 
 
-def observed(table: Table, study: Study) -> Observed:
-    """The outcome of n patients of whom it is known, in its own units."""
+def observed(table: Table, study: Study, features: Learnt = NO_FEATURES) -> Observed:
+    """The outcome of n patients of whom it is known, in its own units.
+
+    Args:
+        features: (n, inputs), which are the outcome where they are to be given back.
+    """
     task = study.task
     match task:
         case BinaryTask():
@@ -49,8 +64,12 @@ def observed(table: Table, study: Study) -> Observed:
             return table.numbers[task.label]
         case SurvivalTask():
             return np.column_stack([table.numbers[task.time], table.codes[task.event]])
-        case _:
-            raise ProtocolError(f"a {task.kind} outcome is not learnt in this version")
+        case LabellingTask():
+            return _states(table.wide[task.label], task.states(study.data_model), study, task)
+        case ContactsTask():
+            return _contacts(table, study, task)
+        case ReconstructionTask() | GenerationTask():
+            return features.astype(np.float64)
 
 
 def learnt(outcomes: Observed, study: Study) -> Learnt:
@@ -59,9 +78,37 @@ def learnt(outcomes: Observed, study: Study) -> Learnt:
     if isinstance(task, RegressionTask):
         centre, spread = task.scale(study.data_model)
         outcomes = (outcomes - centre) / spread
-    elif isinstance(task, SurvivalTask):
+    elif isinstance(task, SurvivalTask) and task.likelihood == "discrete":
         outcomes = _intervals(outcomes, np.array(task.horizons))
     return outcomes.astype(np.float32)
+
+
+def _states(texts: NDArray[np.str_], states: str, study: Study, task: LabellingTask) -> Observed:
+    """(n, length): number of the state from 0, -1 where there is none or it is unknown."""
+    column = study.data_model.columns[task.label]
+    assert isinstance(column, SequenceColumn)
+    made = np.full((len(texts), column.length), -1.0)
+    for row, text in enumerate(texts.tolist()):
+        made[row, : len(text)] = [states.find(letter) for letter in text]
+    return made
+
+
+def _contacts(table: Table, study: Study, task: ContactsTask) -> Observed:
+    """(n, length^2): 1 for pairs that touch, else 0; -1 too near, or beyond the sequence's end."""
+    column = study.data_model.columns[task.label]
+    assert isinstance(column, PairsColumn)
+    place = np.arange(column.length)
+    near = np.abs(place[:, None] - place) < task.apart
+    made = np.zeros((table.rows, column.length, column.length))
+    for row, (text, of) in enumerate(
+        zip(table.wide[task.label].tolist(), table.wide[task.of].tolist(), strict=True)
+    ):
+        for word in text.split() if text != "-" else ():
+            first, second = (int(number) - 1 for number in word.split("-"))
+            made[row, first, second] = made[row, second, first] = 1.0
+        end = place >= len(of)
+        made[row][near | end[:, None] | end] = -1.0
+    return made.reshape(table.rows, -1)
 
 
 def _positive(table: Table, study: Study, task: BinaryTask) -> Mask:
