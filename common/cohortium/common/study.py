@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from cohortium.common import coherence
 from cohortium.common.coherence_models import check_shapes
+from cohortium.common.coherence_training import check_training
 from cohortium.common.continuation import Continues
 from cohortium.common.document import Document, GrownDocument, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
@@ -236,6 +237,7 @@ class Study(GrownDocument):
 
     @model_validator(mode="after")
     def _training_fits(self) -> Self:
+        check_training(self)
         rows = self.training.shared_stream_rows
         if rows and len(rows) != len(self.sites.names):
             raise ValueError("training.shared_stream_rows: one number per site, in their order")
