@@ -47,7 +47,7 @@ def check_other(study: Study, tally: OtherTally, binary: CheckBinary) -> None:
 
 def _check_classes(study: Study, tally: MulticlassTally, binary: CheckBinary) -> None:
     names = study.attribute_levels(study.task.columns[0])
-    _require(tuple(tally.classes) == names, OTHER_NAMES)
+    _require(set(tally.classes) == set(names), OTHER_NAMES)  # a message sorts its keys
     for one in tally.classes.values():
         binary(one)
         _require(one.n in (None, tally.n), CONTRADICT)
@@ -64,7 +64,7 @@ def _check_classes(study: Study, tally: MulticlassTally, binary: CheckBinary) ->
 
 def _check_labels(study: Study, tally: MultilabelTally, binary: CheckBinary) -> None:
     assert isinstance(study.task, MultilabelTask)
-    _require(tuple(tally.labels) == study.task.labels, OTHER_NAMES)
+    _require(set(tally.labels) == set(study.task.labels), OTHER_NAMES)
     for one in tally.labels.values():
         binary(one)
         _require(one.n in (None, tally.n), CONTRADICT)
