@@ -16,7 +16,7 @@ from cohortium.client.calibration import Inquiry, groups_of
 from cohortium.client.cohort import Cohort
 from cohortium.client.results import Evaluation, Results
 from cohortium.client.scoring import mean_loss, scores
-from cohortium.client.training import batch_order, full_batch, plain, private
+from cohortium.client.training import batch_order, cox, full_batch, newton, plain, private
 from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.messages import EMPTY, Calibrated
@@ -31,6 +31,7 @@ from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource
 from cohortium.common.privacy.plan import planned, planned_noise
 from cohortium.common.study import Study
+from cohortium.common.task import SurvivalTask
 
 Vector = npt.NDArray[np.float32]
 
@@ -71,6 +72,11 @@ def _trained(
     mechanism = planned(study)
     data = (module, start, cohort.features, cohort.labels)
     place = torch.device(device)
+    if study.strategy.name == "newton":
+        return newton.train(study.model.name, *data[1:], weight(study, cohort))
+    if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
+        exact = study.strategy.weighting == "exact"
+        return cox.train(*data, cohort.patients if exact else cohort.nominal, place)
     if study.training.batches == "full":
         return _full_batch(study, cohort, mechanism, data, place)
     if mechanism is None:

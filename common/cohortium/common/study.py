@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cohortium.common import coherence
+from cohortium.common import coherence, coherence_likelihood
 from cohortium.common.continuation import Continues
 from cohortium.common.document import Document, GrownDocument, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
@@ -225,6 +225,7 @@ class Study(GrownDocument):
     def _sites_can_do_what_is_asked(self) -> Self:
         coherence.check_evaluation(self)
         coherence.check_evaluate_only(self)
+        coherence_likelihood.check(self)
         check_left_out(self)
         return self
 

@@ -311,6 +311,8 @@ def _turned_off(study: Study) -> Iterator[str]:
         yield 'exact numbers of patients left the sites: `strategy.weighting = "exact"`'
     if scaling in ("federated-standard", "site-standard"):
         yield f'patients\' means and deviations are used: `preprocessing.scaling = "{scaling}"`'
+    if study.strategy.name == "newton":
+        yield 'exact gradients and information matrices left the sites: `strategy.name = "newton"`'
     if getattr(study.task, "one_class_sites", "refuse") == "allow":
         yield 'sites with one outcome only may train: `task.one_class_sites = "allow"`'
     if not study.fairness.attributes:

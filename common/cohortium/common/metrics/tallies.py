@@ -153,6 +153,7 @@ class AtHorizon(Document):
         "few patients in a cell at this horizon",
         "nobody is watched that long",
         "scores near 0 and 1, or few different ones, would give counts away",
+        "a hazard ratio alone gives no risk by a time",
     ] = ""
 
 
