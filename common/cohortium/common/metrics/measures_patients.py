@@ -38,7 +38,7 @@ UNSHOWN = "not shown: how errors vary over patients, without which no interval h
 def _mean_share(sums: Sums) -> Found | None:
     """Mean of a share of each patient; interval on the logit scale from their variance.
 
-    Simulated coverage is 0.93 to 0.97 from 20 patients on (means of 0.3 to 0.9).
+    Simulated coverage is 0.93 to 0.96 from 20 patients on (means of 0.3 to 0.9).
     """
     total, squares, n = sums
     mean = total / n
@@ -56,7 +56,7 @@ def _recall_sums(state: StateTally, n: int | None) -> Sums | None:
 def _recall(sums: Sums) -> Found | None:
     """Of all places in a state, every patient weighing 1: a ratio of means, by the delta method.
 
-    Simulated coverage is 0.93 to 0.97 from 50 patients on.
+    Simulated coverage is 0.94 to 0.95 from 30 patients on, and 0.92 with 20.
     """
     right, true, right2, product, true2, n = sums
     if not true:
@@ -136,8 +136,8 @@ def _errors(tally: ReconstructionTally, _: At) -> Sums | None:
 def _mse(sums: Sums) -> Found | None:
     """Mean over patients and inputs; interval on the log scale.
 
-    Simulated coverage is 0.93 to 0.97 from 30 patients on if errors vary as a chi-squared of ten
-    degrees of freedom.
+    Simulated coverage is 0.94 from 30 patients on if errors vary as a chi-squared of twelve degrees
+    of freedom, and 0.93 with 20.
     """
     squared, _, squared2, _, _, n = sums
     mean = squared / n
@@ -149,7 +149,8 @@ def _mse(sums: Sums) -> Found | None:
 def _explained(sums: Sums) -> Found | None:
     """1 - error / spread about each site's mean; below 0 where giving that mean does better.
 
-    Interval on the scale log(1 - share) by the delta method of a ratio of means.
+    Interval on the scale log(1 - share) by the delta method of a ratio of means. Simulated coverage
+    is 0.94 from 50 patients on, and 0.92 with 30.
     """
     squared, spread, squared2, product, spread2, n = sums
     if not spread:
