@@ -4,14 +4,17 @@
 digest covers all that a site is asked to agree to.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cohortium.common import coherence, coherence_likelihood
+from cohortium.common.coherence_models import check_shapes
+from cohortium.common.coherence_training import check_training
 from cohortium.common.continuation import Continues
 from cohortium.common.document import Document, GrownDocument, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
@@ -161,7 +164,9 @@ class Study(GrownDocument):
     @model_validator(mode="after")
     def _outcome_can_be_learnt(self) -> Self:
         self.task.check(self.data_model)
+        coherence.check_along(self)
         coherence.check_model(self)
+        check_shapes(self)
         check_reduction(self)
         return self
 
@@ -233,6 +238,7 @@ class Study(GrownDocument):
 
     @model_validator(mode="after")
     def _training_fits(self) -> Self:
+        check_training(self)
         rows = self.training.shared_stream_rows
         if rows and len(rows) != len(self.sites.names):
             raise ValueError("training.shared_stream_rows: one number per site, in their order")
@@ -286,6 +292,12 @@ class Study(GrownDocument):
     def layout(self) -> Layout:
         """How the inputs of a patient lie in a row of features."""
         return layout_of(self)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A changed study has a layout of its own, whether or not this one was asked for its."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("layout", None)
+        return copied
 
     @property
     def columns_read(self) -> tuple[str, ...]:

@@ -215,24 +215,29 @@ def _rows(
     table: Table, study: Study, site: str, train: Mask, statistics: Statistics | None
 ) -> Floats:
     """float32 (n, inputs): blocks as `layout.py` says, one behind the other."""
+    made = np.zeros((table.rows, study.layout.inputs), np.float32)
     scaled = _scale(_plain(table, study), train, study, statistics)
-    narrow = sum(1 for _ in _column_names(study))
-    intercept = [np.full(table.rows, name == site, np.float32) for name in _intercept_sites(study)]
-    parts: list[Wide | Floats] = [scaled[:, :narrow], *(one[:, None] for one in intercept)]
-    place = narrow
+    place = sum(1 for _ in _column_names(study))
+    made[:, :place] = scaled[:, :place]
+    for input, name in enumerate(_intercept_sites(study), start=place):
+        made[:, input] = name == site
     for block in study.layout.blocks:
         if block.kind == "table":
             continue
-        missing = table.missing(block.name)[:, None]
         if block.name in _blocks_of_numbers(study):
             wide = len(_numbers(study, block.name).names)
-            values: Wide | Floats = scaled[:, place : place + wide]
-            values = _reduced(np.where(missing, 0.0, values), block.name, study, statistics)
+            absent = table.missing(block.name)[:, None]
+            block_values = np.where(absent, 0.0, scaled[:, place : place + wide])
+            made[:, block.first : block.stop] = _reduced(
+                block_values, block.name, study, statistics
+            )
             place += wide
         else:
             values = encode_block(table.wide[block.name], study, block)
-        parts += [np.where(missing, 0.0, 1.0), np.where(missing, 0.0, values)]
-    return np.concatenate(parts, axis=1).astype(np.float32)
+            made[:, block.first : block.stop] = values
+        made[:, block.start] = 1.0
+        made[table.missing(block.name), block.start : block.stop] = 0.0
+    return made
 
 
 def _reduced(
@@ -298,11 +303,8 @@ def _plain(table: Table, study: Study) -> Wide:
     columns = [column for name in _narrow(study) for column in _inputs(table, study, name)]
     columns += [table.missing(name).astype(np.float64) for name in _indicators(study)]
     blocks = [_filled(table, study, name) for name in _blocks_of_numbers(study)]
-    return np.concatenate([*(column[:, None] for column in columns), *blocks, *_none(table)], 1)
-
-
-def _none(table: Table) -> list[Wide]:
-    return [np.empty((table.rows, 0))]
+    nothing = np.empty((table.rows, 0))
+    return np.concatenate([nothing, *(column[:, None] for column in columns), *blocks], axis=1)
 
 
 def _filled(table: Table, study: Study, name: str) -> Wide:
