@@ -70,14 +70,29 @@ def release(message: Document, vector: Vector, study: Study | None, parameters: 
         raise RefusedError("egress.message", "this kind of message never leaves a site")
     if isinstance(message, Update):
         _check_update(message, vector, study, parameters)
+    elif isinstance(message, Measured) and message.statistics is None:
+        _check_sums(message, vector, study, parameters)
     elif vector.size:
         raise RefusedError("egress.vector", "only an update carries a vector")
-    if isinstance(message, Measured) and (study is None or study.privacy.mechanism != "none"):
+    if isinstance(message, Measured) and message.statistics is not None and _private(study):
         raise RefusedError("egress.statistics", "sums without noise leave no study with privacy")
     body = pack(message, vector)
     if len(body) - 4 - vector.nbytes > MAX_FIELD_BYTES:
         raise RefusedError("egress.size", f"the fields are larger than {MAX_FIELD_BYTES} bytes")
     return body
+
+
+def _private(study: Study | None) -> bool:
+    return study is None or study.privacy.mechanism != "none"
+
+
+def _check_sums(message: Measured, vector: Vector, study: Study | None, parameters: int) -> None:
+    """Sums for the reduction of a block: asked for, as many as they must be, and paid for."""
+    how = study.preprocessing.reduce if study is not None else None
+    if how is None or vector.shape != (parameters,) or not np.isfinite(vector).all():
+        raise RefusedError("egress.vector", "no such sums belong to the study")
+    if _private(study) and message.spent is None:
+        raise RefusedError("egress.ledger", "sums of a private study need their ledger entry")
 
 
 def _check_update(message: Update, vector: Vector, study: Study | None, parameters: int) -> None:

@@ -45,7 +45,14 @@ class Job(Document):
 
     kind: ClassVar[str] = "job"
     task: Literal[
-        "prepare", "measure", "train", "personalise", "evaluate", "calibrate", "cross_check"
+        "prepare",
+        "measure",
+        "reduction",
+        "train",
+        "personalise",
+        "evaluate",
+        "calibrate",
+        "cross_check",
     ]
     statistics: Statistics | None = None
     round: int = 0

@@ -55,7 +55,7 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
     hidden = set(leaves(study, site)) - set(policy.may_leave)
     beside = compared(study, site)
     exact = study.strategy.weighting == "exact"
-    sums = study.preprocessing.scaling == "federated-standard"
+    sums = study.measures_first and privacy.mechanism == "none"
     rules = [
         (
             study.purpose.duo not in policy.purposes,
@@ -91,7 +91,7 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
         (
             trains and sums and not policy.allow_exact_counts,
             "allow_exact_counts",
-            "federated-standard scaling sends exact sums and counts",
+            "the study asks for exact sums over patients before the first round",
         ),
         (
             bool(beside) and not policy.allow_own_model,
@@ -108,9 +108,10 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
 
 
 def _epsilon(study: Study, trains: bool) -> float:
-    """What a study costs a patient at most: its training, and the noise in its results."""
-    training = study.privacy.epsilon if trains else None
-    return (training or 0.0) + (study.evaluation.noise_epsilon or 0.0)
+    """What a study costs a patient at most: its training, and the noise in sums and results."""
+    how = study.preprocessing.reduce
+    training = (study.privacy.epsilon, how.epsilon if how else None) if trains else ()
+    return sum(part or 0.0 for part in (*training, study.evaluation.noise_epsilon))
 
 
 def _covers(rule: AutoApprove, study: Study) -> bool:

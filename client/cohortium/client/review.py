@@ -78,6 +78,8 @@ def _leaves(study: Study, trains: bool) -> list[str]:
     if trains and study.strategy.q is not None:
         how = "WITHOUT PRIVACY" if study.privacy.mechanism == "none" else "in the same noise"
         lines.append(f"with it, {how}, the mean loss of the model on the training patients;")
+    if trains:
+        lines += _measured(study)
     lines.append(f"of {whom}: {RESULTS[study.task.kind]},")
     lines += _small_cells(evaluation.noise_epsilon)
     beside = {
@@ -94,6 +96,20 @@ def _leaves(study: Study, trains: bool) -> list[str]:
     lines.append(f"the site's size as {_size(study)}")
     first, *others = lines
     return [f"Leaves     {first}", *(f"           {line}" for line in others)]
+
+
+def _measured(study: Study) -> list[str]:
+    """Sums over patients that leave before the first round."""
+    how = study.preprocessing.reduce
+    if how is None or not how.measured:
+        return []
+    what = "of their pairs" if how.method == "pca" else "of each class"
+    noise = (
+        "WITHOUT PRIVACY"
+        if how.epsilon is None
+        else f"with noise that costs epsilon {how.epsilon:g} more"
+    )
+    return [f'once, sums {what} of block "{how.block}" over training patients, {noise};']
 
 
 def _small_cells(noise_epsilon: float | None) -> list[str]:

@@ -49,7 +49,7 @@ from cohortium.common.messages import (
     unpack,
 )
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned, planned_at, planned_noise
+from cohortium.common.privacy.plan import planned, planned_at, planned_noise, planned_reduction
 from cohortium.common.study import Study
 from cohortium.common.tracks import Track
 
@@ -157,7 +157,7 @@ def _priced(site: Site, made: Answer) -> Answer:
     """What it costs beside all that was spent before it; an update says so."""
     if made.spent is not None and made.study is not None:
         made.account = site.ledger(made.study).spent(made.study, made.spent)
-        if isinstance(made.message, Update):
+        if isinstance(made.message, Update | Measured):
             made.message = made.message.model_copy(update={"spent": made.account})
     return made
 
@@ -253,12 +253,29 @@ def _measure(request: Request) -> Answer:
     site = request.site
     unpack(request.body, Measure)
     study = _approved(request)
+    if reduces(study):
+        return _reduction(site, study)
     if study.preprocessing.scaling != "federated-standard":
         raise RefusedError("study.scaling", "the study's scaling needs no statistics")
     _trains(site, study)
     statistics = site.workshop.measure(study)
     policy.check_cohort(statistics.count, site.policy, site.directory.config)
     return Answer(Measured(statistics=statistics), study)
+
+
+def reduces(study: Study) -> bool:
+    how = study.preprocessing.reduce
+    return how is not None and how.measured
+
+
+def _reduction(site: Site, study: Study) -> Answer:
+    """Sums for `preprocessing.reduce`; with noise, and paid for, where the study is private."""
+    _trains(site, study)
+    mechanism = planned_reduction(study)
+    _check_budget(site, study, mechanism)
+    patients, sums = site.workshop.reduction(study, mechanism)
+    policy.check_cohort(patients, site.policy, site.directory.config)
+    return Answer(Measured(statistics=None), study, sums, len(sums), mechanism)
 
 
 def _train(request: Request) -> Answer:

@@ -16,7 +16,12 @@ from cohortium.common.audit.events import Event, os_user, timestamp
 from cohortium.common.errors import UsageError
 
 USES = {"measure": "measured", "train": "trained", "evaluate": "evaluated"}
-PAID = {"training": "trained", "evaluation": "evaluated"}
+PAID = {
+    "training": "trained",
+    "measurement": "measured",
+    "validation": "evaluated",
+    "evaluation": "evaluated",
+}
 EVENTS = {"round.update.sent": "trained", "evaluation.completed": "evaluated"}
 
 

@@ -114,7 +114,7 @@ def _placed(study: "Study") -> Iterator[Block]:
         column = study.data_model.columns[name]
         match column:
             case NumbersColumn():
-                block = Block(name, "numbers", start, (len(column.names),))
+                block = Block(name, "numbers", start, (_width(name, column, study),))
             case SequenceColumn():
                 block = Block(name, "sequence", start, (column.length,), levels=column.levels)
             case MoleculeColumn():
@@ -128,6 +128,11 @@ def _placed(study: "Study") -> Iterator[Block]:
                 continue
         start = block.stop
         yield block
+
+
+def _width(name: str, column: NumbersColumn, study: "Study") -> int:
+    reduce = study.preprocessing.reduce
+    return reduce.components if reduce and reduce.block == name else len(column.names)
 
 
 def _molecule(name: str, column: MoleculeColumn, start: int, study: "Study") -> Block:

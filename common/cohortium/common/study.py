@@ -22,7 +22,7 @@ from cohortium.common.layout import Layout, layout_of
 from cohortium.common.models.options import Model
 from cohortium.common.participation import Sites
 from cohortium.common.purpose import Purpose
-from cohortium.common.reduction import Reduction
+from cohortium.common.reduction import Reduction, check_reduction
 from cohortium.common.schema import (
     CategoryColumn,
     FlagColumn,
@@ -164,6 +164,7 @@ class Study(GrownDocument):
         self.task.check(self.data_model)
         coherence.check_along(self)
         coherence.check_model(self)
+        check_reduction(self)
         return self
 
     @model_validator(mode="after")
@@ -197,10 +198,11 @@ class Study(GrownDocument):
 
     @model_validator(mode="after")
     def _patients_can_be_counted(self) -> Self:
-        if self.sites.min_patients and self.preprocessing.scaling == "federated-standard":
+        if self.sites.min_patients and self.measures_first:
             raise ValueError(
-                'sites.min_patients: with preprocessing.scaling = "federated-standard" no site '
-                "says its size band beforehand; use min_sites alone, or another scaling"
+                'sites.min_patients: with preprocessing.scaling = "federated-standard", or '
+                "preprocessing.reduce by sums of patients, no site says its size band beforehand; "
+                "use min_sites alone, or another scaling"
             )
         return self
 
@@ -243,6 +245,12 @@ class Study(GrownDocument):
                 'training.batches = "shuffle" or another strategy.name'
             )
         return self
+
+    @property
+    def measures_first(self) -> bool:
+        """Whether sites send sums of their patients before the first round."""
+        reduces = self.preprocessing.reduce is not None and self.preprocessing.reduce.measured
+        return reduces or self.preprocessing.scaling == "federated-standard"
 
     @property
     def left_out(self) -> tuple[Name, ...]:

@@ -41,8 +41,10 @@ def check_update(study: Study, update: Update, steps_before: int = 0) -> None:
         )
 
 
-def check_statistics(study: Study, statistics: Statistics) -> None:
+def check_statistics(study: Study, statistics: Statistics | None) -> None:
     """Raise ProtocolError for sums that no table of this study's inputs has."""
+    if statistics is None:
+        raise ProtocolError("the site sent no statistics")
     inputs = scaled_inputs(study)
     if len(statistics.total) != inputs:
         raise ProtocolError(

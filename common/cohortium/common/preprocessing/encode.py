@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cohortium.common import bands
 from cohortium.common.errors import DataError, ProtocolError
 from cohortium.common.preprocessing import labels
+from cohortium.common.preprocessing.reducing import Projection, project, reduce, sums, width
 from cohortium.common.preprocessing.split import train_mask
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.preprocessing.wide.encoding import encode_block
@@ -223,16 +224,76 @@ def _rows(
     for block in study.layout.blocks:
         if block.kind == "table":
             continue
+        missing = table.missing(block.name)
         if block.name in _blocks_of_numbers(study):
-            width = block.stop - block.first
-            made[:, block.first : block.stop] = scaled[:, place : place + width]
-            place += width
+            wide = len(_numbers(study, block.name).names)
+            given = np.where(missing[:, None], 0.0, scaled[:, place : place + wide])
+            values = _reduced(given, block.name, study, statistics)
+            place += wide
         else:
             values = encode_block(table.wide[block.name], study, block)
-            made[:, block.first : block.stop] = values
         made[:, block.start] = 1.0
-        made[table.missing(block.name), block.start : block.stop] = 0.0
+        made[:, block.first : block.stop] = values
+        made[missing, block.start : block.stop] = 0.0
     return made
+
+
+def _reduced(
+    values: Wide | Floats, name: str, study: Study, statistics: Statistics | None
+) -> Wide | Floats:
+    how = study.preprocessing.reduce
+    if how is None or how.block != name:
+        return values
+    found = statistics.projection if statistics is not None else None
+    return reduce(values, how, found, study.training.seed)
+
+
+def reduction_sums(table: Table, study: Study, site: str) -> Wide:
+    """What this site adds to `preprocessing.reduce`, before noise: over its training rows.
+
+    Raises:
+        DataError: as `encode`.
+    """
+    how = study.preprocessing.reduce
+    assert how is not None
+    table = _usable(table, study, site)
+    train = train_mask(table, study, site)
+    scaled = _scale(_plain(table, study), train, study, None)
+    place = sum(1 for _ in _column_names(study))
+    for name in _blocks_of_numbers(study):
+        wide = len(_numbers(study, name).names)
+        if name == how.block:
+            break
+        place += wide
+    values = np.where(table.missing(how.block)[:, None], 0.0, scaled[:, place : place + wide])
+    places = classes_of(table, study)
+    bound = study.privacy.mechanism != "none"
+    return sums(values[train], places[train], class_count(study), how, bound=bound)
+
+
+def reduced_width(study: Study) -> int:
+    """How many numbers `reduction_sums` gives."""
+    how = study.preprocessing.reduce
+    assert how is not None
+    return width(len(_numbers(study, how.block).names), class_count(study), how)
+
+
+def projection(total: Wide, study: Study) -> Projection:
+    """From the sum over sites to what all of them do with the block."""
+    how = study.preprocessing.reduce
+    assert how is not None
+    return project(total, len(_numbers(study, how.block).names), class_count(study), how)
+
+
+def class_count(study: Study) -> int:
+    return study.outputs if isinstance(study.task, MulticlassTask) else 2
+
+
+def classes_of(table: Table, study: Study) -> NDArray[np.int64]:
+    """(n,) class of each patient, 0 where the outcome has no classes."""
+    if isinstance(study.task, BinaryTask | MulticlassTask):
+        return labels.observed(table, study).astype(np.int64)
+    return np.zeros(table.rows, np.int64)
 
 
 def _plain(table: Table, study: Study) -> Wide:
