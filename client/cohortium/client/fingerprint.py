@@ -2,13 +2,15 @@
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from cohortium.client.config import Dataset
 from cohortium.common.errors import DataError
 from cohortium.common.schema import Schema
 from cohortium.common.wide_columns import ImageColumn
+
+Cells = dict[str, list[str]]
 
 NOT_THERE = "absent"  # of an image that cannot be read, which is a broken cell and no broken table
 
@@ -19,6 +21,7 @@ class Fingerprints:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: dict[tuple[str, int, int, int], str] = {}
+        self._cells: dict[tuple[str, tuple[str, ...]], Cells] = {}  # that name images, by table
 
     def of(self, path: Path) -> str:
         """SHA-256 of a file's bytes, hex.
@@ -48,7 +51,7 @@ class Fingerprints:
         if not images:
             return table
         whole = hashlib.sha256(table.encode())
-        for name, path in self._image_files(dataset, images):
+        for name, path in self._image_files(dataset, table, images):
             whole.update(f"\n{name} {self._of_image(path)}".encode())
         return whole.hexdigest()
 
@@ -59,22 +62,24 @@ class Fingerprints:
             return NOT_THERE
 
     def _image_files(
-        self, dataset: Dataset, columns: Sequence[str]
-    ) -> Sequence[tuple[str, Path | None]]:
-        """Column and file of every cell that names one; none where there is no such file."""
+        self, dataset: Dataset, table: str, columns: tuple[str, ...]
+    ) -> Iterator[tuple[str, Path | None]]:
+        """Column and file of every cell; no file where it names none."""
         from cohortium.client.data.problem import Broken
         from cohortium.client.data.reader import open_reader
         from cohortium.client.data.wide import image_file
 
-        cells = open_reader(dataset.path, dataset.data_model).read(columns).columns
-        found: list[tuple[str, Path | None]] = []
+        with self._lock:
+            if (table, columns) not in self._cells:
+                reader = open_reader(dataset.path, dataset.data_model)
+                self._cells[table, columns] = reader.read(columns).columns
+            cells = self._cells[table, columns]
         for name, texts in cells.items():
             for text in texts:
                 try:
-                    found.append((name, image_file(dataset.path.parent, text)))
+                    yield name, image_file(dataset.path.parent, text)
                 except Broken:
-                    found.append((name, None))
-        return found
+                    yield name, None
 
 
 def image_columns(schema: Schema) -> tuple[str, ...]:
