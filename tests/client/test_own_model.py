@@ -80,7 +80,7 @@ def test_the_own_model_is_the_same_each_time(private: Study) -> None:
 
 def test_a_plain_study_trains_its_own_model_at_its_own_rate(tmp_path: Path) -> None:
     how = recipe(write_study(tmp_path, PLAIN), "cpu")
-    assert (how.batch_size, how.sgd.learning_rate, how.sgd.momentum) == (16, 0.2, 0.0)
+    assert (how.batch_size, how.optimiser.learning_rate, how.optimiser.momentum) == (16, 0.2, 0.0)
 
 
 def test_inputs_that_nobody_scaled_only_slow_it_down(private: Study) -> None:

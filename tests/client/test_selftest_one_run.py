@@ -113,7 +113,7 @@ def test_the_study_that_is_audited_is_the_one_that_a_site_trains(
     for one in ran:
         assert (one.noise_multiplier, one.clip_norm) == (plan.noise_multiplier, plan.clip_norm)
         assert (one.sample_rate, one.local_steps) == (plan.sample_rate, plan.local_steps)
-        assert one.sgd.learning_rate == plan.sgd.learning_rate
+        assert one.optimiser.learning_rate == plan.optimiser.learning_rate
 
 
 # ------------------------------------------------------------------ verdicts

@@ -14,8 +14,8 @@ from torch import nn
 
 from cohortium.client.training.batch_order import own_stream, shared_stream
 from cohortium.client.training.device import choose
+from cohortium.client.training.optimiser import Optimiser
 from cohortium.client.training.plain import PlainPlan, train
-from cohortium.client.training.sgd import Sgd
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.arrays import flatten
 from cohortium.common.errors import UsageError
@@ -33,7 +33,7 @@ ALL = [np.arange(3)] * 4
 
 
 def test_each_step_is_sgd_with_momentum_decay_and_a_pull_to_the_start() -> None:
-    plan = PlainPlan("regression", Sgd(0.05, momentum=0.9, weight_decay=0.1), proximal=0.7)
+    plan = PlainPlan("regression", Optimiser(0.05, momentum=0.9, weight_decay=0.1), proximal=0.7)
     rows = np.column_stack([X, np.ones(3)]).astype(np.float64)
     w, velocity = START.astype(np.float64), np.zeros(3)
     for _ in ALL:
@@ -57,13 +57,13 @@ def test_a_step_follows_the_mean_of_the_patients_gradients_whatever_the_outcome(
         loss = per_example(outcome, module(x[i : i + 1]), y[i : i + 1]).sum()
         parts = torch.autograd.grad(loss, list(module.parameters()))
         mean += np.concatenate([g.reshape(-1).double().numpy() for g in parts]) / 3
-    plan = PlainPlan(outcome, Sgd(1.0))
+    plan = PlainPlan(outcome, Optimiser(1.0))
     update = train(module, start, X, labels, plan, [np.arange(3)], CPU)
     assert update.delta == pytest.approx(-mean, abs=1e-5)
 
 
 def test_a_strong_proximal_term_keeps_the_model_near_its_start() -> None:
-    free = PlainPlan("regression", Sgd(0.05))
+    free = PlainPlan("regression", Optimiser(0.05))
     held = replace(free, proximal=10.0)
     moved = [
         np.linalg.norm(train(nn.Linear(2, 1), START, X, Y, p, ALL, CPU).delta) for p in (free, held)
@@ -76,7 +76,7 @@ def test_the_same_round_twice_gives_the_same_bits_and_leaves_the_random_state_al
         ModelOptions(name="mlp", hidden=(8,), dropout=0.5), table_layout(2), 1, seed=0
     )
     start = flatten(module)
-    plan = PlainPlan("regression", Sgd(0.05), seed=3)
+    plan = PlainPlan("regression", Optimiser(0.05), seed=3)
 
     def run(plan: PlainPlan) -> LocalUpdate:
         return train(module, start, X, Y, plan, own_stream(3, 2, 6, 2, 3, 0), CPU)
@@ -128,7 +128,7 @@ def test_flambys_fedavg_on_heart_disease_is_reproduced() -> None:
     sites = [hospital(DATA / "heart_flamby" / f"{name}.csv") for name in names]
     counts = [len(site[0]) for site in sites]
     module = build_seeded(ModelOptions(name="logistic"), table_layout(13), 1, seed=42)
-    plan = PlainPlan("binary", Sgd(1e-3))
+    plan = PlainPlan("binary", Optimiser(1e-3))
     w = flatten(module)
     for number in range(1, 16):
         updates = [

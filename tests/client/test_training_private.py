@@ -9,8 +9,8 @@ import torch
 from tests.client.outcomes import OUTCOMES, labels_of
 from torch import nn
 
+from cohortium.client.training.optimiser import Optimiser
 from cohortium.client.training.private import OwnNoise, PrivatePlan, train
-from cohortium.client.training.sgd import Sgd
 from cohortium.common.arrays import flatten
 from cohortium.common.errors import RefusedError
 from cohortium.common.layout import table_layout
@@ -23,7 +23,7 @@ from cohortium.common.privacy.noise import NoiseSource
 CPU = torch.device("cpu")
 PLAN = PrivatePlan(
     outcome="binary",
-    sgd=Sgd(learning_rate=1.0),
+    optimiser=Optimiser(learning_rate=1.0),
     local_steps=1,
     sample_rate=1.0,
     expected_batch_size=1.0,
@@ -47,7 +47,7 @@ def clipped_gradients(w: np.ndarray, clip_norm: float) -> np.ndarray:
 def test_without_noise_or_sampling_it_is_clipped_gradient_descent(clip_norm: float) -> None:
     plan = replace(
         PLAN,
-        sgd=Sgd(learning_rate=0.5, momentum=0.9, weight_decay=0.1),
+        optimiser=Optimiser(learning_rate=0.5, momentum=0.9, weight_decay=0.1),
         local_steps=4,
         expected_batch_size=2.0,
         clip_norm=clip_norm,
@@ -132,7 +132,7 @@ def test_a_gradient_that_overflows_does_not_betray_its_patient() -> None:
 def test_a_batch_too_large_for_one_pass_gives_the_same_step(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    plan = replace(PLAN, local_steps=3, sgd=Sgd(0.5, momentum=0.5))
+    plan = replace(PLAN, local_steps=3, optimiser=Optimiser(0.5, momentum=0.5))
     whole = train(nn.Linear(2, 1), START, FEATURES, LABELS, plan, NoiseSource(), CPU).delta
     monkeypatch.setattr("cohortium.client.training.private.PASS_VALUES", 3)  # a row at a time
     parts = train(nn.Linear(2, 1), START, FEATURES, LABELS, plan, NoiseSource(), CPU).delta

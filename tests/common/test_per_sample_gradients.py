@@ -21,7 +21,8 @@ TABLE = Layout((Block("table", "table", 0, (6,), groups=(("stage", 1, 4),)),))
 SEQUENCE = Layout((Block("dna", "sequence", 0, (12,), levels=6),))
 IMAGE = Layout((Block("image", "image", 0, (1, 8, 8)),))
 SERIES = Layout((Block("visits", "series", 0, (4, 1 + 2 * 2)),))
-NUMBERS = Layout((Block("gene", "numbers", 0, (5,)),))
+NUMBERS = Layout((Block("gene", "numbers", 0, (5,), names=tuple("abcde")),))
+BOTH = Layout((*NUMBERS.blocks, Block("protein", "numbers", 6, (3,))))
 MOLECULE = Layout((Block("drug", "molecule", 0, (6 * ATOM + 7 * BOND,), sizes=(6, 7)),))
 
 # What is tried of each family: more words of its document, and a layout it reads.
@@ -29,7 +30,7 @@ TRIED: dict[str, tuple[dict[str, Any], Layout]] = {
     "logistic": ({}, TABLE),
     "linear": ({}, TABLE),
     "cox": ({}, TABLE),
-    "mlp": ({"hidden": (5, 4)}, TABLE),
+    "mlp": ({"hidden": (5, 4), "embedding": 2}, TABLE),
     "cnn1d": ({"channels": (4, 4), "kernel": 3, "norm": "group", "hidden": (5,)}, SEQUENCE),
     "rnn": ({"width": 4, "layers": 2, "bidirectional": True}, SEQUENCE),
     "lstm": ({"width": 4, "bidirectional": True, "embedding": 3}, SEQUENCE),
@@ -38,6 +39,10 @@ TRIED: dict[str, tuple[dict[str, Any], Layout]] = {
     "cnn2d": ({"channels": (4, 4), "norm": "group", "hidden": (5,)}, IMAGE),
     "resnet": ({"channels": (4, 8), "groups": 2}, IMAGE),
     "neural_ode": ({"width": 4, "hidden": (5,)}, SERIES),
+    "gnn": ({"width": 6, "layers": 2, "hidden": (5,)}, MOLECULE),
+    "network": ({"edges": (("a", "b"), ("b", "d")), "width": 3, "hidden": (4,)}, NUMBERS),
+    "mps": ({"bond": 3}, NUMBERS),
+    "fusion": ({"how": "attention", "width": 4, "hidden": (5,)}, BOTH),
 }
 
 CASES = [pytest.param(name, "patient", id=name) for name in BUILDERS if name != "gan"]
@@ -57,11 +62,12 @@ def options(name: str) -> ModelDocument:
 def rows(layout: Layout, seed: int = 0) -> Tensor:
     """Features of a few patients; the last of them lacks a block that can be missing."""
     rng = np.random.default_rng(seed)
-    (block,) = layout.blocks
+    block = layout.blocks[0]
     made = rng.normal(size=(PATIENTS, layout.inputs)).astype(np.float32)
-    inside = made[:, block.first :]
-    if block.kind != "table":
-        made[:, 0] = 1
+    inside = made[:, block.first : block.stop]
+    for one in layout.blocks:
+        if one.kind != "table":
+            made[:, one.start] = 1
     if block.kind == "sequence":
         inside[:] = rng.integers(1, block.levels, inside.shape)
         inside[1, 7:] = 0
@@ -72,7 +78,7 @@ def rows(layout: Layout, seed: int = 0) -> Tensor:
     if block.kind == "molecule":
         inside[:] = molecules(rng, block)
     if block.kind not in ("table", "image"):  # in an even image every pixel is the largest
-        made[-1] = 0
+        made[-1, : block.stop] = 0
     return torch.from_numpy(made)
 
 

@@ -16,8 +16,10 @@ from cohortium.client.calibration import Inquiry, groups_of
 from cohortium.client.cohort import Cohort
 from cohortium.client.results import Evaluation, Results
 from cohortium.client.scoring import mean_loss, scores
-from cohortium.client.training import batch_order, full_batch, plain, private
-from cohortium.client.training.sgd import Sgd
+from cohortium.client.training import full_batch, plain, private
+from cohortium.client.training.batches import batches_of
+from cohortium.client.training.optimiser import of_round
+from cohortium.client.training.team import ALONE, Team
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.messages import EMPTY, Calibrated
 from cohortium.common.metrics import noisy
@@ -50,6 +52,7 @@ def train(
     round_number: int,
     site: str,
     device: str,
+    team: Team = ALONE,
 ) -> LocalUpdate:
     """One round from the model `start`, float32 (parameters,); rounds count from 1.
 
@@ -57,7 +60,7 @@ def train(
         ProtocolError: `start` does not fit the study's model.
         RefusedError: the model cannot be trained privately.
     """
-    update = _trained(study, cohort, start, round_number, site, device)
+    update = _trained(study, cohort, start, round_number, site, device, team)
     if study.strategy.q is None or update.loss is not None:
         return update
     loss = mean_loss(study, start, cohort.features, cohort.labels)
@@ -65,33 +68,40 @@ def train(
 
 
 def _trained(
-    study: Study, cohort: Cohort, start: Vector, round_number: int, site: str, device: str
+    study: Study,
+    cohort: Cohort,
+    start: Vector,
+    round_number: int,
+    site: str,
+    device: str,
+    team: Team,
 ) -> LocalUpdate:
     module = study_module(study)
     mechanism = planned(study)
     data = (module, start, cohort.features, cohort.labels)
     place = torch.device(device)
     if study.training.batches == "full":
-        return _full_batch(study, cohort, mechanism, data, place)
+        return _full_batch(study, cohort, mechanism, data, place, team)
     if mechanism is None:
-        return _plain(study, cohort, round_number, site, data, place)
-    plan = private_plan(study, cohort.nominal)
-    return private.train(*data, plan, NoiseSource(), place)
+        return _plain(study, cohort, round_number, site, data, place, team)
+    plan = private_plan(study, cohort.nominal, round_number)
+    return private.train(*data, plan, NoiseSource(), place, team)
 
 
-def private_plan(study: Study, nominal: int) -> private.PrivatePlan:
+def private_plan(study: Study, nominal: int, round_number: int = 1) -> private.PrivatePlan:
     """How a site of so many patients, by its public band, trains a study with Poisson batches."""
     mechanism = planned(study)
     assert mechanism is not None
     assert study.privacy.clip_norm is not None
     return private.PrivatePlan(
         outcome=study.task.kind,
-        sgd=_sgd(study),
+        optimiser=of_round(study.training, round_number),
         local_steps=study.training.local_steps,
         sample_rate=mechanism.sample_rate,
         expected_batch_size=mechanism.sample_rate * nominal,
         clip_norm=study.privacy.clip_norm,
         noise_multiplier=mechanism.noise_multiplier,
+        class_weights=study.training.class_weights,
     )
 
 
@@ -159,12 +169,22 @@ Job = tuple[nn.Module, Vector, npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 def _full_batch(
-    study: Study, cohort: Cohort, mechanism: Mechanism | None, data: Job, device: torch.device
+    study: Study,
+    cohort: Cohort,
+    mechanism: Mechanism | None,
+    data: Job,
+    device: torch.device,
+    team: Team,
 ) -> LocalUpdate:
     exact = study.strategy.weighting == "exact"
     plan = full_batch_plan(study, cohort.patients if exact else cohort.nominal)
-    update = full_batch.train(*data, plan, NoiseSource(), device)
-    return update if mechanism else LocalUpdate(update.delta, None)
+    update = full_batch.train(*data, plan, NoiseSource(), device, team)
+    delta = update.delta
+    if study.training.l1:  # behind clipping and noise: it is no patient's
+        delta = (delta - study.training.l1 * np.sign(data[1])).astype(np.float32)
+    return (
+        LocalUpdate(delta, update.mechanism, update.loss) if mechanism else LocalUpdate(delta, None)
+    )
 
 
 def full_batch_plan(study: Study, rows: int) -> full_batch.FullBatchPlan:
@@ -176,6 +196,7 @@ def full_batch_plan(study: Study, rows: int) -> full_batch.FullBatchPlan:
         noise_multiplier=mechanism.noise_multiplier if mechanism else 0.0,
         nominal_rows=rows,
         tell_loss=mechanism is not None and study.strategy.q is not None,
+        class_weights=study.training.class_weights,
     )
 
 
@@ -186,27 +207,17 @@ def _plain(
     site: str,
     data: Job,
     device: torch.device,
+    team: Team,
 ) -> LocalUpdate:
-    training, position = study.training, study.sites.names.index(site)
-    assert training.batch_size is not None
+    training = study.training
     plan = plain.PlainPlan(
         outcome=study.task.kind,
-        sgd=_sgd(study),
+        optimiser=of_round(training, round_number),
         proximal=study.strategy.proximal_mu,
         seed=training.seed + round_number,
+        accumulate=training.accumulate,
+        precision=training.precision,
+        class_weights=training.class_weights,
     )
-    shape = (training.batch_size, training.local_steps, round_number, training.seed, position)
-    if training.shared_stream_rows:
-        batches = batch_order.shared_stream(training.shared_stream_rows, *shape)
-    else:
-        batches = batch_order.own_stream(cohort.patients, *shape)
-    return plain.train(*data, plan, batches, device)
-
-
-def _sgd(study: Study) -> Sgd:
-    assert study.training.learning_rate is not None
-    return Sgd(
-        learning_rate=study.training.learning_rate,
-        momentum=study.training.momentum,
-        weight_decay=study.training.weight_decay,
-    )
+    batches = batches_of(study, cohort.labels, round_number, site)
+    return plain.train(*data, plan, batches, device, team=team)

@@ -1,9 +1,9 @@
 """Models of a site's own, trained on its patients without noise; they never leave it.
 
 They answer what joining was worth, and whom the noise of a private federation harmed. The recipe
-is fixed, so that nobody can tune the comparison: minibatch SGD in batches of the study's
-`batch_size`, or 32, at the study's learning rate and momentum where it trains in minibatches
-without privacy (`batches = "shuffle"`), or 0.05 and 0.9.
+is fixed, so that nobody can tune the comparison: minibatches of the study's `batch_size`, or 32,
+with the study's optimiser where it trains in minibatches without privacy (`batches = "shuffle"`),
+at its rate without a schedule, or SGD at 0.05 with momentum 0.9; and the study's class weights.
 """
 
 import math
@@ -19,10 +19,10 @@ from cohortium.client.cohort import Cohort
 from cohortium.client.results import Fit
 from cohortium.client.training import plain
 from cohortium.client.training.batch_order import Batch, own_stream
-from cohortium.client.training.sgd import Sgd
+from cohortium.client.training.optimiser import Optimiser, of_round
 from cohortium.common import arrays
 from cohortium.common.errors import DataError
-from cohortium.common.loss import per_example
+from cohortium.common.loss import per_example, weighted
 from cohortium.common.models.building import study_module
 from cohortium.common.study import Study
 
@@ -51,16 +51,16 @@ class Patients:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Minibatch SGD of one study."""
+    """Training in minibatches for one study."""
 
     study: Study
-    sgd: Sgd
+    optimiser: Optimiser
     batch_size: int
     device: torch.device
 
     def slower(self) -> "Recipe":
-        rate = self.sgd.learning_rate / 4
-        return replace(self, sgd=replace(self.sgd, learning_rate=rate))
+        rate = self.optimiser.learning_rate / 4
+        return replace(self, optimiser=replace(self.optimiser, learning_rate=rate))
 
     def batches(self, rows: int, number: int) -> list[Batch]:
         """The `number`-th pass, from 1, over so many rows, in a new order."""
@@ -76,7 +76,7 @@ class _Training:
         self._features = torch.tensor(patients.features, device=how.device)
         self._labels = torch.tensor(patients.labels, device=how.device)
         self.module = study_module(how.study).to(how.device)
-        self._optimiser = how.sgd.of(self.module)
+        self._optimiser = how.optimiser.of(self.module)
         self._passes = 0
 
     def go_on(self) -> None:
@@ -99,17 +99,18 @@ class _Training:
             return float(self._losses(features, labels).double().sum())
 
     def _losses(self, features: Tensor, labels: Tensor) -> Tensor:
-        return per_example(self._how.study.task.kind, self.module(features), labels)
+        study = self._how.study
+        losses = per_example(study.task.kind, self.module(features), labels)
+        return weighted(losses, labels, study.training.class_weights)
 
 
 def recipe(study: Study, device: str) -> Recipe:
     """The one that the module's documentation gives."""
     training = study.training
-    rate, momentum = LEARNING_RATE, MOMENTUM
-    if training.batches == "shuffle" and training.learning_rate is not None:
-        rate, momentum = training.learning_rate, training.momentum
-    sgd = Sgd(rate, momentum, training.weight_decay)
-    return Recipe(study, sgd, training.batch_size or BATCH_SIZE, torch.device(device))
+    optimiser = Optimiser(LEARNING_RATE, MOMENTUM, training.weight_decay)
+    if training.batches == "shuffle":
+        optimiser = of_round(training.model_copy(update={"schedule": "constant"}), training.rounds)
+    return Recipe(study, optimiser, training.batch_size or BATCH_SIZE, torch.device(device))
 
 
 def train_own(
@@ -137,7 +138,7 @@ def train_own(
             "evaluation.own_model: the site's own model diverges at every learning rate; scale "
             "the inputs (preprocessing.scaling)"
         )
-    return model, Fit(passes=passes, learning_rate=how.sgd.learning_rate)
+    return model, Fit(passes=passes, learning_rate=how.optimiser.learning_rate)
 
 
 def train_personal(
@@ -154,10 +155,19 @@ def train_personal(
     """
     pull = study.mitigation.ditto or 0.0
     how = recipe(study, device)
-    rate = how.sgd.learning_rate / (1 - how.sgd.momentum)
-    sgd = Sgd(min(rate, 1 / pull) if pull else rate, 0.0, how.sgd.weight_decay)
-    how, rows = replace(how, sgd=sgd), len(cohort.labels)
-    plan = plain.PlainPlan(study.task.kind, sgd, pull, study.training.seed + number)
+    rate = how.optimiser.learning_rate / (1 - how.optimiser.momentum)
+    if how.optimiser.name != "sgd":  # whose rate says nothing of plain steps
+        rate = LEARNING_RATE
+    decay = how.optimiser.weight_decay
+    sgd = Optimiser(min(rate, 1 / pull) if pull else rate, 0.0, decay, l1=how.optimiser.l1)
+    how, rows = replace(how, optimiser=sgd), len(cohort.labels)
+    plan = plain.PlainPlan(
+        study.task.kind,
+        sgd,
+        pull,
+        study.training.seed + number,
+        class_weights=study.training.class_weights,
+    )
     update = plain.train(
         study_module(study),
         personal,

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 
 from cohortium.common import arrays
-from cohortium.common.loss import per_example
+from cohortium.common.loss import per_example, weighted
 from cohortium.common.models.building import study_module
 from cohortium.common.predict import predictions
 from cohortium.common.study import Study
@@ -32,7 +32,11 @@ def mean_loss(
 ) -> float:
     """What training lowers: the mean over patients (n, f) with labels as a model learns them."""
     logits = _logits(study, model, features)
-    return float(per_example(study.task.kind, logits, torch.from_numpy(labels)).double().mean())
+    known = torch.from_numpy(labels)
+    losses = weighted(
+        per_example(study.task.kind, logits, known), known, study.training.class_weights
+    )
+    return float(losses.double().mean())
 
 
 def _logits(

@@ -4,7 +4,7 @@ Opacus 1.6 broadcasts a loss of shape (B, 1) to (B, B), after which clipping bou
 `per_example` therefore gives one number for each example or raises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -50,6 +50,17 @@ def per_example(outcome: Outcome, logits: Tensor, labels: Tensor) -> Tensor:
             f"shape {tuple(logits.shape)}; correct the study's model"
         )
     return one_dimensional(_LOSSES[outcome](logits, labels), len(logits))
+
+
+def weighted(losses: Tensor, labels: Tensor, class_weights: Sequence[float]) -> Tensor:
+    """Each patient's loss (B,) times the weight of its class, labels (B,) as class indices.
+
+    No class weights, no change. A mean over patients stays one: it is not divided by the weights.
+    """
+    if not class_weights:
+        return losses
+    weights = torch.tensor(class_weights, dtype=losses.dtype, device=losses.device)
+    return losses * weights[labels.long()]
 
 
 def one_dimensional(losses: Tensor, examples: int) -> Tensor:

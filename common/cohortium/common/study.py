@@ -13,6 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from cohortium.common import coherence
+from cohortium.common.coherence_models import check_shapes
+from cohortium.common.coherence_training import check_training
 from cohortium.common.continuation import Continues
 from cohortium.common.document import Document, GrownDocument, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
@@ -164,6 +166,7 @@ class Study(GrownDocument):
         self.task.check(self.data_model)
         coherence.check_along(self)
         coherence.check_model(self)
+        check_shapes(self)
         check_reduction(self)
         return self
 
@@ -234,6 +237,7 @@ class Study(GrownDocument):
 
     @model_validator(mode="after")
     def _training_fits(self) -> Self:
+        check_training(self)
         rows = self.training.shared_stream_rows
         if rows and len(rows) != len(self.sites.names):
             raise ValueError("training.shared_stream_rows: one number per site, in their order")

@@ -17,11 +17,15 @@ class Training(GrownDocument):
     local_steps steps; `full` takes one gradient over all patients a round; `shuffle` is ordinary
     minibatch training, without privacy only.
     optimiser: of the site's steps; its state starts anew in every round. schedule: what becomes of
-    learning_rate over the rounds, after warmup_rounds in which it rises; to `final_share` of it.
+    learning_rate over the rounds, after warmup_rounds in which it rises; to `final_share` of it;
+    with `full` of strategy.learning_rate (`schedule.py`).
     l1: strength of the L1 penalty, whose gradient is the same for every patient.
     accumulate: a `shuffle` step's batch is worked through in so many parts.
     precision: of the forward and backward pass; parameters stay float32.
-    patience: rounds without a better loss on validation patients after which training stops early.
+    patience: rounds without a better loss on validation patients after which training stops early;
+    the model is then that of the best round.
+    class_weights: by class, what a patient's loss is multiplied by; numbers that are public.
+    sampling: of a `shuffle` round's patients, so that each class is seen equally often.
     """
 
     later: ClassVar[frozenset[str]] = frozenset(
@@ -85,11 +89,66 @@ class Training(GrownDocument):
                 )
         elif self.learning_rate is None:
             raise ValueError(f'batches = "{self.batches}" needs learning_rate')
+        check_craft(self)
         if self.shared_stream_rows and self.batches != "shuffle":
             raise ValueError(
                 'shared_stream_rows replays a paper\'s shuffling: batches = "shuffle" only'
             )
         return self
+
+
+def check_craft(training: Training) -> None:
+    """Raise ValueError where an option says nothing, or something else, beside another."""
+    shuffled, adaptive = training.batches == "shuffle", training.optimiser != "sgd"
+    _check_schedule(training)
+    if training.batches == "full" and adaptive:
+        raise ValueError(
+            f'optimiser = "{training.optimiser}": batches = "full" takes no step at the site; use '
+            'strategy.name = "fedadam", which takes the same at the coordinator'
+        )
+    if adaptive and training.momentum:
+        raise ValueError(
+            f'momentum is of optimiser = "sgd"; "{training.optimiser}" has beta1: remove momentum'
+        )
+    betas = (training.beta1, training.beta2) != (0.9, 0.999)
+    if betas and not adaptive:
+        raise ValueError('beta1 and beta2 are of optimiser = "adam" and "adamw"; "sgd" has neither')
+    if training.accumulate > 1 and not shuffled:
+        raise ValueError(
+            f'accumulate: batches = "{training.batches}" is cut into parts as memory asks; '
+            "remove accumulate"
+        )
+    if training.accumulate > (training.batch_size or 1):
+        raise ValueError(
+            f"accumulate: a batch of {training.batch_size} has no {training.accumulate} parts"
+        )
+    if training.precision != "float32" and not shuffled:
+        raise ValueError(
+            f'precision = "{training.precision}" is for batches = "shuffle": gradients of single '
+            "patients are made, clipped and given noise in float32 only; remove it"
+        )
+    if training.sampling != "none" and (not shuffled or training.shared_stream_rows):
+        raise ValueError(
+            f'sampling = "{training.sampling}" chooses who is in a batch: batches = "shuffle" '
+            "without shared_stream_rows only (epsilon is computed for Poisson or full batches of "
+            "all patients); use class_weights"
+        )
+
+
+def _check_schedule(training: Training) -> None:
+    if training.warmup_rounds >= training.rounds:
+        raise ValueError(
+            f"warmup_rounds = {training.warmup_rounds} leaves none of {training.rounds} rounds at "
+            "the learning rate; use fewer"
+        )
+    if training.final_share and training.schedule == "constant":
+        raise ValueError('final_share: schedule = "constant" ends where it begins; remove it')
+    if not training.final_share and training.schedule == "step":
+        raise ValueError(
+            'schedule = "step" falls by equal factors, to a final_share above 0, such as 0.01'
+        )
+    if training.final_share == 1:
+        raise ValueError('final_share = 1 is schedule = "constant"')
 
 
 class Strategy(GrownDocument):

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cohortium.client.training.optimiser import Optimiser
 from cohortium.client.training.private import PrivatePlan, train
-from cohortium.client.training.sgd import Sgd
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.empirical import LIMIT
 from cohortium.common.privacy.noise import NoiseSource
@@ -54,13 +54,13 @@ def unwatched(_: torch.optim.Optimizer) -> None:
 
 
 @dataclass(frozen=True)
-class Watched(Sgd):
+class Watched(Optimiser):
     """The sites' optimiser; before each of its steps `look` sees what is applied: the release."""
 
     look: Look = unwatched
 
-    def of(self, module: nn.Module) -> torch.optim.SGD:
-        optimiser = super().of(module)
+    def bare(self, module: nn.Module) -> torch.optim.Optimizer:
+        optimiser = super().bare(module)
         optimiser.register_step_pre_hook(lambda *_: self.look(optimiser))
         return optimiser
 
@@ -107,7 +107,9 @@ def released(
     expected = 3.0  # any public number: what the engine divides by, and is multiplied by here
     plan = PrivatePlan(
         outcome="regression",
-        sgd=Watched(learning_rate=1.0, look=lambda optimiser: seen.append(gradient(optimiser))),
+        optimiser=Watched(
+            learning_rate=1.0, look=lambda optimiser: seen.append(gradient(optimiser))
+        ),
         local_steps=steps,
         sample_rate=sample_rate,
         expected_batch_size=expected,

@@ -7,7 +7,7 @@ says whether this audit could have found the claim wrong at all: where not, it s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -65,9 +65,7 @@ class Shadow:
         watched = replace(
             plan,
             noise_multiplier=self.noise * plan.noise_multiplier,
-            sgd=Watched(
-                plan.sgd.learning_rate, plan.sgd.momentum, plan.sgd.weight_decay, look=seen
-            ),
+            optimiser=Watched(**asdict(plan.optimiser), look=seen),
         )
         done = private.train(module, start, features, labels, watched, NoiseSource(), self.device)
         return start + done.delta

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from cohortium.client.training import memory
+from cohortium.client.training.team import ALONE, Team
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common import arrays
-from cohortium.common.loss import LOSS_CAP, Outcome, per_example
+from cohortium.common.loss import LOSS_CAP, Outcome, per_example, weighted
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource
 
@@ -32,6 +34,7 @@ class FullBatchPlan:
         tell_loss: let the noisy sum tell the mean loss as well. Each patient's gradient gets one
             more coordinate, the loss capped and scaled, before it is clipped: one release, one
             noise, one price.
+        class_weights: of a patient's loss, by its class; clipping follows.
     """
 
     outcome: Outcome
@@ -39,6 +42,7 @@ class FullBatchPlan:
     noise_multiplier: float
     nominal_rows: float
     tell_loss: bool = False
+    class_weights: tuple[float, ...] = ()
 
 
 def train(
@@ -49,12 +53,14 @@ def train(
     plan: FullBatchPlan,
     source: NoiseSource,
     device: torch.device,
+    team: Team = ALONE,
 ) -> LocalUpdate:
     """delta = -(sum of clipped gradients + noise) / nominal rows, at learning rate 1.
 
     Args:
         features: (n, f), one row for each patient.
         labels: (n,).
+        team: the processes that train together; the first one's update is the site's.
 
     Raises:
         ProtocolError: `start` does not fit the module.
@@ -62,12 +68,14 @@ def train(
     arrays.load_into(module, start)
     total = clipped_sum(
         module.to(device),
-        torch.tensor(features, device=device),
-        torch.tensor(labels, device=device),
+        team.share(torch.tensor(features, device=device)),
+        team.share(torch.tensor(labels, device=device)),
         plan.outcome,
         plan.clip_norm,
         plan.tell_loss,
+        plan.class_weights,
     )
+    team.add_up([torch.from_numpy(total)])
     noise = source.gaussian(total.shape, plan.noise_multiplier * plan.clip_norm)
     mean = (total + noise) / plan.nominal_rows
     loss = None
@@ -92,6 +100,7 @@ def clipped_sum(
     outcome: Outcome,
     clip_norm: float,
     tell_loss: bool = False,
+    class_weights: tuple[float, ...] = (),
 ) -> NDArray[np.float64]:
     """Sum over rows of each row's gradient, scaled down to norm `clip_norm` where above; (d,).
 
@@ -102,19 +111,23 @@ def clipped_sum(
     that overflows counts as zero instead of spoiling, and so betraying, the sum.
     """
     module.train()
-    gradients = _per_example(module, outcome)
+    gradients = _per_example(module, outcome, class_weights)
     parameters = {name: p.detach() for name, p in module.named_parameters()}
     size = sum(parameter.numel() for parameter in parameters.values())
-    rows = max(1, CHUNK_VALUES // size)
     total = torch.zeros(size + tell_loss, dtype=torch.float64)
-    for x, y in zip(torch.split(features, rows), torch.split(labels, rows), strict=True):
-        if len(x):
-            found, losses = gradients(parameters, x, y)
-            flat = torch.cat([g.flatten(1) for g in found.values()], dim=1).cpu().double()
-            flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
-            if tell_loss:
-                flat = torch.cat([flat, _scaled(losses, clip_norm)], dim=1)
-            total += _clipped(flat, clip_norm)
+    physical = memory.fitting(module, features, of_each=True, device=features.device)
+    physical.rows = min(physical.rows, max(1, CHUNK_VALUES // size))
+
+    def sum_up(rows: Tensor) -> None:
+        found, losses = gradients(parameters, features[rows], labels[rows])
+        flat = torch.cat([g.flatten(1) for g in found.values()], dim=1).cpu().double()
+        flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        if tell_loss:
+            flat = torch.cat([flat, _scaled(losses, clip_norm)], dim=1)
+        total.add_(_clipped(flat, clip_norm))
+
+    if len(features):
+        physical.over(torch.arange(len(features), device=features.device), sum_up)
     return total.numpy()
 
 
@@ -129,9 +142,11 @@ def _clipped(flat: Tensor, clip_norm: float) -> Tensor:
     return torch.einsum("i,ij->j", factors, flat)
 
 
-def _per_example(module: nn.Module, outcome: Outcome) -> PerExample:
+def _per_example(
+    module: nn.Module, outcome: Outcome, class_weights: tuple[float, ...]
+) -> PerExample:
     def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         logits = functional_call(module, parameters, (x[None],))
-        return per_example(outcome, logits, y[None])[0]
+        return weighted(per_example(outcome, logits, y[None]), y[None], class_weights)[0]
 
     return vmap(grad_and_value(loss), in_dims=(None, 0, 0), randomness="different")

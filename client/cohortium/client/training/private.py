@@ -17,15 +17,18 @@ from opacus.optimizers import DPOptimizer
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from cohortium.client.training.sgd import Sgd
+from cohortium.client.training import memory
+from cohortium.client.training.memory import Physical
+from cohortium.client.training.optimiser import Optimiser
+from cohortium.client.training.team import ALONE, Team
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common import arrays
 from cohortium.common.errors import RefusedError
-from cohortium.common.loss import Outcome, per_example
+from cohortium.common.loss import Outcome, per_example, weighted
 from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource, poisson_sample
 
-PASS_VALUES = 2**23  # per-example gradient values at a time, 32 MiB
+PASS_VALUES = 2**23  # per-example gradient values at a time on a processor, 32 MiB
 
 
 @dataclass(frozen=True)
@@ -37,21 +40,29 @@ class PrivatePlan:
         expected_batch_size: what noisy sums are divided by; public, not derived from the rows.
         clip_norm: L2 bound on one patient's gradient.
         noise_multiplier: standard deviation of the noise in units of `clip_norm`.
+        class_weights: of a patient's loss, by its class; clipping follows.
     """
 
     outcome: Outcome
-    sgd: Sgd
+    optimiser: Optimiser
     local_steps: int
     sample_rate: float
     expected_batch_size: float
     clip_norm: float
     noise_multiplier: float
+    class_weights: tuple[float, ...] = ()
 
 
 class OwnNoise(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
     """Opacus' optimiser with noise from a `NoiseSource` and proof against overflow."""
 
-    def __init__(self, optimiser: torch.optim.SGD, plan: PrivatePlan, source: NoiseSource) -> None:
+    def __init__(
+        self,
+        optimiser: torch.optim.Optimizer,
+        plan: PrivatePlan,
+        source: NoiseSource,
+        team: Team = ALONE,
+    ) -> None:
         super().__init__(
             optimiser,
             noise_multiplier=plan.noise_multiplier,
@@ -59,19 +70,52 @@ class OwnNoise(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
             expected_batch_size=plan.expected_batch_size,
         )
         self._source = source
+        self._team = team
 
     def clip_and_accumulate(self) -> None:
-        """Clip as Opacus does; what overflows counts as zero, or it would betray its patient."""
+        """Clip as Opacus does; what overflows counts as zero, or it would betray its patient.
+
+        All of a part of a batch is added to the sum, or nothing where it raises.
+        """
         for parameter in self.params:
             parameter.grad_sample = torch.nan_to_num(parameter.grad_sample, 0.0, 0.0, 0.0)
-        super().clip_and_accumulate()
+        before = [parameter.summed_grad for parameter in self.params]
+        try:
+            for parameter in self.params:
+                parameter.summed_grad = None
+            super().clip_and_accumulate()
+        except BaseException:
+            for parameter, summed in zip(self.params, before, strict=True):
+                parameter.summed_grad = summed
+            raise
+        for parameter, summed in zip(self.params, before, strict=True):
+            if summed is not None:
+                parameter.summed_grad += summed
 
     def add_noise(self) -> None:
-        """Noise of std noise_multiplier x clip norm on each parameter's clipped sum."""
+        """Noise of std noise_multiplier x clip norm on each parameter's clipped sum.
+
+        The sum is that of all processes; the first one's noise is every one's.
+        """
         std = self.noise_multiplier * self.max_grad_norm
+        self._team.add_up([parameter.summed_grad for parameter in self.params])
         for parameter in self.params:
             noise = torch.from_numpy(self._source.gaussian(tuple(parameter.shape), std))
             parameter.grad = parameter.summed_grad + noise.to(parameter.device)
+        self._team.hear_first([parameter.grad for parameter in self.params])
+
+    def release(self) -> None:
+        """Noise on the sum, its mean over the public batch size, and a step with that."""
+        self.add_noise()
+        for parameter in self.params:
+            parameter.grad /= self.expected_batch_size
+        self.original_optimizer.step()
+        self.zero_grad()
+
+    def forget_part(self) -> None:
+        """Drop the gradients of single patients, whose sum is kept."""
+        for parameter in self.params:
+            parameter.grad_sample = parameter.grad = None
 
 
 def train(
@@ -82,12 +126,14 @@ def train(
     plan: PrivatePlan,
     source: NoiseSource,
     device: torch.device,
+    team: Team = ALONE,
 ) -> LocalUpdate:
     """Run `local_steps` steps; an empty batch is a step of noise alone, and counts.
 
     Args:
         features: (n, f), one row for each patient.
         labels: (n,).
+        team: the processes that train together; the first one's update is the site's.
 
     Raises:
         RefusedError: the module has a layer, such as batch norm, that mixes patients.
@@ -95,13 +141,16 @@ def train(
     """
     refuse_unfit(module)
     arrays.load_into(module, start)
-    wrapped = GradSampleModule(module.to(device), loss_reduction="sum")
+    module.to(device)
+    data = torch.tensor(features, device=device), torch.tensor(labels, device=device)
+    physical = _physical(module, data[0], device)
+    wrapped = GradSampleModule(module, loss_reduction="sum")
     try:
-        optimiser = OwnNoise(plan.sgd.of(module), plan, source)
-        data = torch.tensor(features, device=device), torch.tensor(labels, device=device)
+        optimiser = OwnNoise(plan.optimiser.of(module), plan, source, team)
         for _ in range(plan.local_steps):
-            batch = poisson_sample(len(features), plan.sample_rate, source)
-            _step(wrapped, optimiser, *data, batch, plan.outcome)
+            drawn = poisson_sample(len(features), plan.sample_rate, source)
+            batch = team.share(team.batch_of_first(drawn, device))
+            _step(wrapped, optimiser, *data, batch, plan, physical)
     finally:
         wrapped.to_standard_module()
     return LocalUpdate(arrays.flatten(module) - start, _mechanism(plan))
@@ -123,25 +172,37 @@ def refuse_unfit(module: nn.Module) -> None:
         )
 
 
+def _physical(module: nn.Module, features: Tensor, device: torch.device) -> Physical:
+    physical = memory.fitting(module, features, of_each=True, device=device)
+    if device.type == "cpu":
+        values = sum(p.numel() for p in module.parameters())
+        physical.rows = min(physical.rows, max(1, PASS_VALUES // values))
+    return physical
+
+
 def _step(
     module: Any,
     optimiser: OwnNoise,
     features: Tensor,
     labels: Tensor,
-    batch: NDArray[np.int64],
-    outcome: Outcome,
+    batch: Tensor,
+    plan: PrivatePlan,
+    physical: Physical,
 ) -> None:
     """One clipped and noised step, over several passes where the batch is too large for one."""
-    rows = max(1, PASS_VALUES // sum(p.numel() for p in module.parameters()))
-    parts = torch.split(torch.from_numpy(batch).to(features.device), rows)
-    for number, part in enumerate(parts, start=1):
-        optimiser.signal_skip_step(number < len(parts))
+
+    def sum_up(part: Tensor) -> None:
+        optimiser.forget_part()
         # torch warns where a hooked layer's input needs no gradient, so it gets one
         logits = module(features[part].requires_grad_())
-        losses = per_example(outcome, logits, labels[part])
+        losses = per_example(plan.outcome, logits, labels[part])
+        losses = weighted(losses, labels[part], plan.class_weights)
         torch.autograd.backward(losses.sum())
-        optimiser.step()
-        optimiser.zero_grad()
+        optimiser.clip_and_accumulate()
+
+    physical.over(batch, sum_up)
+    optimiser.forget_part()
+    optimiser.release()
 
 
 def _mechanism(plan: PrivatePlan) -> Mechanism:

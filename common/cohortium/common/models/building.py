@@ -9,14 +9,18 @@ from torch import nn
 from cohortium.common.errors import ProtocolError
 from cohortium.common.layout import Layout
 from cohortium.common.models.cnn1d import cnn1d
+from cohortium.common.models.fusion import fusion
+from cohortium.common.models.graph import graph
 from cohortium.common.models.image import cnn2d, resnet
 from cohortium.common.models.initialising import initialise
 from cohortium.common.models.linear import cox, linear
 from cohortium.common.models.mlp import mlp
+from cohortium.common.models.network import network
 from cohortium.common.models.neural_ode import neural_ode
 from cohortium.common.models.options import ModelDocument
 from cohortium.common.models.recurrent import recurrent
 from cohortium.common.models.sequence import Per
+from cohortium.common.models.tensor_train import tensor_train
 from cohortium.common.models.transformer import transformer
 from cohortium.common.study import Study
 
@@ -35,6 +39,10 @@ BUILDERS: dict[str, Builder] = {
     "cnn2d": cnn2d,
     "resnet": resnet,
     "neural_ode": neural_ode,
+    "gnn": graph,
+    "network": network,
+    "mps": tensor_train,
+    "fusion": lambda options, layout, outputs: fusion(options, layout, outputs, build),
 }
 
 _GENERATOR = threading.Lock()  # torch's generator is one for all threads: two studies at once

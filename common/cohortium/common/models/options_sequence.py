@@ -28,14 +28,15 @@ class SequenceModel(ModelDocument):
 class Cnn1dModel(SequenceModel):
     """Convolutions of width `kernel`, each with `channels[i]` filters, activation and max pooling.
 
-    norm: group norm, as batch norm mixes patients. hidden: layers after the last pooling.
+    norm: `group`, as `batch` mixes patients, and is refused with that reason. hidden: layers after
+    the last pooling.
     """
 
     name: Literal["cnn1d"]
     channels: Annotated[Widths, Field(min_length=1)] = (32, 32)
     kernel: Kernel = 7
     pool: Annotated[int, Field(ge=1, le=16)] = 2
-    norm: Literal["none", "group"] = "none"
+    norm: Literal["none", "group", "batch"] = "none"
     hidden: Widths = (32,)
     activation: Activation = "relu"
 

@@ -1,0 +1,72 @@
+"""Several processes of one site that train one model together (torch.distributed).
+
+Every process runs the same round on the same patients: it takes its share of each batch, all add
+their gradients up, and every one takes the same step. With privacy the first draws each batch and
+the noise: a patient is clipped once, in one process, and noise is added once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class Team:
+    """Which process of how many this is; alone, everything below does nothing."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that draws, and answers."""
+        return self.rank == 0
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This process' part of rows (n, ...): each is in exactly one process' part."""
+        return rows[self.rank :: self.size]
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Put the sum over all processes in each tensor's place; same shapes everywhere."""
+        if self.size == 1 or not tensors:
+            return
+        whole = _together(tensors)
+        distributed.all_reduce(whole)
+        _put_back(whole, tensors)
+
+    def hear_first(self, tensors: Sequence[Tensor]) -> None:
+        """Put what the first process holds in each tensor's place."""
+        if self.size == 1 or not tensors:
+            return
+        whole = _together(tensors)
+        distributed.broadcast(whole, src=0)
+        _put_back(whole, tensors)
+
+    def batch_of_first(self, batch: NDArray[np.int64], device: torch.device) -> Tensor:
+        """The batch that the first process drew, whatever this one did; int64 (n,)."""
+        drawn = torch.from_numpy(batch).to(device)
+        if self.size == 1:
+            return drawn
+        length = torch.tensor([len(batch)], device=device)
+        distributed.broadcast(length, src=0)
+        if not self.first:
+            drawn = torch.empty(int(length), dtype=torch.int64, device=device)
+        distributed.broadcast(drawn, src=0)
+        return drawn
+
+
+ALONE = Team()
+
+
+def _together(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+
+def _put_back(whole: Tensor, tensors: Sequence[Tensor]) -> None:
+    sizes = [tensor.numel() for tensor in tensors]
+    for tensor, part in zip(tensors, torch.split(whole, sizes), strict=True):
+        tensor.copy_(part.reshape(tensor.shape))
