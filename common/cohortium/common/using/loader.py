@@ -20,17 +20,13 @@ class Model:
     """An exported model in a folder."""
 
     def __init__(self, folder: str | Path) -> None:
-        import onnxruntime
-
         facts = json.loads((Path(folder) / "study.json").read_text(encoding="utf-8"))
         schema = facts["study"]["data_model"]
         self.recipe: list[dict[str, Any]] = facts["recipe"]
         self.outputs: list[str] = facts["outputs"]
         self.columns: dict[str, dict[str, Any]] = schema["columns"]
         self.missing = set(schema["table"]["missing"])
-        self.session = onnxruntime.InferenceSession(
-            str(Path(folder) / "model.onnx"), providers=["CPUExecutionProvider"]
-        )
+        self.onnx = Path(folder) / "model.onnx"
 
     def predict(self, rows: Sequence[Mapping[str, Any]], site: str = "") -> "np.ndarray":
         """Predictions (n, k), in the order of `outputs`; NaN where a needed value is missing.
@@ -39,8 +35,11 @@ class Model:
             rows: a value for each column: text as in a CSV file; of images and series arrays.
             site: whose patients they are, for a model with an intercept for each.
         """
+        import onnxruntime
+
         features = self.features(rows, site)
-        found = self.session.run(None, {"features": np.nan_to_num(features)})[0]
+        session = onnxruntime.InferenceSession(self.onnx, providers=["CPUExecutionProvider"])
+        found = session.run(None, {"features": np.nan_to_num(features)})[0]
         return np.where(np.isnan(features).any(axis=1)[:, None], np.nan, found)
 
     def features(self, rows: Sequence[Mapping[str, Any]], site: str = "") -> "np.ndarray":
@@ -88,7 +87,8 @@ class Model:
         if entry["kind"] == "numbers":
             values = self._numbers(entry, row)
         elif isinstance(row.get(name), np.ndarray):
-            values = ARRAYS[entry["kind"]](row[name], facts)
+            gone = np.isnan(row[name]).all()
+            values = None if gone else ARRAYS[entry["kind"]](row[name], facts)
         elif str(row.get(name, "")).strip() in self.missing:
             values = None
         else:
