@@ -71,14 +71,17 @@ class Model:
         else:
             codes = column.get("codes") or [column["no"], column["yes"]]
             gone = cell in self.missing and cell not in codes
-            value = float(_code(cell, codes) == entry["equals"])
+            value = float(not gone and _code(cell, codes) == entry["equals"])
         if entry["kind"] == "missing":
             return float(gone)
         gap: float | None = entry["gap"]
         return gap if gone else value
 
     def _number(self, cell: str, column: Mapping[str, Any]) -> float:
-        number = np.nan if cell in self.missing else float(cell)
+        try:
+            number = np.nan if cell in self.missing else float(cell)
+        except ValueError:
+            raise ValueError("a cell is not a number") from None
         return np.nan if not np.isfinite(number) or number in column["not_measured"] else number
 
     def _block(self, entry: Mapping[str, Any], row: Mapping[str, Any]) -> Any:
@@ -112,7 +115,7 @@ class Model:
 
 def _scaled(value: Any, centre: Any, spread: Any, limit: float | None) -> Any:
     if centre is None or np.size(centre) < np.size(value):
-        raise SystemExit("this model scales by each site's own statistics, which are not in it")
+        raise ValueError("this model scales by each site's own statistics, which are not in it")
     scaled = (value - centre) / spread
     return scaled if limit is None else np.clip(scaled, -limit, limit)
 
@@ -124,21 +127,21 @@ def _code(cell: str, codes: Sequence[str]) -> str:
     try:
         return next(code for code in codes if float(code) == float(cell))
     except (ValueError, StopIteration):
-        raise SystemExit("a cell holds none of the schema's codes") from None
+        raise ValueError("a cell holds none of the schema's codes") from None
 
 
 def _sequence(text: str, facts: Mapping[str, Any]) -> Any:
     letters = facts["letters"]
     text = text.upper() if facts["alphabet"] in ("dna", "rna", "protein") else text
+    if len(text) > facts["length"]:
+        raise ValueError("a sequence is longer than the schema allows")
     values = np.zeros(facts["length"])
     values[: len(text)] = [(letters.find(letter) % (len(letters) + 1)) + 1 for letter in text]
     return values
 
 
 def _molecule(text: str, facts: Mapping[str, Any]) -> Any:
-    from rdkit import Chem
-
-    molecule, elements = Chem.MolFromSmiles(text), facts["elements"]
+    molecule, elements = _read_molecule(text, facts), facts["elements"]
     atoms, bonds = np.zeros((facts["atoms"], 6)), np.zeros((facts["bonds"], 3))
     for place, atom in enumerate(molecule.GetAtoms()):
         symbol = atom.GetSymbol()
@@ -159,11 +162,21 @@ def _molecule(text: str, facts: Mapping[str, Any]) -> Any:
 
 
 def _fingerprint(text: str, facts: Mapping[str, Any]) -> Any:
-    from rdkit import Chem
     from rdkit.Chem import rdFingerprintGenerator
 
     make = rdFingerprintGenerator.GetMorganGenerator(radius=facts["radius"], fpSize=facts["bits"])
-    return make.GetFingerprintAsNumPy(Chem.MolFromSmiles(text))
+    return make.GetFingerprintAsNumPy(_read_molecule(text, facts))
+
+
+def _read_molecule(text: str, facts: Mapping[str, Any]) -> Any:
+    from rdkit import Chem
+
+    found = Chem.MolFromSmiles(text)
+    if found is None:
+        raise ValueError("a cell is no SMILES of a molecule")
+    if found.GetNumAtoms() > facts["atoms"] or found.GetNumBonds() > facts["bonds"]:
+        raise ValueError("a molecule is larger than the schema allows")
+    return found
 
 
 def _image(pixels: Any, facts: Mapping[str, Any]) -> Any:
@@ -201,9 +214,13 @@ def main(path: str) -> None:
     model = Model(Path(__file__).parent)
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
+    try:
+        found = model.predict(rows)
+    except ValueError as error:
+        raise SystemExit(f"{path}: {error}") from None
     writer = csv.writer(sys.stdout)
     writer.writerow(model.outputs)
-    writer.writerows(model.predict(rows).tolist())
+    writer.writerows(found.tolist())
 
 
 if __name__ == "__main__":
