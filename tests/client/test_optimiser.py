@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 X = np.array([[1.0, 2.0], [0.0, -1.0], [3.0, 0.5]], np.float32)
 Y = np.array([1.0, 0.0, 0.0], np.float32)
 START = np.array([0.1, -0.2, 0.05], np.float32)
-KINDS = {
+KINDS: dict[str, tuple[Optimiser, Any, dict[str, Any]]] = {
     "sgd": (Optimiser(0.1, 0.9, 0.01), torch.optim.SGD, {"momentum": 0.9}),
     "adam": (Optimiser(0.1, 0.0, 0.01, "adam", 0.8, 0.9), torch.optim.Adam, {"betas": (0.8, 0.9)}),
     "adamw": (Optimiser(0.1, 0.0, 0.01, "adamw"), torch.optim.AdamW, {"betas": (0.9, 0.999)}),

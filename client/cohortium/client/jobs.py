@@ -45,7 +45,14 @@ class Job(Document):
 
     kind: ClassVar[str] = "job"
     task: Literal[
-        "prepare", "measure", "train", "personalise", "evaluate", "calibrate", "cross_check"
+        "prepare",
+        "measure",
+        "train",
+        "personalise",
+        "validate",
+        "evaluate",
+        "calibrate",
+        "cross_check",
     ]
     statistics: Statistics | None = None
     round: int = 0

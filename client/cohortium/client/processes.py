@@ -111,6 +111,13 @@ class Processes:
         _, model = self._do(study, job, np.concatenate([start, personal]))
         return model.astype(np.float32)
 
+    def validate(
+        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
+    ) -> float | None:
+        job = Job(task="validate", statistics=statistics, minimum_cell=minimum_cell)
+        done, _ = self._do(study, job, model)
+        return done.loss
+
     def evaluate(
         self,
         study: Study,

@@ -67,6 +67,9 @@ def _do(workshop: Inline, setup: Setup, job: Job, vector: Vector) -> tuple[Done,
     model, personal = np.split(vector, 2) if job.personal else (vector, EMPTY)
     if job.task == "personalise":
         return Done(), workshop.personalise(study, job.statistics, model, personal, job.round)
+    if job.task == "validate":
+        loss = workshop.validate(study, job.statistics, vector, job.minimum_cell)
+        return Done(loss=loss), EMPTY
     if job.task == "calibrate":
         assert job.inquiry is not None
         sums = workshop.calibrate(study, job.statistics, vector, job.inquiry, job.minimum_cell)

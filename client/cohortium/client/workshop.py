@@ -61,6 +61,11 @@ class Workshop(Protocol):
     ) -> Vector:
         """Ditto's personal model after a round that starts from `start`; both float32 (d,)."""
 
+    def validate(
+        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
+    ) -> float | None:
+        """The rounded mean loss on validation patients; None where they are too few."""
+
     def evaluate(
         self,
         study: Study,
@@ -133,6 +138,13 @@ class Inline:
 
         cohort = self._cohort(study, statistics)
         return train_personal(study, cohort, personal, start, round_number, self.device)
+
+    def validate(
+        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
+    ) -> float | None:
+        from cohortium.client.validation import validation_loss
+
+        return validation_loss(study, self._cohort(study, statistics), model, minimum_cell)
 
     def evaluate(
         self,
