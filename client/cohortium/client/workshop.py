@@ -12,6 +12,7 @@ from cohortium.client.calibration import Inquiry
 from cohortium.client.cohort import Cohort, load_table, measure, prepare
 from cohortium.client.config import Dataset
 from cohortium.client.results import Evaluation
+from cohortium.client.training.team import ALONE, Team
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.document import Document, canonical
 from cohortium.common.messages import EMPTY, Calibrated
@@ -108,6 +109,7 @@ class Inline:
     load_dataset: Callable[[str], Dataset]
     tables: dict[str, tuple[Stamp, Table]] = field(default_factory=dict)
     cohorts: dict[str, tuple[tuple[Stamp, bytes], Cohort]] = field(default_factory=dict)
+    team: Team = ALONE
 
     def prepare(self, study: Study, statistics: Statistics | None = None) -> Prepared:
         from cohortium.client.local_round import weight
@@ -124,7 +126,8 @@ class Inline:
         from cohortium.client import local_round  # slow to import: torch and Opacus
 
         cohort = self._cohort(study, statistics)
-        return local_round.train(study, cohort, start, round_number, self.site, self.device)
+        whom = (self.site, self.device, self.team)
+        return local_round.train(study, cohort, start, round_number, *whom)
 
     def personalise(
         self,
