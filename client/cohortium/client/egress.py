@@ -11,6 +11,7 @@ from collections import Counter
 
 import numpy as np
 
+from cohortium.common import newton
 from cohortium.common.document import Document
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import (
@@ -62,7 +63,8 @@ def release(message: Document, vector: Vector, study: Study | None, parameters: 
     """The bytes that leave, or RefusedError naming the rule.
 
     Args:
-        vector: float32 (parameters,) of an update, else empty.
+        vector: of an update, float32 (parameters,), or longer by an information matrix where the
+            study says `newton`; else empty.
         study: the approved study that the answer belongs to; None before there is one.
         parameters: length of the model that the request carried.
     """
@@ -102,7 +104,8 @@ def _check_update(message: Update, vector: Vector, study: Study | None, paramete
     bound on the norm of the whole. MAX_NORM is far above all useful updates: what exceeds it has
     diverged, or is something else written into floats.
     """
-    if study is None or vector.shape != (parameters,) or vector.dtype != np.float32:
+    length = newton.update_length(study, parameters) if study is not None else 0
+    if study is None or vector.shape != (length,) or vector.dtype != np.float32:
         raise RefusedError("egress.vector", "an update has the size of the model it started from")
     if not np.isfinite(vector).all():
         raise RefusedError("egress.finite", "the update holds a value that is not finite")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cohortium.client.approvals import compared, leaves
 from cohortium.client.config import AutoApprove, Policy
+from cohortium.common import newton
 from cohortium.common.errors import RefusedError
 from cohortium.common.study import Study
 
@@ -87,6 +88,11 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
             trains and exact and not policy.allow_exact_counts,
             "allow_exact_counts",
             "the study weighs sites by exact numbers of patients",
+        ),
+        (
+            trains and newton.asked(study) and not policy.allow_exact_counts,
+            "allow_exact_counts",
+            "an information matrix (strategy newton) tells how many patients there are",
         ),
         (
             trains and sums and not policy.allow_exact_counts,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cohortium.common import coherence
+from cohortium.common import coherence, coherence_likelihood
 from cohortium.common.coherence_models import check_shapes
 from cohortium.common.coherence_training import check_training
 from cohortium.common.continuation import Continues
@@ -232,6 +232,7 @@ class Study(GrownDocument):
     def _sites_can_do_what_is_asked(self) -> Self:
         coherence.check_evaluation(self)
         coherence.check_evaluate_only(self)
+        coherence_likelihood.check(self)
         check_left_out(self)
         return self
 

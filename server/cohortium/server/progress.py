@@ -16,6 +16,7 @@ from cohortium.common.privacy.plan import (
     price_of_tracks,
 )
 from cohortium.common.study import Study
+from cohortium.common.task import SurvivalTask
 from cohortium.server.store import RoundRecord
 
 NAMES = {
@@ -26,6 +27,10 @@ NAMES = {
     "r2": "R2",
     "concordance": "C",
     "brier": "Brier",
+    "precision_l5": "precision L/5",
+    "precision_l": "precision L",
+    "mse": "MSE",
+    "variance_explained": "explained",
 }
 FOLLOWED = {
     "binary": ("log_loss", "auroc", "accuracy"),
@@ -33,6 +38,11 @@ FOLLOWED = {
     "multilabel": ("log_loss", "accuracy"),
     "regression": ("mae", "rmse", "r2"),
     "survival": ("concordance", "brier"),
+    "cox": ("concordance",),
+    "labelling": ("log_loss", "accuracy"),
+    "contacts": ("precision_l5", "precision_l", "auroc"),
+    "reconstruction": ("mse", "variance_explained"),
+    "generation": ("mse", "variance_explained"),
 }
 
 
@@ -178,7 +188,10 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
 
 def _headline(study: Study, scores: Summary | None) -> dict[str, float | None]:
     """Means over sites of what this kind of outcome is followed by; None what is not known."""
-    return {name: _mean(scores, name) for name in FOLLOWED[study.task.kind]}
+    kind: str = study.task.kind
+    if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
+        kind = "cox"
+    return {name: _mean(scores, name) for name in FOLLOWED[kind]}
 
 
 def _mean(scores: Summary | None, name: str) -> float | None:

@@ -114,7 +114,7 @@ class PairHead(nn.Module):
     def forward(self, along: Tensor, there: Tensor) -> Tensor:
         each = self.each(along)
         products = each[:, :, None] * each[:, None]
-        distance = self._distance.expand(len(along), -1, -1, -1)
+        distance = self._distance.expand(along.shape[0], -1, -1, -1)
         found: Tensor = self.pair(torch.cat([products, distance], dim=3))
         return found.flatten(1)
 

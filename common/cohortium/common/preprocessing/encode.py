@@ -224,19 +224,17 @@ def _rows(
     for block in study.layout.blocks:
         if block.kind == "table":
             continue
+        missing = table.missing(block.name)
         if block.name in _blocks_of_numbers(study):
             wide = len(_numbers(study, block.name).names)
-            absent = table.missing(block.name)[:, None]
-            block_values = np.where(absent, 0.0, scaled[:, place : place + wide])
-            made[:, block.first : block.stop] = _reduced(
-                block_values, block.name, study, statistics
-            )
+            given = np.where(missing[:, None], 0.0, scaled[:, place : place + wide])
+            values = _reduced(given, block.name, study, statistics)
             place += wide
         else:
             values = encode_block(table.wide[block.name], study, block)
-            made[:, block.first : block.stop] = values
         made[:, block.start] = 1.0
-        made[table.missing(block.name), block.start : block.stop] = 0.0
+        made[:, block.first : block.stop] = values
+        made[missing, block.start : block.stop] = 0.0
     return made
 
 
