@@ -34,7 +34,7 @@ TRIED: dict[str, tuple[dict[str, Any], Layout]] = {
     "cnn1d": ({"channels": (4, 4), "kernel": 3, "norm": "layer", "hidden": (5,)}, SEQUENCE),
     "rnn": ({"width": 4, "layers": 2, "bidirectional": True}, SEQUENCE),
     "lstm": ({"width": 4, "bidirectional": True, "embedding": 3}, SEQUENCE),
-    "gru": ({"width": 4, "kernel": 3, "readout": "flatten"}, SEQUENCE),
+    "gru": ({"width": 4, "readout": "flatten"}, SEQUENCE),
     "transformer": ({"width": 8, "heads": 2, "layers": 2, "feedforward": 8}, SEQUENCE),
     "cnn2d": ({"channels": (4, 4), "norm": "group", "hidden": (5,)}, IMAGE),
     "resnet": ({"channels": (4, 8), "groups": 2}, IMAGE),

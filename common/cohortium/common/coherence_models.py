@@ -13,7 +13,7 @@ from cohortium.common.models.options_base import ModelDocument
 from cohortium.common.models.options_fusion import FusionModel
 from cohortium.common.models.options_graph import NetworkModel
 from cohortium.common.models.options_image import Cnn2dModel, ResnetModel
-from cohortium.common.models.options_sequence import Cnn1dModel, RecurrentModel
+from cohortium.common.models.options_sequence import Cnn1dModel
 from cohortium.common.models.options_tensor import TensorTrainModel
 
 if TYPE_CHECKING:
@@ -76,11 +76,6 @@ def _check_cnn1d(model: Cnn1dModel, block: Block, key: str, per: str) -> None:
                 "pooled; use fewer channels or a smaller pool"
             )
         places //= pool
-
-
-def _check_recurrent(model: RecurrentModel, block: Block, key: str, per: str) -> None:
-    (places,) = block.shape
-    _check_kernel(model.kernel, places, f"there are {places} places", key)
 
 
 def _check_cnn2d(model: Cnn2dModel, block: Block, key: str, per: str) -> None:
@@ -166,7 +161,6 @@ def _check_tensor_train(model: TensorTrainModel, block: Block, key: str, per: st
 
 _CHECKS: Mapping[type[ModelDocument], Callable[[Any, Block, str, str], None]] = {
     Cnn1dModel: _check_cnn1d,
-    RecurrentModel: _check_recurrent,
     Cnn2dModel: _check_cnn2d,
     ResnetModel: _check_resnet,
     NetworkModel: _check_network,

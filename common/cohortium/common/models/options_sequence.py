@@ -49,17 +49,12 @@ class Cnn1dModel(SequenceModel):
 
 
 class RecurrentModel(SequenceModel):
-    """`rnn` (Elman), `lstm` or `gru` with `layers` layers of `width` units, perhaps both ways.
-
-    kernel: above 1, `width` convolutions over so many letters come first (Quang & Xie 2016), so
-    that a motif need not be spelt out letter by letter.
-    """
+    """`rnn` (Elman), `lstm` or `gru` with `layers` layers of `width` units, perhaps both ways."""
 
     name: Literal["rnn", "lstm", "gru"]
     width: PositiveInt = 32
     layers: Annotated[int, Field(ge=1, le=8)] = 1
     bidirectional: bool = False
-    kernel: Kernel = 1
 
 
 class TransformerModel(SequenceModel):

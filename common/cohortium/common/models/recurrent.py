@@ -68,7 +68,7 @@ class Direction(nn.Module):
         # in the graph of the input, as layers with hooks want theirs
         zero = 0.0 * along[:, 0, :1].expand(-1, self._width)
         state: State = (zero,) * self._states
-        made = list[Tensor]()
+        made: list[Tensor] = []
         # taken apart at once: the backward pass of taking one place writes all the others' zeros
         places = list(zip(given.unbind(1), (there > 0)[..., None].unbind(1), strict=True))
         for read, here in reversed(places) if backwards else places:
@@ -83,10 +83,6 @@ class RecurrentTrunk(nn.Module):
 
     def __init__(self, options: RecurrentModel, inputs: int) -> None:
         super().__init__()
-        self.motifs: nn.Conv1d | None = None
-        if options.kernel > 1:
-            self.motifs = nn.Conv1d(inputs, options.width, options.kernel, padding="same")
-            inputs = options.width
         self.forwards, self.backwards = nn.ModuleList(), nn.ModuleList()
         for _ in range(options.layers):
             self.forwards.append(Direction(options.name, inputs, options.width))
@@ -97,8 +93,6 @@ class RecurrentTrunk(nn.Module):
         self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, along: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-        if self.motifs is not None:
-            along = torch.relu(self.motifs(along.transpose(1, 2))).transpose(1, 2)
         for number, onwards in enumerate(self.forwards):
             parts = [onwards(along, there)]
             if len(self.backwards):
