@@ -172,10 +172,8 @@ def test_every_model_trains_there_as_on_a_processor(name: str) -> None:
     layout = TRIED[name][1]
     rows = np.tile(rows_of(layout).numpy(), (8, 1))
     outcome, outputs, labels = question(name, "patient", layout, torch.from_numpy(rows[:5]))
-    if outcome == "binary":
-        answers = np.arange(len(rows)) % 2.0
-    else:
-        answers = np.tile(labels.numpy(), (8, 1))
+    binary = np.arange(len(rows)) % 2.0
+    answers = binary if outcome == "binary" else np.tile(labels.numpy(), (8, 1))
     plan = replace(PRIVATE, outcome=outcome, expected_batch_size=len(rows))
     found = []
     for device in (CPU, GPU):
