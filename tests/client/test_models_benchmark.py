@@ -1,6 +1,7 @@
 """The benchmark of models times every family that is trained by the three engines."""
 
 from benchmarks.models import CASES, measure
+
 from cohortium.common.models.building import BUILDERS
 
 
