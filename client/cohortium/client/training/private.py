@@ -213,6 +213,7 @@ def _forget_passes(module: nn.Module) -> None:
             vars(layer).pop(name, None)
     for parameter in module.parameters():
         vars(parameter).pop("_current_grad_sample", None)
+        vars(parameter)["_forward_counter"] = 0  # of passes whose gradients have not come yet
 
 
 def _mechanism(plan: PrivatePlan) -> Mechanism:
