@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from cohortium.common.layout import ATOM, BOND, Block, Layout
+from cohortium.common.models.autoencoder import VariationalAutoencoder
 from cohortium.common.models.building import build_seeded
 from cohortium.common.models.fusion import AttentionFusion
 from cohortium.common.models.initialising import WAYS
 from cohortium.common.models.network import adjacency
 from cohortium.common.models.options_base import TableModel
 from cohortium.common.models.options_fusion import FusionModel
+from cohortium.common.models.options_generative import AutoencoderModel
 from cohortium.common.models.options_graph import GraphModel, NetworkModel
 from cohortium.common.models.options_sequence import TransformerModel
 from cohortium.common.models.options_tensor import TensorTrainModel
@@ -183,3 +185,19 @@ def test_an_initialisation_is_torchs_and_leaves_no_bias(how: Any) -> None:
     torch.testing.assert_close(module[0].weight, plain[0].weight)
     torch.testing.assert_close(module[2].weight, plain[2].weight)
     assert module[0].bias.abs().max() == 0
+
+
+def test_a_vaes_divergence_is_that_of_two_gaussians_and_its_codes_are_drawn() -> None:
+    options = AutoencoderModel(name="vae", hidden=(5,), latent=3, beta=2.0)
+    layout = Layout((Block("table", "table", 0, (6,)),))
+    module = build_seeded(options, layout, 6, seed=0)
+    assert isinstance(module, VariationalAutoencoder)
+    rows = torch.randn(4, 6)
+    mean, log_variance = module.encoder(rows).chunk(2, dim=1)
+    prior = torch.distributions.Normal(torch.zeros(3), torch.ones(3))
+    posterior = torch.distributions.Normal(mean, torch.exp(log_variance / 2))
+    expected = 2.0 * torch.distributions.kl_divergence(posterior, prior).sum(dim=1)
+    first, second = module(rows), module(rows)
+    torch.testing.assert_close(first[:, 6], expected)
+    assert (first[:, :6] - second[:, :6]).abs().min() > 0
+    torch.testing.assert_close(module.eval()(rows)[:, :6], module.decode(mean))

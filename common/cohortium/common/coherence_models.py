@@ -15,6 +15,7 @@ from cohortium.common.models.options_graph import NetworkModel
 from cohortium.common.models.options_image import Cnn2dModel, ResnetModel
 from cohortium.common.models.options_sequence import Cnn1dModel
 from cohortium.common.models.options_tensor import TensorTrainModel
+from cohortium.common.preprocessing.decoding import check_decodable
 
 if TYPE_CHECKING:
     from cohortium.common.study import Study
@@ -26,6 +27,12 @@ MOST_SITES = 2000  # of a tensor train: its matrices are multiplied one after th
 def check_shapes(study: "Study") -> None:
     """The sizes of the model's layers fit the sizes of the blocks."""
     model, blocks = study.model, study.layout.by_name
+    if study.task.kind == "generation":
+        if model.name != "vae":
+            raise ValueError(
+                f'model.name: a {model.name} gives patients back, and makes none; use "vae"'
+            )
+        check_decodable(study)
     if isinstance(model, FusionModel):
         _check_branches(model, study)
         return

@@ -10,7 +10,7 @@ from cohortium.common import daemon
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.errors import RefusedError, UnreachableError, UsageError
 from cohortium.common.study import Study, load_study
-from cohortium.server import release_cli, touched_cli
+from cohortium.server import release_cli, synthetic_cli, touched_cli
 from cohortium.server.config import CoordinatorDir
 from cohortium.server.gates import ranges
 from cohortium.server.store import Store, StudyRow
@@ -217,6 +217,7 @@ def report(
 for command in (
     release_cli.flags,
     release_cli.disposition,
+    synthetic_cli.synthesise,
     release_cli.release,
     release_cli.export,
     touched_cli.touched,

@@ -8,6 +8,7 @@ from torch import nn
 
 from cohortium.common.errors import ProtocolError
 from cohortium.common.layout import Layout
+from cohortium.common.models.autoencoder import autoencoder
 from cohortium.common.models.cnn1d import cnn1d
 from cohortium.common.models.fusion import fusion
 from cohortium.common.models.graph import graph
@@ -42,6 +43,8 @@ BUILDERS: dict[str, Builder] = {
     "gnn": graph,
     "network": network,
     "mps": tensor_train,
+    "autoencoder": autoencoder,
+    "vae": autoencoder,
     "fusion": lambda options, layout, outputs: fusion(options, layout, outputs, build),
 }
 

@@ -1,0 +1,176 @@
+"""Synthetic patients: from a private study of several sites to a table that the schema allows."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.any_study import federation_of, run, write_documents
+from tests.federation import Federation
+
+from cohortium.client.data.table import read_table
+from cohortium.common.errors import DocumentError, UsageError
+from cohortium.common.preprocessing.decode import decode
+from cohortium.common.preprocessing.encode import encode_inputs
+from cohortium.common.study import Study
+from cohortium.server.synthetic import synthesise
+
+SCHEMA = """
+name = "ward"
+
+[columns.age]
+kind = "number"
+low = 18
+high = 100
+
+[columns.stage]
+kind = "category"
+codes = ["i", "ii", "iii"]
+
+[columns.ill]
+kind = "flag"
+
+[columns.gene]
+kind = "numbers"
+names = ["a", "b"]
+prefix = "gene:"
+low = -5
+high = 5
+"""
+
+STUDY = """
+name = "made-up"
+
+[purpose]
+text = "Synthetic patients to try programs on."
+duo = "HMB"
+legal_basis = "nobody's data"
+
+[data]
+schema = "schema.toml"
+dataset = "ward"
+features = ["age", "stage", "ill", "gene"]
+
+[task]
+kind = "generation"
+
+[model]
+name = "vae"
+hidden = [16]
+latent = 4
+beta = 0.2
+
+[split]
+test_fraction = 0.2
+
+[training]
+rounds = 12
+batches = "shuffle"
+batch_size = 32
+local_steps = 30
+learning_rate = 0.01
+optimiser = "adam"
+
+[privacy]
+mechanism = "none"
+
+[sites]
+names = ["a", "b"]
+"""
+
+HEADER = ["age", "stage", "ill", "gene:a", "gene:b"]
+
+
+def write_table(path: Path, seed: int, patients: int = 300) -> Path:
+    """The old are ill more often and at a later stage; gene b follows gene a."""
+    rng = np.random.default_rng(seed)
+    age = rng.integers(20, 95, patients)
+    ill = (rng.uniform(size=patients) < (age - 20) / 75).astype(int)
+    stage = [
+        ("i", "ii", "iii")[min(2, int(a // 35) + i)] for a, i in zip(age - 18, ill, strict=True)
+    ]
+    gene = rng.normal(0, 1, patients).clip(-4, 4)
+    other = (gene + rng.normal(0, 0.2, patients)).clip(-5, 5)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(HEADER)
+        writer.writerows(
+            zip(
+                age,
+                stage,
+                ill,
+                (f"{v:.3f}" for v in gene),
+                (f"{v:.3f}" for v in other),
+                strict=True,
+            )
+        )
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Federation, Path]:
+    root = tmp_path_factory.mktemp("synthetic")
+    study = write_documents(root, SCHEMA, STUDY)
+    tables = {name: write_table(root / f"{name}.csv", seed) for seed, name in enumerate("ab")}
+    federation = federation_of(root, study, tables)
+    run(study, federation)
+    return study, federation, root
+
+
+def test_rows_obey_the_schema_and_know_what_goes_with_what(
+    made: tuple[Study, Federation, Path], tmp_path: Path
+) -> None:
+    study, federation, _ = made
+    out = tmp_path / "synthetic.csv"
+    row = federation.store.study(study.name)
+    about = json.loads(synthesise(row, federation.store, 2000, 7, out).read_text())
+    assert (about["rows"], about["epsilon"], about["protected"]) == (2000, None, False)
+    table = read_table(out, study.data_model, study.columns_read)
+    assert table.rows == 2000
+    genes = table.wide["gene"]
+    assert np.corrcoef(genes[:, 0], genes[:, 1])[0, 1] > 0.8
+    ill = table.codes["ill"] == 1
+    assert 0.2 < ill.mean() < 0.8
+    assert table.numbers["age"][ill].mean() > table.numbers["age"][~ill].mean() + 10
+
+
+def test_the_same_seed_gives_the_same_rows_and_no_file_is_overwritten(
+    made: tuple[Study, Federation, Path], tmp_path: Path
+) -> None:
+    study, federation, _ = made
+    row, store = federation.store.study(study.name), federation.store
+    for name, seed in (("one", 1), ("again", 1), ("two", 2)):
+        synthesise(row, store, 50, seed, tmp_path / f"{name}.csv")
+    one, again, two = ((tmp_path / f"{n}.csv").read_text() for n in ("one", "again", "two"))
+    assert one == again != two
+    with pytest.raises(UsageError, match="not overwritten"):
+        synthesise(row, store, 50, 1, tmp_path / "one.csv")
+
+
+def test_decoding_undoes_encoding(made: tuple[Study, Federation, Path], tmp_path: Path) -> None:
+    study, _, root = made
+    table = read_table(root / "a.csv", study.data_model, study.columns_read)
+    cells = decode(encode_inputs(table, study), study)
+    assert list(cells) == HEADER
+    with (root / "a.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert cells["stage"] == [row["stage"] for row in rows]
+    assert cells["ill"] == [row["ill"] for row in rows]
+    for name in ("age", "gene:a"):
+        ours = [float(cell) for cell in cells[name]]
+        np.testing.assert_allclose(ours, [float(row[name]) for row in rows], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('name = "vae"', 'name = "autoencoder"', "makes none"),
+        ("[split]", '[preprocessing]\nscaling = "none"\n\n[split]', "turned into patients"),
+    ],
+)
+def test_a_study_that_can_make_nobody_is_refused(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    with pytest.raises(DocumentError, match=said):
+        write_documents(tmp_path, SCHEMA, STUDY.replace(old, new).replace("beta = 0.2", ""))
