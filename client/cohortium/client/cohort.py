@@ -97,13 +97,18 @@ def measure(table: Table, study: Study, site: str) -> Statistics:
 
 
 def _require_a_batch(cohort: Cohort, study: Study) -> None:
-    """Raise RefusedError where a batch is meant to hold more patients than the site trains on."""
+    """Raise RefusedError where a batch is meant to hold more patients than the site trains on.
+
+    By the number that stands for its band: by its own, studies with ever larger batches could find
+    that out.
+    """
     size = study.training.batch_size
-    if size is not None and 0 < len(cohort.labels) < size:
+    if size is not None and len(cohort.labels) and size > cohort.nominal:
         raise RefusedError(
             "data.batch",
-            f"training.batch_size = {size} is more than this site has patients to train on "
-            f"({cohort.band}); the coordinator makes the batch smaller, or leaves the site out",
+            f"training.batch_size = {size} is too much for a site with {cohort.band} patients to "
+            f"train on, counted as {cohort.nominal}; the coordinator makes the batch smaller, or "
+            "leaves the site out",
         )
 
 
