@@ -17,13 +17,28 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "type": {"kind": "category", "codes": ["a", "b", "c"]},
     "weight": {"kind": "number", "low": 0.0, "high": 200.0},
     "time": {"kind": "number", "low": 0.0, "high": 5000.0},
+    "chain": {"kind": "sequence", "alphabet": "protein", "length": 30},
+    "fold": {"kind": "sequence", "alphabet": "HEC", "length": 30},
+    "touching": {"kind": "pairs", "length": 30},
 }
+LENGTH, STATES, APART = 30, 3, 6
 TASKS: dict[str, dict[str, Any]] = {
     "binary": {"label": "ill", "positive_codes": ["1"]},
     "multiclass": {"label": "type"},
     "multilabel": {"labels": ["ill", "pain"]},
     "regression": {"label": "weight"},
     "survival": {"time": "time", "event": "ill", "horizons": [1.0, 2.0]},
+    "cox": {"time": "time", "event": "ill", "horizons": [1.0, 2.0], "likelihood": "cox"},
+    "labelling": {"label": "fold", "of": "chain"},
+    "contacts": {"label": "touching", "of": "chain", "apart": APART},
+    "reconstruction": {},
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "regression": {"name": "linear"},
+    "cox": {"name": "cox"},
+    "labelling": {"name": "gru"},
+    "contacts": {"name": "gru"},
+    "reconstruction": {"name": "autoencoder"},
 }
 CALLED: dict[str, Any] = {"thresholds": [0.5, 0.3]}
 
@@ -34,10 +49,10 @@ def study(kind: str, **task: Any) -> Study:
         {
             "name": "made-up",
             "purpose": {"text": "to test the measures", "duo": "GRU", "legal_basis": "consent"},
-            "data": {"dataset": "ward", "features": ["age"]},
+            "data": {"dataset": "ward", "features": ["chain" if "of" in TASKS[kind] else "age"]},
             "data_model": {"name": "ward", "columns": COLUMNS},
-            "task": {"kind": kind, **TASKS[kind], **task},
-            "model": {"name": "linear" if kind == "regression" else "logistic"},
+            "task": {"kind": "survival" if kind == "cox" else kind, **TASKS[kind], **task},
+            "model": MODELS.get(kind, {"name": "logistic"}),
             "split": {"test_fraction": 0.5},
             "training": {"rounds": 1, "batches": "full"},
             "privacy": {"mechanism": "none"},
@@ -86,10 +101,47 @@ def _survival(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
     return np.exp(-guess[:, None] * [1.0, 2.0]), np.column_stack([times, event <= end])
 
 
+def _cox(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    survival, outcome = _survival(rng, n)
+    return np.log(-np.log(survival[:, -1])), outcome
+
+
+def _labelling(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    """Chains of 10 to 30 places, one in ten of which has no known state."""
+    true = rng.integers(0, STATES, (n, LENGTH))
+    skill = rng.normal(1.5, 0.5, (n, 1, 1)) * np.eye(STATES)[true]
+    odds = np.exp(rng.normal(size=(n, LENGTH, STATES)) + skill)
+    end = np.arange(LENGTH) >= rng.integers(10, LENGTH + 1, n)[:, None]
+    outcome = np.where(end | (rng.random((n, LENGTH)) < 0.1), -1, true)
+    return odds / odds.sum(axis=2, keepdims=True), outcome.astype(np.float64)
+
+
+def _contacts(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    """Chains of 15 to 30 places, one in ten of whose pairs, far enough apart, touch."""
+    place = np.arange(LENGTH)
+    near = np.abs(place[:, None] - place) < APART
+    touch = np.triu(rng.random((n, LENGTH, LENGTH)) < 0.1)
+    touch = (touch | touch.transpose(0, 2, 1)).astype(np.float64)
+    end = place >= rng.integers(15, LENGTH + 1, n)[:, None]
+    asked = ~(near | end[:, :, None] | end[:, None, :])
+    skill = rng.normal(1.2, 0.4, (n, 1, 1))
+    said = 1 / (1 + np.exp(2 - rng.normal(skill * touch, 1.0)))
+    return said.reshape(n, -1), np.where(asked, touch, -1.0).reshape(n, -1)
+
+
+def _reconstruction(rng: np.random.Generator, n: int) -> tuple[Floats, Floats]:
+    inputs = rng.normal(2.0, 1.0, (n, 12))
+    return inputs + rng.normal(0, 0.6, inputs.shape), inputs
+
+
 MAKERS = {
     "binary": _binary,
     "multiclass": _multiclass,
     "multilabel": _multilabel,
     "regression": _regression,
     "survival": _survival,
+    "cox": _cox,
+    "labelling": _labelling,
+    "contacts": _contacts,
+    "reconstruction": _reconstruction,
 }

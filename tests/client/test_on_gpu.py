@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.common.test_per_sample_gradients import TRIED, question
+from tests.common.test_per_sample_gradients import options as options_of
+from tests.common.test_per_sample_gradients import rows as rows_of
 from torch import nn
 
 from cohortium.client.training import full_batch, memory, plain, private
@@ -162,3 +165,20 @@ def test_two_processes_train_on_gpus_as_one(tmp_path: Any) -> None:
     for engine in ("plain", "private", "full"):
         assert together[0][engine] == pytest.approx(alone[engine], abs=1e-4)
     assert together[0]["noise"].tobytes() == together[1]["noise"].tobytes()
+
+
+@pytest.mark.parametrize("name", sorted(set(TRIED) - {"gan", "vae"}))
+def test_every_model_trains_there_as_on_a_processor(name: str) -> None:
+    layout = TRIED[name][1]
+    rows = np.tile(rows_of(layout).numpy(), (8, 1))
+    outcome, outputs, labels = question(name, "patient", layout, torch.from_numpy(rows[:5]))
+    binary = np.arange(len(rows)) % 2.0
+    answers = binary if outcome == "binary" else np.tile(labels.numpy(), (8, 1))
+    plan = replace(PRIVATE, outcome=outcome, expected_batch_size=len(rows))
+    found = []
+    for device in (CPU, GPU):
+        module = build_seeded(options_of(name), layout, outputs, seed=1)
+        start = flatten(module)
+        given = (start, rows, answers.astype(np.float32), plan, NoiseSource(), device)
+        found.append(private.train(module, *given).delta)
+    assert found[1] == pytest.approx(found[0], abs=2e-3)

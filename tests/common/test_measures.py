@@ -1,15 +1,30 @@
 """Every measure is in docs/measures.md; what it is called there is what a report holds."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.outcomes import patients, study
 
-from cohortium.common.metrics import multiclass, regression, survival
+from cohortium.common.metrics import (
+    contacts,
+    labelling,
+    multiclass,
+    reconstruction,
+    regression,
+    survival,
+)
 from cohortium.common.metrics.performance import performance
 
 PAGE = (Path(__file__).parents[2] / "docs/measures.md").read_text()
-MODULES = {"multiclass": multiclass, "regression": regression, "survival": survival}
+MODULES: dict[str, Any] = {
+    "multiclass": multiclass,
+    "regression": regression,
+    "survival": survival,
+    "labelling": labelling,
+    "contacts": contacts,
+    "reconstruction": reconstruction,
+}
 
 
 def test_every_measure_of_a_yes_or_no_outcome_is_explained() -> None:

@@ -280,6 +280,7 @@ def test_impossible_sums_are_left_out_and_break_nobodys_study(
 
     def reply(header: Header, body: memoryview, site: Site) -> bytes:
         message, _ = unpack(body, Measured)
+        assert message.statistics is not None
         statistics = message.statistics.model_copy(update=values)
         return seal(header, pack(Measured(statistics=statistics)), site.key)
 
@@ -530,7 +531,9 @@ def test_federated_scaling_is_the_scaling_of_the_pooled_rows(tmp_path: Path) -> 
     pooled, sums = [], []
 
     def keep(header: Header, body: memoryview, site: Site) -> bytes:
-        sums.append(unpack(body, Measured)[0].statistics)
+        statistics = unpack(body, Measured)[0].statistics
+        assert statistics is not None
+        sums.append(statistics)
         return seal(header, bytes(body), site.key)
 
     for name in "abc":

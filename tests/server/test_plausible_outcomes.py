@@ -1,5 +1,6 @@
 """Tallies that no table gives: one hostile site must not break the report of the others."""
 
+import json
 from typing import Any
 
 import pytest
@@ -7,11 +8,26 @@ from pydantic import TypeAdapter
 from tests.outcomes import patients, study
 
 from cohortium.common.errors import ProtocolError
-from cohortium.common.metrics import multiclass, regression, survival
-from cohortium.common.metrics.tallies import BinaryTally, Tally
-from cohortium.server.plausible_outcomes import check_other
+from cohortium.common.metrics import (
+    contacts,
+    labelling,
+    multiclass,
+    reconstruction,
+    regression,
+    survival,
+)
+from cohortium.common.metrics.tallies import Tally
+from cohortium.server.plausible_evaluation import _check_tally
 
-MODULES = {"multiclass": multiclass, "regression": regression, "survival": survival}
+MODULES: dict[str, Any] = {
+    "multiclass": multiclass,
+    "regression": regression,
+    "survival": survival,
+    "cox": survival,
+    "labelling": labelling,
+    "contacts": contacts,
+    "reconstruction": reconstruction,
+}
 
 
 def possible(kind: str, minimum_cell: int = 10) -> dict[str, Any]:
@@ -21,11 +37,9 @@ def possible(kind: str, minimum_cell: int = 10) -> dict[str, Any]:
 
 
 def check(kind: str, values: dict[str, Any]) -> None:
-    def nothing(_: BinaryTally) -> None: ...
-
-    tally = TypeAdapter[Tally](Tally).validate_python(values)
-    assert not isinstance(tally, BinaryTally)
-    check_other(study(kind), tally, nothing)
+    """As the coordinator does with what came as JSON, whose keys are sorted."""
+    raw = json.dumps(values, sort_keys=True)
+    _check_tally(study(kind), TypeAdapter[Tally](Tally).validate_json(raw))
 
 
 @pytest.mark.parametrize("kind", MODULES)
@@ -64,6 +78,21 @@ def test_what_a_site_hides_passes(kind: str) -> None:
         ("survival", {"pairs": 1e6}),
         ("survival", {"pairs": 1.0}),
         ("survival", {"c_variance": 1e200}),
+        ("cox", {"pairs": 1.0}),
+        ("labelling", {"measured": 301}),
+        ("labelling", {"n": None}),
+        ("labelling", {"right": 1.0}),
+        ("labelling", {"right2": None}),
+        ("labelling", {"log_loss": 1e3}),
+        ("labelling", {"states": {}}),
+        ("contacts", {"measured": 301}),
+        ("contacts", {"top": 0.0}),
+        ("contacts", {"fifth2": 1.0}),
+        ("contacts", {"auroc2": None}),
+        ("reconstruction", {"spread": None}),
+        ("reconstruction", {"squared2": 1e-9}),
+        ("reconstruction", {"product": 1e9}),
+        ("reconstruction", {"kind": "generation"}),
     ],
 )
 def test_what_no_table_gives_is_left_out(kind: str, wrong: dict[str, Any]) -> None:
@@ -82,3 +111,18 @@ def test_risks_that_fall_and_scores_beyond_reason_are_left_out() -> None:
 def test_a_tally_of_another_kind_than_the_study_s_is_left_out() -> None:
     with pytest.raises(ProtocolError):
         check("survival", possible("regression"))
+
+
+def test_states_whose_shares_are_no_parts_of_one_whole_are_left_out() -> None:
+    values = possible("labelling")
+    state = values["states"]["H"]
+    for wrong in (
+        {"true": 0.9},
+        {"called": 0.0},
+        {"right": 0.5},
+        {"true2": 0.0},
+        {"product": 1.0},
+        dict.fromkeys(state),
+    ):
+        with pytest.raises(ProtocolError):
+            check("labelling", {**values, "states": {**values["states"], "H": {**state, **wrong}}})

@@ -1,15 +1,32 @@
 """The line of a finished round says what its kind of outcome is followed by."""
 
+from typing import Any
+
 import pytest
 from tests.outcomes import patients, study
 
-from cohortium.common.metrics import multiclass, regression, survival
+from cohortium.common.metrics import (
+    contacts,
+    labelling,
+    multiclass,
+    reconstruction,
+    regression,
+    survival,
+)
 from cohortium.common.metrics.summary import summarise
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.server.progress import line
 from cohortium.server.store import RoundRecord
 
-MODULES = {"multiclass": multiclass, "regression": regression, "survival": survival}
+MODULES: dict[str, Any] = {
+    "multiclass": multiclass,
+    "regression": regression,
+    "survival": survival,
+    "cox": survival,
+    "labelling": labelling,
+    "contacts": contacts,
+    "reconstruction": reconstruction,
+}
 
 
 def record(**evaluations: SiteEvaluation) -> RoundRecord:
@@ -32,6 +49,10 @@ def record(**evaluations: SiteEvaluation) -> RoundRecord:
         ("multiclass", ("log-loss", "accuracy")),
         ("regression", ("MAE", "RMSE", "R2")),
         ("survival", ("C", "Brier")),
+        ("cox", ("C",)),
+        ("labelling", ("log-loss", "accuracy")),
+        ("contacts", ("precision L/5", "precision L", "AUROC")),
+        ("reconstruction", ("MSE", "explained")),
     ],
 )
 def test_each_kind_of_outcome_is_followed_by_its_own_measures(

@@ -69,7 +69,7 @@ def leaves(study: Study, site: str = "") -> tuple[str, ...]:
     """
     if site in study.sites.evaluate_only:
         return ("evaluated",)
-    extra = ("measured",) if study.preprocessing.scaling == "federated-standard" else ()
+    extra = ("measured",) if study.measures_first else ()
     return ("update", "evaluated", *extra)
 
 

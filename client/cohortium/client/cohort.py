@@ -13,10 +13,14 @@ from cohortium.common.errors import RefusedError
 from cohortium.common.preprocessing.encode import (
     Encoded,
     encode,
+    reduction_sums,
     require_classes,
     site_statistics,
 )
+from cohortium.common.preprocessing.split import train_mask
 from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.privacy.accounting import Mechanism
+from cohortium.common.privacy.noise import NoiseSource
 from cohortium.common.study import Study
 from cohortium.common.table import Table
 
@@ -94,6 +98,22 @@ def prepare(table: Table, study: Study, site: str, statistics: Statistics | None
 def measure(table: Table, study: Study, site: str) -> Statistics:
     """This site's sums for federated-standard scaling, over training patients."""
     return site_statistics(table, study, site)
+
+
+def measure_reduction(
+    table: Table, study: Study, site: str, mechanism: Mechanism | None
+) -> tuple[int, Floats]:
+    """How many patients train, and their sums for `preprocessing.reduce`, float32.
+
+    Args:
+        mechanism: whose noise they get; None only where the study promises no privacy.
+    """
+    total = reduction_sums(table, study, site)
+    if mechanism is not None:
+        total = total + NoiseSource().gaussian(total.shape, mechanism.noise_multiplier)
+    elif study.privacy.mechanism != "none":
+        raise RefusedError("privacy.reduce", "sums without noise leave no private study")
+    return int(train_mask(table, study, site).sum()), total.astype(np.float32)
 
 
 def _require_a_batch(cohort: Cohort, study: Study) -> None:

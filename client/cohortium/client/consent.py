@@ -33,8 +33,7 @@ def consider(site: Site, study: Study) -> Consent:
     approvals = site.approvals.of(study, site.name, lambda: site.facts(study), site.clock())
     if len(approvals) < site.policy.approvals_needed:
         return Consent(decision="waiting")
-    standard = study.preprocessing.scaling == "federated-standard"
-    cohort = None if standard else site.workshop.prepare(study)
+    cohort = None if study.measures_first else site.workshop.prepare(study)
     if cohort is not None:
         policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     begin(site, study)

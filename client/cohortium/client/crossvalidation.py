@@ -85,10 +85,10 @@ def crossvalidate(
 def _check(study: Study, kind: Kind, folds: int, time_column: str) -> None:
     if study.task.kind != "binary":
         raise UsageError(f"not yet for a {study.task.kind} outcome, only for a binary one")
-    if study.preprocessing.scaling == "federated-standard":
+    if study.measures_first:
         raise UsageError(
-            f"{study.name} scales by statistics of all sites, which this site alone has not; it "
-            "cannot be cross-validated here"
+            f"{study.name} prepares its inputs by statistics of all sites, which this site alone "
+            "has not; it cannot be cross-validated here"
         )
     if kind != "leave-one-out" and folds < 2:
         raise UsageError(f"--folds {folds}: two or more")

@@ -11,6 +11,7 @@ from collections import Counter
 
 import numpy as np
 
+from cohortium.common import newton
 from cohortium.common.document import Document
 from cohortium.common.errors import RefusedError
 from cohortium.common.messages import (
@@ -73,7 +74,8 @@ def release(message: Document, vector: Vector, study: Study | None, parameters: 
     """The bytes that leave, or RefusedError naming the rule.
 
     Args:
-        vector: float32 (parameters,) of an update, else empty.
+        vector: of an update, float32 (parameters,), or longer by an information matrix where the
+            study says `newton`; else empty.
         study: the approved study that the answer belongs to; None before there is one.
         parameters: length of the model that the request carried.
     """
@@ -81,9 +83,11 @@ def release(message: Document, vector: Vector, study: Study | None, parameters: 
         raise RefusedError("egress.message", "this kind of message never leaves a site")
     if isinstance(message, Update):
         _check_update(message, vector, study, parameters)
+    elif isinstance(message, Measured) and message.statistics is None:
+        _check_sums(message, vector, study, parameters)
     elif vector.size:
         raise RefusedError("egress.vector", "only an update carries a vector")
-    if isinstance(message, Measured) and (study is None or study.privacy.mechanism != "none"):
+    if isinstance(message, Measured) and message.statistics is not None and _private(study):
         raise RefusedError("egress.statistics", "sums without noise leave no study with privacy")
     if isinstance(message, Validated) and (study is None or study.privacy.mechanism != "none"):
         raise RefusedError("egress.loss", "a loss without noise leaves no study with privacy")
@@ -93,6 +97,19 @@ def release(message: Document, vector: Vector, study: Study | None, parameters: 
     return body
 
 
+def _private(study: Study | None) -> bool:
+    return study is None or study.privacy.mechanism != "none"
+
+
+def _check_sums(message: Measured, vector: Vector, study: Study | None, parameters: int) -> None:
+    """Sums for the reduction of a block: asked for, as many as they must be, and paid for."""
+    how = study.preprocessing.reduce if study is not None else None
+    if how is None or vector.shape != (parameters,) or not np.isfinite(vector).all():
+        raise RefusedError("egress.vector", "no such sums belong to the study")
+    if _private(study) and message.spent is None:
+        raise RefusedError("egress.ledger", "sums of a private study need their ledger entry")
+
+
 def _check_update(message: Update, vector: Vector, study: Study | None, parameters: int) -> None:
     """An update is as large as its model, sane, and paid for.
 
@@ -100,7 +117,8 @@ def _check_update(message: Update, vector: Vector, study: Study | None, paramete
     bound on the norm of the whole. MAX_NORM is far above all useful updates: what exceeds it has
     diverged, or is something else written into floats.
     """
-    if study is None or vector.shape != (parameters,) or vector.dtype != np.float32:
+    length = newton.update_length(study, parameters) if study is not None else 0
+    if study is None or vector.shape != (length,) or vector.dtype != np.float32:
         raise RefusedError("egress.vector", "an update has the size of the model it started from")
     if not np.isfinite(vector).all():
         raise RefusedError("egress.finite", "the update holds a value that is not finite")

@@ -49,6 +49,7 @@ class Job(Document):
     task: Literal[
         "prepare",
         "measure",
+        "reduction",
         "train",
         "personalise",
         "validate",

@@ -18,13 +18,22 @@ from cohortium.common.document import canonical, parse_json
 from cohortium.common.errors import UsageError
 from cohortium.common.privacy import accounting
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.ledger_row import CrossCheck, Earlier, LedgerRow, Lifetime
+from cohortium.common.privacy.ledger_row import CrossCheck, Earlier, LedgerRow, Lifetime, Purpose
 from cohortium.common.privacy.plan import planned_noise
 from cohortium.common.study import Study
 
-RNG = {"training": "AES-256-CTR, os.urandom keys", "evaluation": "os.urandom"}
-FLOATING_POINT = {
-    "training": "noise is half the sum of four float64 draws, float32 last (Holohan, Braghin 2021)",
+KEYSTREAM = "AES-256-CTR, os.urandom keys"
+RNG: dict[Purpose, str] = {
+    "training": KEYSTREAM,
+    "measurement": KEYSTREAM,
+    "validation": KEYSTREAM,
+    "evaluation": "os.urandom",
+}
+FLOATS = "noise is half the sum of four float64 draws, float32 last (Holohan, Braghin 2021)"
+FLOATING_POINT: dict[Purpose, str] = {
+    "training": FLOATS,
+    "measurement": FLOATS,
+    "validation": FLOATS,
     "evaluation": "none: whole numbers, drawn exactly (Canonne, Kamath, Steinke 2020)",
 }
 UNKNOWN_CLIPPING = "not known: the rows of the study were lost"
@@ -215,6 +224,8 @@ def clip_norm(study: Study, mechanism: Mechanism) -> float:
     """How much one patient changes what is noised at most, in L2."""
     if mechanism.purpose == "training":
         return study.privacy.clip_norm or 0.0
+    if mechanism.purpose == "measurement":
+        return 1.0
     noise = planned_noise(study)
     return math.sqrt(noise.families) if noise is not None else 0.0
 
@@ -223,6 +234,8 @@ def clipping(study: Study, mechanism: Mechanism) -> str:
     """How one patient's part in what is noised is bounded."""
     if mechanism.purpose == "evaluation":
         return "none: a patient is in one cell of each family of counts"
+    if mechanism.purpose == "measurement":
+        return "each patient's row is scaled to length 1"
     if mechanism.sampler == "poisson":
         return "flat: each patient's gradient in each step, by Opacus"
     told = " with its capped loss" if study.strategy.q is not None else ""

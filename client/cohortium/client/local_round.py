@@ -16,7 +16,7 @@ from cohortium.client.calibration import Inquiry, groups_of
 from cohortium.client.cohort import Cohort
 from cohortium.client.results import Evaluation, Results
 from cohortium.client.scoring import mean_loss, scores
-from cohortium.client.training import full_batch, plain, private
+from cohortium.client.training import cox, full_batch, newton, plain, private
 from cohortium.client.training.batches import batches_of
 from cohortium.client.training.optimiser import of_round
 from cohortium.client.training.team import ALONE, Team
@@ -33,6 +33,7 @@ from cohortium.common.privacy.accounting import Mechanism
 from cohortium.common.privacy.noise import NoiseSource
 from cohortium.common.privacy.plan import planned, planned_noise
 from cohortium.common.study import Study
+from cohortium.common.task import SurvivalTask
 
 Vector = npt.NDArray[np.float32]
 
@@ -84,6 +85,11 @@ def _trained(
         raise refusal("training on gradients of single patients (privacy, full batches)")
     data = (module, start, cohort.features, cohort.labels)
     place = torch.device(device)
+    if study.strategy.name == "newton":
+        return newton.train(study.model.name, *data[1:], weight(study, cohort))
+    if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
+        exact = study.strategy.weighting == "exact"
+        return cox.train(*data, cohort.patients if exact else cohort.nominal, place)
     if study.training.batches == "full":
         return _full_batch(study, cohort, mechanism, data, place, team)
     if mechanism is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cohortium.client.approvals import compared, leaves
 from cohortium.client.config import AutoApprove, Policy
+from cohortium.common import newton
 from cohortium.common.errors import RefusedError
 from cohortium.common.study import Study
 
@@ -55,7 +56,7 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
     hidden = set(leaves(study, site)) - set(policy.may_leave)
     beside = compared(study, site)
     exact = study.strategy.weighting == "exact"
-    sums = study.preprocessing.scaling == "federated-standard"
+    sums = study.measures_first and privacy.mechanism == "none"
     rules = [
         (
             study.purpose.duo not in policy.purposes,
@@ -89,9 +90,14 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
             "the study weighs sites by exact numbers of patients",
         ),
         (
+            trains and newton.asked(study) and not policy.allow_exact_counts,
+            "allow_exact_counts",
+            "an information matrix (strategy newton) tells how many patients there are",
+        ),
+        (
             trains and sums and not policy.allow_exact_counts,
             "allow_exact_counts",
-            "federated-standard scaling sends exact sums and counts",
+            "the study asks for exact sums over patients before the first round",
         ),
         (
             bool(beside) and not policy.allow_own_model,
@@ -108,9 +114,10 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
 
 
 def _epsilon(study: Study, trains: bool) -> float:
-    """What a study costs a patient at most: its training, and the noise in its results."""
-    training = study.privacy.epsilon if trains else None
-    return (training or 0.0) + (study.evaluation.noise_epsilon or 0.0)
+    """What a study costs a patient at most: its training, and the noise in sums and results."""
+    how = study.preprocessing.reduce
+    training = (study.privacy.epsilon, how.epsilon if how else None) if trains else ()
+    return sum(part or 0.0 for part in (*training, study.evaluation.noise_epsilon))
 
 
 def _covers(rule: AutoApprove, study: Study) -> bool:

@@ -97,6 +97,10 @@ class Processes:
         assert done.statistics is not None
         return done.statistics
 
+    def reduction(self, study: Study, mechanism: Mechanism | None) -> tuple[int, Vector]:
+        done, sums = self._do(study, Job(task="reduction", plan=mechanism))
+        return done.patients, sums
+
     def train(
         self, study: Study, statistics: Statistics | None, start: Vector, round_number: int
     ) -> LocalUpdate:

@@ -2,6 +2,7 @@
 
 from cohortium.client.budget import Balance
 from cohortium.client.difference import difference, start
+from cohortium.common import newton
 from cohortium.common.privacy.accounting import gaussian_mu, in_words
 from cohortium.common.privacy.plan import in_words as in_words_of_tracks
 from cohortium.common.privacy.plan import planned_at, price_of_tracks
@@ -20,6 +21,10 @@ RESULTS = {
     "multilabel": "counts of who is rightly and wrongly called, by label",
     "regression": "means of errors, values and predictions",
     "survival": "counts of events; by horizon, observed and predicted risk",
+    "labelling": "means of the patients' shares of right places, by state",
+    "contacts": "means of how many of the likeliest pairs of a patient touch",
+    "reconstruction": "means of the patients' errors, and of how they vary",
+    "generation": "means of the patients' errors, if the model gives them back",
 }
 NOT_TRAINED = "no model is trained on this site's patients"
 
@@ -74,10 +79,12 @@ def _leaves(study: Study, trains: bool) -> list[str]:
     """What of the patients leaves, in any form."""
     evaluation, mitigation = study.evaluation, study.mitigation
     whom = "held-out patients" if trains else "all patients"
-    lines = [f"{WHAT_LEAVES[study.training.batches]};"] if trains else []
+    lines = _update(study) if trains else []
     if trains and study.strategy.q is not None:
         how = "WITHOUT PRIVACY" if study.privacy.mechanism == "none" else "in the same noise"
         lines.append(f"with it, {how}, the mean loss of the model on the training patients;")
+    if trains:
+        lines += _measured(study)
     lines.append(f"of {whom}: {RESULTS[study.task.kind]},")
     lines += _small_cells(evaluation.noise_epsilon)
     beside = {
@@ -96,6 +103,32 @@ def _leaves(study: Study, trains: bool) -> list[str]:
     lines.append(f"the site's size as {_size(study)}")
     first, *others = lines
     return [f"Leaves     {first}", *(f"           {line}" for line in others)]
+
+
+def _update(study: Study) -> list[str]:
+    """What the training rounds send."""
+    if newton.asked(study):
+        return [
+            "the patients' summed gradients and their information matrix, which is as exact as",
+            "a table of how inputs vary together, WITHOUT PRIVACY, once a round;",
+        ]
+    if study.training.batches == "full" and study.privacy.mechanism == "none":
+        return ["the sum of the patients' gradients, WITHOUT PRIVACY, once a round;"]
+    return [f"{WHAT_LEAVES[study.training.batches]};"]
+
+
+def _measured(study: Study) -> list[str]:
+    """Sums over patients that leave before the first round."""
+    how = study.preprocessing.reduce
+    if how is None or not how.measured:
+        return []
+    what = "of their pairs" if how.method == "pca" else "of each class"
+    noise = (
+        "WITHOUT PRIVACY"
+        if how.epsilon is None
+        else f"with noise that costs epsilon {how.epsilon:g} more"
+    )
+    return [f'once, sums {what} of block "{how.block}" over training patients, {noise};']
 
 
 def _small_cells(noise_epsilon: float | None) -> list[str]:

@@ -8,31 +8,28 @@ A kill before the transaction's end has spent nothing and is asked again; a kill
 and what is asked again is the stored reply. Nothing leaves that the mark does not know.
 """
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from cohortium.client import (
     calibration,
     consent,
     egress,
     halt,
+    measuring,
     policy,
     recording,
     returned,
     staying,
     witness,
 )
+from cohortium.client.answering import Answer, Request
 from cohortium.client.ledger_rows import Spending, clip_norm, clipping
 from cohortium.client.refusal import refuse
 from cohortium.client.replies import Replies, Reply
 from cohortium.client.site import Site
-from cohortium.common.audit.events import Thing
-from cohortium.common.document import Document
 from cohortium.common.envelope import Header, seal, unseal
 from cohortium.common.errors import ProtocolError, RefusedError
 from cohortium.common.messages import (
-    EMPTY,
     Calibrate,
     Close,
     Closed,
@@ -41,61 +38,19 @@ from cohortium.common.messages import (
     Invite,
     Measure,
     Measured,
-    Spent,
     Train,
     Update,
     Validate,
     Validated,
-    Vector,
     kind_of,
     unpack,
 )
 from cohortium.common.privacy.accounting import Mechanism
-from cohortium.common.privacy.plan import planned, planned_at, planned_noise
+from cohortium.common.privacy.plan import planned, planned_at, planned_noise, planned_reduction
 from cohortium.common.study import Study
 from cohortium.common.tracks import Track
 
 NOBODY = Header(kind="none", study="", round=0, message_id="", sender="", recipient="", sent_ms=0)
-
-
-@dataclass(eq=False)
-class Request:
-    """A verified request and the site that answers it; the body is let go once it was read.
-
-    A large model is in memory as seldom as possible.
-    """
-
-    site: Site
-    header: Header
-    body: memoryview
-    sha256: bytes = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sha256 = hashlib.sha256(self.body).digest()
-
-
-@dataclass(eq=False)
-class Answer:
-    """What a handler made: the message, its vector, and what that cost the dataset.
-
-    `account` is the ledger after it; `keep` stores, in the reply's transaction, what stays here.
-    `model` is the one that came.
-    """
-
-    message: Document
-    study: Study | None
-    vector: Vector = field(default_factory=lambda: EMPTY)
-    parameters: int = 0
-    spent: Mechanism | None = None
-    account: Spent | None = None
-    stored: bool = True
-    keep: staying.Keep = staying.nothing
-    model: Thing | None = None
-
-    def take(self) -> Vector:
-        """The vector, which is then no longer held here."""
-        vector, self.vector = self.vector, EMPTY
-        return vector
 
 
 def answer(raw: bytes, site: Site) -> bytes:
@@ -161,7 +116,7 @@ def _priced(site: Site, made: Answer) -> Answer:
     """What it costs beside all that was spent before it; an update says so."""
     if made.spent is not None and made.study is not None:
         made.account = site.ledger(made.study).spent(made.study, made.spent)
-        if isinstance(made.message, Update):
+        if isinstance(made.message, Update | Measured):
             made.message = made.message.model_copy(update={"spent": made.account})
     return made
 
@@ -254,15 +209,13 @@ def _allowed(request: Request) -> Study:
 
 
 def _measure(request: Request) -> Answer:
-    site = request.site
     unpack(request.body, Measure)
     study = _approved(request)
-    if study.preprocessing.scaling != "federated-standard":
-        raise RefusedError("study.scaling", "the study's scaling needs no statistics")
-    _trains(site, study)
-    statistics = site.workshop.measure(study)
-    policy.check_cohort(statistics.count, site.policy, site.directory.config)
-    return Answer(Measured(statistics=statistics), study)
+    if not study.measures_first:
+        raise RefusedError("study.scaling", "the study's inputs need no sums of patients")
+    _trains(request.site, study)
+    _check_budget(request.site, study, planned_reduction(study))
+    return measuring.measured(request.site, study)
 
 
 def _train(request: Request) -> Answer:

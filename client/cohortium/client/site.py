@@ -76,8 +76,8 @@ class Site:
 
     def facts(self, study: Study) -> Facts:
         """What an approval of a study relies on here, at this moment."""
-        table = self.directory.load_dataset(study.data.dataset).path
-        return Facts(code=code_digest(), data=self.fingerprints.of(table))
+        dataset = self.directory.load_dataset(study.data.dataset)
+        return Facts(code=code_digest(), data=self.fingerprints.of_dataset(dataset))
 
     def approved(self, study: Study) -> list[Approval]:
         """The approvals that let a study run; RefusedError where there are too few."""

@@ -20,7 +20,7 @@ def record(site: Site, study: Study, actor: Actor) -> None:
     """Log the version of a study's table, unless it is the one that was logged last."""
     name = study.data.dataset
     dataset = site.directory.load_dataset(name)
-    version = version_of(site, site.fingerprints.of(dataset.path))
+    version = version_of(site, site.fingerprints.of_dataset(dataset))
     with site.database.transaction():
         if Noticing(site.database, site.log).is_new(f"dataset {name}", version):
             site.log.append(

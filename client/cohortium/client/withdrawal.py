@@ -15,8 +15,18 @@ from cohortium.client.watermark import LostRecords
 from cohortium.common.audit.events import Event, os_user, timestamp
 from cohortium.common.errors import UsageError
 
-USES = {"measure": "measured", "train": "trained", "evaluate": "evaluated", "validate": "evaluated"}
-PAID = {"training": "trained", "evaluation": "evaluated"}
+USES = {
+    "measure": "measured",
+    "train": "trained",
+    "evaluate": "evaluated",
+    "validate": "evaluated",
+}
+PAID = {
+    "training": "trained",
+    "measurement": "measured",
+    "validation": "evaluated",
+    "evaluation": "evaluated",
+}
 EVENTS = {
     "round.update.sent": "trained",
     "evaluation.completed": "evaluated",

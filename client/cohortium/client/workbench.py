@@ -69,6 +69,9 @@ def _do(workshop: Inline, setup: Setup, job: Job, vector: Vector) -> tuple[Done,
         return Done(**prepared.model_dump()), EMPTY
     if job.task == "measure":
         return Done(statistics=workshop.measure(study)), EMPTY
+    if job.task == "reduction":
+        patients, sums = workshop.reduction(study, job.plan)
+        return Done(patients=patients), sums
     if job.task == "train":
         update = workshop.train(study, job.statistics, vector, job.round)
         return Done(mechanism=update.mechanism, loss=update.loss), update.delta
@@ -83,10 +86,10 @@ def _do(workshop: Inline, setup: Setup, job: Job, vector: Vector) -> tuple[Done,
         return Done(loss=loss), EMPTY
     if job.task == "calibrate":
         assert job.inquiry is not None
-        sums = workshop.calibrate(study, job.statistics, vector, job.inquiry, job.minimum_cell)
-        return Done(calibrated=sums), EMPTY
-    found = workshop.evaluate(study, job.statistics, model, job.minimum_cell, job.last, personal)
-    return Done(evaluation=found.leaves, stays=found.stays), EMPTY
+        found = workshop.calibrate(study, job.statistics, vector, job.inquiry, job.minimum_cell)
+        return Done(calibrated=found), EMPTY
+    told = workshop.evaluate(study, job.statistics, model, job.minimum_cell, job.last, personal)
+    return Done(evaluation=told.leaves, stays=told.stays), EMPTY
 
 
 def _dataset(setup: Setup) -> Dataset:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cohortium.client.calibration import Inquiry
-from cohortium.client.cohort import Cohort, load_table, measure, prepare
+from cohortium.client.cohort import Cohort, load_table, measure, measure_reduction, prepare
 from cohortium.client.config import Dataset
 from cohortium.client.results import Evaluation
 from cohortium.client.training.team import ALONE, Team
@@ -46,6 +46,9 @@ class Workshop(Protocol):
 
     def measure(self, study: Study) -> Statistics:
         """This site's sums for federated-standard scaling."""
+
+    def reduction(self, study: Study, mechanism: Mechanism | None) -> tuple[int, Vector]:
+        """How many patients, and their sums for `preprocessing.reduce`, with the noise given."""
 
     def train(
         self, study: Study, statistics: Statistics | None, start: Vector, round_number: int
@@ -119,6 +122,9 @@ class Inline:
 
     def measure(self, study: Study) -> Statistics:
         return measure(self._table(study)[1], study, self.site)
+
+    def reduction(self, study: Study, mechanism: Mechanism | None) -> tuple[int, Vector]:
+        return measure_reduction(self._table(study)[1], study, self.site, mechanism)
 
     def train(
         self, study: Study, statistics: Statistics | None, start: Vector, round_number: int

@@ -9,7 +9,7 @@ from cohortium.common.document import nearest
 from cohortium.common.evaluating import Criterion, Evaluation
 from cohortium.common.models.options import FAMILIES, ModelDocument
 from cohortium.common.models.options_base import TableModel
-from cohortium.common.task import SurvivalTask
+from cohortium.common.task import ContactsTask, LabellingTask, SurvivalTask
 
 if TYPE_CHECKING:
     from cohortium.common.study import Study
@@ -43,6 +43,15 @@ def check_model(study: "Study") -> None:
         use = fitting[0] if fitting else others[0]
         raise ValueError(f'model.name: a {model.name} model gives no {kind} outcome; use "{use}"')
     _check_blocks(study)
+
+
+def check_along(study: "Study") -> None:
+    """The sequence that an outcome of places runs along is read."""
+    task = study.task
+    if isinstance(task, LabellingTask | ContactsTask) and task.of not in study.data.features:
+        raise ValueError(
+            f'task.of: "{task.of}" is not in data.features, and the outcome runs along it; add it'
+        )
 
 
 def _names(family: type[ModelDocument]) -> tuple[str, ...]:

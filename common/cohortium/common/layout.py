@@ -52,6 +52,7 @@ class Block:
         levels: of a sequence: how many numbers a place can have.
         sizes: of a molecule: the most atoms and bonds.
         groups: of the table: a category column's name and its dummies' places in the block.
+        names: of numbers that are not reduced: theirs, in order.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Block:
     levels: int = 0
     sizes: tuple[int, ...] = ()
     groups: tuple[tuple[str, int, int], ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def first(self) -> int:
@@ -114,7 +116,7 @@ def _placed(study: "Study") -> Iterator[Block]:
         column = study.data_model.columns[name]
         match column:
             case NumbersColumn():
-                block = Block(name, "numbers", start, (len(column.names),))
+                block = _numbers(name, column, start, study)
             case SequenceColumn():
                 block = Block(name, "sequence", start, (column.length,), levels=column.levels)
             case MoleculeColumn():
@@ -128,6 +130,13 @@ def _placed(study: "Study") -> Iterator[Block]:
                 continue
         start = block.stop
         yield block
+
+
+def _numbers(name: str, column: NumbersColumn, start: int, study: "Study") -> Block:
+    reduce = study.preprocessing.reduce
+    if reduce is not None and reduce.block == name:
+        return Block(name, "numbers", start, (reduce.components,))
+    return Block(name, "numbers", start, (len(column.names),), names=column.names)
 
 
 def _molecule(name: str, column: MoleculeColumn, start: int, study: "Study") -> Block:

@@ -84,16 +84,21 @@ class Consent(Document):
 
 
 class Measure(Document):
-    """Send the sums from which one mean and deviation over all sites can be computed."""
+    """Send the sums from which all sites' scaling, or their projection of a block, is computed."""
 
     kind: ClassVar[str] = "measure"
 
 
 class Measured(Document):
-    """Sums over a site's training rows, one per encoded column."""
+    """Sums over a site's training rows, one per encoded column.
+
+    Where the study reduces a block they are in the vector, and `statistics` is None; with privacy
+    they carry noise, and `spent` says what that cost.
+    """
 
     kind: ClassVar[str] = "measured"
-    statistics: Statistics
+    statistics: Statistics | None
+    spent: "Spent | None" = None
 
 
 class Train(Document):

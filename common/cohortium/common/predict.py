@@ -11,7 +11,13 @@ from torch.nn import functional
 from cohortium.common.errors import ProtocolError
 from cohortium.common.loss import Outcome
 from cohortium.common.study import Study
-from cohortium.common.task import RegressionTask
+from cohortium.common.task import (
+    GenerationTask,
+    LabellingTask,
+    ReconstructionTask,
+    RegressionTask,
+    SurvivalTask,
+)
 
 
 def predictions(study: Study, logits: Tensor) -> NDArray[np.float64]:
@@ -20,7 +26,10 @@ def predictions(study: Study, logits: Tensor) -> NDArray[np.float64]:
     binary: probability (n,). multiclass: probability of each class (n, classes), in the schema's
     order. multilabel: probability of each label (n, labels). regression: value (n,) in the units of
     the outcome, which may lie outside the schema's bounds. survival: probability to have no event
-    until each horizon (n, horizons), which never rises.
+    until each horizon (n, horizons), which never rises; with likelihood `cox` the logarithm of the
+    hazard ratio (n,). labelling: probability of each state at each place (n, length, states).
+    contacts: probability that each two places touch (n, length^2). reconstruction and generation:
+    the inputs as the model gives them back (n, inputs).
 
     Raises:
         ProtocolError: a number is not finite: the model that was sent is broken.
@@ -33,11 +42,20 @@ def predictions(study: Study, logits: Tensor) -> NDArray[np.float64]:
 
 def answers(study: Study, logits: Tensor) -> Tensor:
     """As `predictions`, in torch and unchecked: what a model's file ends with."""
-    found = _FORMS[study.task.kind](logits)
-    if isinstance(study.task, RegressionTask):
-        centre, spread = study.task.scale(study.data_model)
-        return centre + spread * found
-    return found
+    task = study.task
+    match task:
+        case RegressionTask():
+            centre, spread = task.scale(study.data_model)
+            return centre + spread * logits[:, 0]
+        case SurvivalTask(likelihood="cox"):
+            return logits[:, 0]
+        case LabellingTask():
+            states = len(task.states(study.data_model))
+            return torch.softmax(logits.reshape(logits.shape[0], -1, states), dim=2)
+        case ReconstructionTask() | GenerationTask():
+            return logits[:, : study.layout.inputs]  # without a divergence, if it has one
+        case _:
+            return _FORMS[task.kind](logits)
 
 
 def _survival(logits: Tensor) -> Tensor:
@@ -49,6 +67,6 @@ _FORMS: dict[Outcome, Callable[[Tensor], Tensor]] = {
     "binary": lambda logits: torch.sigmoid(logits[:, 0]),
     "multiclass": lambda logits: torch.softmax(logits, dim=1),
     "multilabel": torch.sigmoid,
-    "regression": lambda logits: logits[:, 0],
     "survival": _survival,
+    "contacts": torch.sigmoid,
 }

@@ -4,14 +4,16 @@
 digest covers all that a site is asked to agree to.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from cohortium.common import coherence
+from cohortium.common import coherence, coherence_likelihood
+from cohortium.common.coherence_models import check_shapes
 from cohortium.common.coherence_training import check_training
 from cohortium.common.continuation import Continues
 from cohortium.common.document import Document, GrownDocument, digest, nearest, parse, read_toml
@@ -22,7 +24,7 @@ from cohortium.common.layout import Layout, layout_of
 from cohortium.common.models.options import Model
 from cohortium.common.participation import Sites
 from cohortium.common.purpose import Purpose
-from cohortium.common.reduction import Reduction
+from cohortium.common.reduction import Reduction, check_reduction
 from cohortium.common.schema import (
     CategoryColumn,
     FlagColumn,
@@ -162,7 +164,10 @@ class Study(GrownDocument):
     @model_validator(mode="after")
     def _outcome_can_be_learnt(self) -> Self:
         self.task.check(self.data_model)
+        coherence.check_along(self)
         coherence.check_model(self)
+        check_shapes(self)
+        check_reduction(self)
         return self
 
     @model_validator(mode="after")
@@ -196,10 +201,11 @@ class Study(GrownDocument):
 
     @model_validator(mode="after")
     def _patients_can_be_counted(self) -> Self:
-        if self.sites.min_patients and self.preprocessing.scaling == "federated-standard":
+        if self.sites.min_patients and self.measures_first:
             raise ValueError(
-                'sites.min_patients: with preprocessing.scaling = "federated-standard" no site '
-                "says its size band beforehand; use min_sites alone, or another scaling"
+                'sites.min_patients: with preprocessing.scaling = "federated-standard", or '
+                "preprocessing.reduce by sums of patients, no site says its size band beforehand; "
+                "use min_sites alone, or another scaling"
             )
         return self
 
@@ -226,6 +232,7 @@ class Study(GrownDocument):
     def _sites_can_do_what_is_asked(self) -> Self:
         coherence.check_evaluation(self)
         coherence.check_evaluate_only(self)
+        coherence_likelihood.check(self)
         check_left_out(self)
         return self
 
@@ -243,6 +250,12 @@ class Study(GrownDocument):
                 'training.batches = "shuffle" or another strategy.name'
             )
         return self
+
+    @property
+    def measures_first(self) -> bool:
+        """Whether sites send sums of their patients before the first round."""
+        reduces = self.preprocessing.reduce is not None and self.preprocessing.reduce.measured
+        return reduces or self.preprocessing.scaling == "federated-standard"
 
     @property
     def left_out(self) -> tuple[Name, ...]:
@@ -279,6 +292,12 @@ class Study(GrownDocument):
     def layout(self) -> Layout:
         """How the inputs of a patient lie in a row of features."""
         return layout_of(self)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A changed study has a layout of its own, whether or not this one was asked for its."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("layout", None)
+        return copied
 
     @property
     def columns_read(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from cohortium.common.wide_columns import PairsColumn, SequenceColumn
 MOST_CLASSES = 100
 
 OneClass = Literal["refuse", "allow"]
+Per = Literal["patient", "place", "pair"]
 
 
 class Outcome(Document):
@@ -24,6 +25,11 @@ class Outcome(Document):
     def named(self) -> dict[str, tuple[Name, ...]]:
         """The columns that hold the outcome, by the key that names them."""
         raise NotImplementedError
+
+    @property
+    def per(self) -> Per:
+        """What one answer of the model is about."""
+        return "patient"
 
     @property
     def columns(self) -> tuple[Name, ...]:
@@ -263,6 +269,10 @@ class LabellingTask(Outcome):
         return {"label": (self.label,)}
 
     @property
+    def per(self) -> Per:
+        return "place"
+
+    @property
     def outcome(self) -> str:
         return f"{self.label} at each place of {self.of}"
 
@@ -291,6 +301,10 @@ class ContactsTask(Outcome):
     @property
     def named(self) -> dict[str, tuple[Name, ...]]:
         return {"label": (self.label,)}
+
+    @property
+    def per(self) -> Per:
+        return "pair"
 
     @property
     def outcome(self) -> str:

@@ -68,8 +68,11 @@ def check_left_out(study: "Study") -> None:
     why = ""
     if len(study.left_out) < 2:
         why = "needs two sites or more that train"
-    elif study.preprocessing.scaling == "federated-standard":
-        why = "would scale by statistics that the site left out is part of; use another scaling"
+    elif study.measures_first:
+        why = (
+            "would prepare inputs by statistics that the site left out is part of; use another "
+            "scaling, and no preprocessing.reduce but a random one"
+        )
     elif study.preprocessing.site_intercept:
         why = "would leave the intercept of the site left out untrained; remove site_intercept"
     elif study.continues is not None:

@@ -159,13 +159,21 @@ class Strategy(GrownDocument):
     average_last: share of the rounds whose models are averaged into the final one.
     q: of `qfedavg`: a site counts by its loss to the power of q times its weight, so that those
     whom the model serves worst count most (Li et al. 2020, q-FFL).
+    `newton` is for linear models without privacy: sites send gradient and information matrix.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"q"})
 
-    name: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "qfedavg"] = (
-        "fedavg"
-    )
+    name: Literal[
+        "fedavg",
+        "fedprox",
+        "fedavgm",
+        "fedadam",
+        "fedyogi",
+        "fedadagrad",
+        "qfedavg",
+        "newton",
+    ] = "fedavg"
     weighting: Literal["bands", "equal", "exact"] = "bands"
     learning_rate: PositiveFloat = 1.0
     momentum: Share = 0.9

@@ -15,6 +15,7 @@ ALPHABETS: Final = {
     "rna": "ACGU",
     "protein": "ACDEFGHIKLMNPQRSTVWY",
 }
+NO_PAIRS: Final = "-"  # a known map without a contact, where "" is a missing one
 MOST_VALUES = 1_000_000  # for one patient, of one column
 
 Length = Annotated[int, Field(ge=1, le=100_000)]
@@ -51,7 +52,10 @@ class SequenceColumn(Document):
 
 
 class PairsColumn(Document):
-    """Places of a sequence that touch: `3-17 4-16`, counted from 1; empty where none do."""
+    """Places of a sequence that touch: `3-17 4-16`, counted from 1; `-` where none do.
+
+    An empty cell is a map that nobody knows.
+    """
 
     kind: Literal["pairs"]
     length: Annotated[int, Field(ge=2, le=1000)]

@@ -22,6 +22,7 @@ from cohortium.server.conversation import StudyStopped
 from cohortium.server.desk import Desk, StudyFailed, for_good
 from cohortium.server.ending import end, resume_it
 from cohortium.server.plausibility import check_statistics
+from cohortium.server.reducing import agree_on_projection
 from cohortium.server.round import Exchange, Plan, Progress, gather, run_round
 from cohortium.server.store import RoundRecord
 from cohortium.server.successor import start_of
@@ -72,12 +73,14 @@ def _plan(study: Study, sites: tuple[str, ...], desk: Desk) -> Plan:
     )
     consents = desk.store.consents(study.digest)
     patients = {name: bands.least(consents[name].patients) for name in sites}
-    if study.preprocessing.scaling != "federated-standard":
+    if not study.measures_first:
         return Plan(study, sites, None, patients)
     kept = desk.store.statistics(study.digest)
     if kept is not None:
         return Plan(study, sites, kept, patients)
-    return _measure(Plan(study, sites, None, patients), desk)
+    plan = Plan(study, sites, None, patients)
+    scales = study.preprocessing.scaling == "federated-standard"
+    return _measure(plan, desk) if scales else agree_on_projection(plan, desk)
 
 
 def _measure(plan: Plan, desk: Desk) -> Plan:
@@ -88,7 +91,7 @@ def _measure(plan: Plan, desk: Desk) -> Plan:
         training, desk, Measure(), Measured, round=0, seen=seen, doing="measuring for scaling"
     ):
         message = seen.note(said, lambda m: check_statistics(study, m.statistics))
-        if message is not None:
+        if message is not None and message.statistics is not None:
             measured[said.site] = message.statistics
             seen.count_in(said.site)
     first, *others = (measured[name] for name in plan.trainers if name in measured)

@@ -4,15 +4,26 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
+from importlib.resources import files as files_of
 from pathlib import Path
 from typing import Any
 
+from cohortium.common import arrays
 from cohortium.common.audit.events import Actor, Thing
 from cohortium.common.errors import UsageError
 from cohortium.common.metrics.performance import performance
+from cohortium.common.models.building import study_module
+from cohortium.common.using.checked import checked_onnx
+from cohortium.common.using.described import (
+    LOADER_FILE,
+    ONNX_FILE,
+    STUDY_FILE,
+    described,
+    written,
+)
 from cohortium.server.gates import final_evaluations
 from cohortium.server.model_card import Facts, card
-from cohortium.server.model_file import MODEL_FILE, pieces
+from cohortium.server.model_file import MODEL_FILE, final_vector, pieces
 from cohortium.server.opened import Opened
 from cohortium.server.release import Dossier, Judged, require_released
 from cohortium.server.signed import CONTEXTS, Disposition, Kept, Released
@@ -40,6 +51,7 @@ def export(
         MODEL_FILE: pieces(dossier.row, opened.store),
         CARD_FILE: [model_card(dossier, judged, kept, opened).encode()],
         RELEASE_FILE: [_release(judged, kept, dossier, opened)],
+        **_usable(dossier, opened),
     }
     present = out / MODEL_FILE
     if present.exists() and _sha256(present) != dossier.model.sha256:
@@ -58,6 +70,20 @@ def export(
             file.writelines(parts)
         os.replace(draft, out / name)
     return tuple(out / name for name in contents), event.id
+
+
+def _usable(dossier: Dossier, opened: Opened) -> dict[str, Iterable[bytes]]:
+    """What it takes to use the model: its study, its ONNX graph where it has one, a loader."""
+    row = dossier.row
+    facts = described(row.study, opened.store.statistics(row.digest))
+    files: dict[str, Iterable[bytes]] = {STUDY_FILE: [written(facts)]}
+    module = study_module(row.study)
+    arrays.load_into(module, final_vector(row, opened.store))
+    graph = checked_onnx(row.study, module, facts.statistics)
+    if graph is not None:
+        loader = files_of("cohortium.common.using") / "loader.py"
+        files |= {ONNX_FILE: [graph], LOADER_FILE: [loader.read_bytes()]}
+    return files
 
 
 def model_card(

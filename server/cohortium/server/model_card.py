@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from cohortium.common.audit.paper.model_card import CLASSIFICATION, PIPELINES, modalities
 from cohortium.common.evaluating import Gate, Release
 from cohortium.common.fairness.verdicts import Contrast
 from cohortium.common.messages import Consent
@@ -30,7 +31,6 @@ from cohortium.server.release import Dossier, Judged
 from cohortium.server.signed import Kept, Released
 from cohortium.server.store import RoundRecord
 
-PIPELINES = {"regression": "tabular-regression"}
 LIMITS = """- Measured on patients of the hospitals above; elsewhere it may do worse.
 - Signatures show who said what, not that what the hospitals recorded is true.
 - A verdict speaks of the declared groups and margins, and of no other harm.
@@ -99,13 +99,13 @@ def plain(text: str) -> str:
 
 
 def _front_matter(study: Study) -> str:
-    tags = ["federated-learning", "healthcare", "tabular", study.task.kind]
+    tags = ["federated-learning", "healthcare", *modalities(study), study.task.kind]
     if study.privacy.mechanism != "none":
         tags.append("differential-privacy")
     lines = [
         "---",
         "license: unknown",
-        f"pipeline_tag: {PIPELINES.get(study.task.kind, 'tabular-classification')}",
+        f"pipeline_tag: {PIPELINES.get(study.task.kind, CLASSIFICATION)}",
         "library_name: cohortium",
         "tags:",
         *(f"- {tag}" for tag in tags),
@@ -318,6 +318,8 @@ def _turned_off(study: Study) -> Iterator[str]:
         yield 'exact numbers of patients left the sites: `strategy.weighting = "exact"`'
     if scaling in ("federated-standard", "site-standard"):
         yield f'patients\' means and deviations are used: `preprocessing.scaling = "{scaling}"`'
+    if study.strategy.name == "newton":
+        yield 'exact gradients and information matrices left the sites: `strategy.name = "newton"`'
     if getattr(study.task, "one_class_sites", "refuse") == "allow":
         yield 'sites with one outcome only may train: `task.one_class_sites = "allow"`'
     if not study.fairness.attributes:

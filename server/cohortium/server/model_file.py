@@ -66,7 +66,7 @@ def describe(row: StudyRow, store: Store) -> ModelReport:
 def _layout(study: Study) -> list[tuple[str, tuple[int, ...]]]:
     """Name and shape of each tensor in the order of the vector; nothing of that size is made."""
     with torch.device("meta"):
-        return arrays.layout(build(study.model, study.layout, study.outputs))
+        return arrays.layout(build(study.model, study.layout, study.outputs, study.task.per))
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -53,8 +53,10 @@ def check_validated(study: Study, said: Validated) -> None:
         raise ProtocolError("a loss on validation patients that no model has")
 
 
-def check_statistics(study: Study, statistics: Statistics) -> None:
+def check_statistics(study: Study, statistics: Statistics | None) -> None:
     """Raise ProtocolError for sums that no table of this study's inputs has."""
+    if statistics is None:
+        raise ProtocolError("the site sent no statistics")
     inputs = scaled_inputs(study)
     if len(statistics.total) != inputs:
         raise ProtocolError(

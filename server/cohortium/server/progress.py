@@ -9,11 +9,14 @@ from cohortium.common.privacy.accounting import cap_needed, epsilon
 from cohortium.common.privacy.count_noise import CountNoise
 from cohortium.common.privacy.plan import (
     in_words,
+    planned_beside,
     planned_in_all,
     planned_noise,
+    planned_reduction,
     price_of_tracks,
 )
 from cohortium.common.study import Study
+from cohortium.common.task import SurvivalTask
 from cohortium.server import early_stopping
 from cohortium.server.store import RoundRecord
 
@@ -25,6 +28,10 @@ NAMES = {
     "r2": "R2",
     "concordance": "C",
     "brier": "Brier",
+    "precision_l5": "precision L/5",
+    "precision_l": "precision L",
+    "mse": "MSE",
+    "variance_explained": "explained",
 }
 FOLLOWED = {
     "binary": ("log_loss", "auroc", "accuracy"),
@@ -32,6 +39,11 @@ FOLLOWED = {
     "multilabel": ("log_loss", "accuracy"),
     "regression": ("mae", "rmse", "r2"),
     "survival": ("concordance", "brier"),
+    "cox": ("concordance",),
+    "labelling": ("log_loss", "accuracy"),
+    "contacts": ("precision_l5", "precision_l", "auroc"),
+    "reconstruction": ("mse", "variance_explained"),
+    "generation": ("mse", "variance_explained"),
 }
 
 
@@ -82,8 +94,8 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         lines.append("privacy: NONE; only sites whose policy says allow_unprotected take part")
         return document, "\n".join(lines)
     assert study.privacy.delta is not None
-    noise = planned_noise(study)
-    every = [mechanism] if noise is None else [mechanism, noise.mechanism]
+    noise, reduction = planned_noise(study), planned_reduction(study)
+    every = [mechanism, *planned_beside(study)]
     cap = cap_needed(every, study.privacy.delta)
     document["privacy"] = {
         "epsilon": study.privacy.epsilon,
@@ -95,7 +107,9 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         "cap_needed": cap,
         "noise_multiplier_without_leaving_out": price[0] if price else None,
         "noise_std_of_counts": noise.std if noise else None,
-        "epsilon_in_all": epsilon(every, study.privacy.delta) if noise else study.privacy.epsilon,
+        "epsilon_in_all": (
+            epsilon(every, study.privacy.delta) if len(every) > 1 else study.privacy.epsilon
+        ),
         "true_positive_rate": accounting.true_positive_rate(every),
         "words": accounting.in_words(every),
         "mu": accounting.gaussian_mu(every),
@@ -107,6 +121,12 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
     )
     if price is not None:
         lines.append(in_words(price))
+    if reduction is not None:
+        assert study.preprocessing.reduce is not None
+        lines.append(
+            f"sums for the reduction cost epsilon {study.preprocessing.reduce.epsilon:g} more, "
+            f"once; that is {document['privacy']['epsilon_in_all']:.2f} in all"
+        )
     if noise is not None:
         lines += _of_noise(study, noise, document["privacy"]["epsilon_in_all"])
     lines.append(f"after all that, {document['privacy']['words']}")
@@ -180,7 +200,10 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
 
 def _headline(study: Study, scores: Summary | None) -> dict[str, float | None]:
     """Means over sites of what this kind of outcome is followed by; None what is not known."""
-    return {name: _mean(scores, name) for name in FOLLOWED[study.task.kind]}
+    kind: str = study.task.kind
+    if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
+        kind = "cox"
+    return {name: _mean(scores, name) for name in FOLLOWED[kind]}
 
 
 def _mean(scores: Summary | None, name: str) -> float | None:

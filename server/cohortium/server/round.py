@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from cohortium.common import timeouts
+from cohortium.common import newton, timeouts
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
 from cohortium.common.messages import (
@@ -230,7 +230,8 @@ def _train(
 ) -> tuple[Vector, dict[str, Spent]]:
     """Ask for updates and fold each as it arrives; the weighted mean, and what each site spent."""
     strategy = plan.study.strategy
-    fold, spent = Fold(len(progress.state.model), desk.scratch), dict[str, Spent]()
+    length = newton.update_length(plan.study, len(progress.state.model))
+    fold, spent = Fold(length, desk.scratch), dict[str, Spent]()
     question = Train(statistics=plan.statistics)
     for said in gather(
         replace(plan, sites=plan.trainers),

@@ -91,10 +91,10 @@ def _continues(row: StudyRow, kept: int, store: Store) -> Continues:
             f"--from-round {kept + 1}: no model from before that round is kept; possible: "
             f"{', '.join(map(str, possible))}"
         )
-    if study.preprocessing.site_intercept or study.preprocessing.scaling == "federated-standard":
+    if study.preprocessing.site_intercept or study.measures_first:
         raise UsageError(
-            f"{study.name} has inputs that depend on who takes part (site_intercept or "
-            "federated-standard scaling): train it anew with --from-round 1"
+            f"{study.name} has inputs that depend on who takes part (site_intercept, "
+            "federated-standard scaling or a reduction): train it anew with --from-round 1"
         )
     model = checkpoints.load(kept).model
     return Continues(name=study.name, study=row.digest, round=kept, model=sha256_of(model))

@@ -13,6 +13,7 @@ from pathlib import Path
 from cohortium.client.data.reader import Cells
 from cohortium.common.errors import DataError
 from cohortium.common.schema import Schema
+from cohortium.common.wide_columns import NumbersColumn
 
 Record = tuple[int, list[str]]  # line number from 1, fields
 
@@ -85,11 +86,17 @@ def _collect(path: Path, schema: Schema, wanted: Sequence[str], records: Iterato
 
 def _header(path: Path, schema: Schema, records: Iterator[Record]) -> list[str]:
     if not schema.table.header:
-        return list(schema.order)
+        return [name for column in schema.order for name in _written(schema, column)]
     first = next(records, None)
     if first is None:
         raise DataError(f"{path}: the file is empty; check that it is the file you meant")
     return [name.strip() for name in first[1]]
+
+
+def _written(schema: Schema, name: str) -> tuple[str, ...]:
+    """The fields of a file without header that a column of the schema stands for."""
+    column = schema.columns[name]
+    return column.headers if isinstance(column, NumbersColumn) else (name,)
 
 
 def _place(path: Path, names: list[str], name: str, schema: Schema) -> int:

@@ -1,7 +1,11 @@
 """NumPy archives: one array for each column, rows first; nothing in them is unpickled."""
 
+import struct
+import tokenize
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +15,45 @@ from numpy.typing import NDArray
 from cohortium.client.data.reader import Cells, absent
 from cohortium.common.errors import DataError
 
+KINDS = "biufUS"  # numbers and text, by NumPy's letters
+
+# What NumPy and zipfile raise for an archive that is cut off, encrypted or made up.
+BROKEN = (
+    ValueError,
+    OSError,
+    EOFError,
+    KeyError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    TypeError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 class NpzReader:
     """Arrays (n,) are cells; arrays of more dimensions are images, series or blocks of numbers."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            self._arrays: Any = np.load(path, allow_pickle=False)
-        except FileNotFoundError:
-            raise DataError(
-                f"{path}: no such file; check the path it was registered with"
-            ) from None
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            reason = getattr(error, "strerror", None) or "it is no NPZ archive"
-            raise DataError(f"{path}: cannot be read ({reason})") from None
-        if not hasattr(self._arrays, "files"):
-            raise DataError(f"{path}: is one array; save an NPZ archive with a name for each")
 
     def names(self) -> Sequence[str]:
-        return list(self._arrays.files)
+        with self._opened() as archive:
+            return list(archive.files)
 
     def read(self, wanted: Sequence[str]) -> Cells:
-        found = {name: self._array(name) for name in wanted}
+        with self._opened() as archive:
+            found = {name: self._array(archive, name) for name in wanted}
         rows = {len(array) for array in found.values()}
         if len(rows) != 1:
-            raise DataError(f"{self._path}: its arrays have different numbers of rows")
+            raise DataError(
+                f"{self._path}: the arrays that are read must have one number of rows; correct the "
+                "file"
+            )
         (count,) = rows
         if not count:
             raise DataError(f"{self._path}: holds no rows; check that it is the file you meant")
@@ -47,17 +64,41 @@ class NpzReader:
     def files(self) -> Sequence[Path]:
         return [self._path]
 
-    def _array(self, name: str) -> NDArray[Any]:
-        if name not in self._arrays.files:
-            raise absent(self._path, name, self.names())
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
         try:
-            found: NDArray[Any] = self._arrays[name]
-        except (ValueError, OSError, zipfile.BadZipFile):
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            raise DataError(
+                f"{self._path}: no such file; check the path it was registered with"
+            ) from None
+        except OSError as error:
+            raise DataError(
+                f"{self._path}: cannot be read ({error.strerror}); check its rights"
+            ) from None
+        with file:
+            try:
+                archive = np.load(file, allow_pickle=False)
+            except BROKEN:
+                raise DataError(f"{self._path}: is no NPZ archive; export the file again") from None
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(
+                    f"{self._path}: is one array; save an NPZ archive with a name for each"
+                )
+            with archive:
+                yield archive
+
+    def _array(self, archive: Any, name: str) -> NDArray[Any]:
+        if name not in archive.files:
+            raise absent(self._path, name, archive.files)
+        try:
+            found: NDArray[Any] = archive[name]
+        except BROKEN:
             raise DataError(
                 f'{self._path}: array "{name}" is damaged or holds Python objects; save numbers '
                 "or text"
             ) from None
-        if found.ndim == 0 or found.dtype.kind not in "biufUS":
+        if not isinstance(found, np.ndarray) or not found.ndim or found.dtype.kind not in KINDS:
             raise DataError(f'{self._path}: array "{name}" is no array of numbers or text')
         return found
 
@@ -66,5 +107,5 @@ def _texts(array: NDArray[Any]) -> list[str]:
     if array.dtype.kind == "b":
         array = array.astype(np.int8)
     if array.dtype.kind == "S":
-        array = np.char.decode(array, "ascii", errors="replace")
-    return [str(value).strip() for value in array.tolist()]
+        array = np.char.decode(array, "utf-8", errors="replace")
+    return ["" if value != value else str(value).strip() for value in array.tolist()]

@@ -9,23 +9,24 @@ from cohortium.common.errors import DataError
 
 
 class ParquetReader:
-    """One file; nested columns are not read."""
+    """One file; what is nested in a column is not read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            from pyarrow import parquet
+            from pyarrow import ArrowException, parquet
         except ImportError:
             raise DataError(
                 f'{path}: reading Parquet needs a package: pip install "cohortium[parquet]"'
             ) from None
+        self._broken = (ArrowException, OSError, ValueError)  # what pyarrow raises, and not alike
         try:
             self._file: Any = parquet.ParquetFile(path)
         except FileNotFoundError:
             raise DataError(
                 f"{path}: no such file; check the path it was registered with"
             ) from None
-        except (OSError, ValueError) as error:  # pyarrow's own errors are either
+        except self._broken as error:
             reason = getattr(error, "strerror", None) or "it is no Parquet file"
             raise DataError(f"{path}: cannot be read ({reason})") from None
 
@@ -37,22 +38,34 @@ class ParquetReader:
         for name in wanted:
             if names.count(name) != 1:
                 raise absent(self._path, name, names)
+            self._check_flat(name)
         try:
             found = self._file.read(columns=list(wanted))
-        except (OSError, ValueError):
+        except self._broken:
             raise DataError(f"{self._path}: is damaged; export the file again") from None
         if not found.num_rows:
             raise DataError(f"{self._path}: holds no rows; check that it is the file you meant")
         columns = {name: [_text(cell) for cell in found[name].to_pylist()] for name in wanted}
         return Cells(columns, list(range(1, found.num_rows + 1)))
 
+    def _check_flat(self, name: str) -> None:
+        from pyarrow import types
+
+        if types.is_nested(self._file.schema_arrow.field(name).type):
+            raise DataError(
+                f'{self._path}: column "{name}" holds lists; give one column for each number, or '
+                "an NPZ archive"
+            )
+
     def files(self) -> Sequence[Path]:
         return [self._path]
 
 
 def _text(cell: object) -> str:
-    if cell is None:
+    if cell is None or cell != cell:  # not a number
         return ""
     if isinstance(cell, bool):
         return str(int(cell))
+    if isinstance(cell, bytes):
+        return cell.decode("utf-8", errors="replace").strip()
     return str(cell).strip()

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +33,11 @@ def one_row_each(table: Table, repeated: Repeated, agreeing: Sequence[str] = ())
     """Reduce a table to one row a patient, in the order of their first rows.
 
     `first` and `last` keep that row as it is. `mean` takes the mean of a patient's measured
-    numbers, and of flags, categories and text the last that is there.
+    numbers, of flags, categories and text the last that is there, and refuses what has no mean.
 
     Args:
-        agreeing: columns that no mean may be taken of (the label). There and in text columns, all
-            values of a patient must then be equal.
+        agreeing: columns that no mean may be taken of (the label). There and in columns of text,
+            sequences and molecules too, all values of a patient must then be equal.
 
     Raises:
         DataError: a patient has several rows and may not, or they do not agree; never says whose.
@@ -77,14 +78,15 @@ def _lasts(groups: Places, there: Mask) -> Places:
 
 
 def _means(table: Table, groups: Places, agreeing: Sequence[str]) -> Table:
-    if table.wide:
-        raise DataError(
-            f'column "{sorted(table.wide)[0]}": no mean of several rows can be taken of it; reduce '
-            'the file to one row each, or set [table] repeated = "first" or "last" in the schema'
-        )
+    _check_means(table)
     for name in agreeing:
-        values = table.numbers[name] if name in table.numbers else table.codes[name]
-        _check_agreement(name, values, groups, ~table.missing(name))
+        if name in table.numbers:
+            _check_agreement(name, table.numbers[name], groups, ~table.missing(name))
+        elif name in table.codes:
+            _check_agreement(name, table.codes[name], groups, ~table.missing(name))
+    for name, wide in table.wide.items():
+        if wide.dtype.kind == "U":
+            _check_agreement(name, wide, groups, ~table.missing(name))
     for name, text in table.extra.items():
         _check_agreement(name, text, groups, np.ones(table.rows, np.bool_))
     measured = {name: ~table.missing(name) for name in (*table.numbers, *table.codes)}
@@ -97,7 +99,25 @@ def _means(table: Table, groups: Places, agreeing: Sequence[str]) -> Table:
         codes={name: values[last[name]] for name, values in table.codes.items()},
         patients=table.patients[_firsts(groups)],
         extra={name: text[_firsts(groups)] for name, text in table.extra.items()},
+        wide={name: _wide(table, name, groups) for name in table.wide},
     )
+
+
+def _check_means(table: Table) -> None:
+    for name, values in table.wide.items():
+        if values.ndim > 2:
+            raise DataError(
+                f'column "{name}": an image or a series has no mean of several rows; reduce the '
+                'file to one row each, or set [table] repeated = "first" or "last" in the schema'
+            )
+
+
+def _wide(table: Table, name: str, groups: Places) -> NDArray[Any]:
+    """Of a block the mean of each number; of text, on which a patient's rows agree, the last."""
+    values = table.wide[name]
+    if values.dtype.kind == "U":
+        return values[_lasts(groups, ~table.missing(name))]
+    return np.stack([_mean(one, groups, ~np.isnan(one)) for one in values.T], axis=1)
 
 
 def _mean(values: NDArray[np.float64], groups: Places, measured: Mask) -> NDArray[np.float64]:
@@ -114,6 +134,6 @@ def _check_agreement(name: str, values: NDArray[np.generic], groups: Places, the
     if torn:
         raise DataError(
             f'column "{name}": {bands.text(torn)} patients have rows that do not agree; rule: with '
-            '[table] repeated = "mean" all rows of a patient have one label and one split; correct '
-            'the file, or use "first" or "last"'
+            '[table] repeated = "mean" all rows of a patient have one label, one split, and one '
+            'sequence or molecule; correct the file, or use "first" or "last"'
         )

@@ -35,6 +35,7 @@ class Reading:
     codes: dict[str, NDArray[np.int16]] = field(default_factory=dict)
     wide: dict[str, NDArray[Any]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    wrong: dict[str, set[int]] = field(default_factory=dict)  # rows of broken cells, by column
 
     def convert(self, column: str, parse: Callable[[str], T], gap: T) -> list[T]:
         """Parse each cell; a broken one counts as a gap and is remembered by its rule."""
@@ -57,15 +58,16 @@ class Reading:
 
     def rows(self, column: str, work: Callable[[int], None]) -> None:
         """Do something for each row, which may break a rule."""
-        lines: dict[str, list[int]] = {}
-        for row, line in enumerate(self.cells.lines):
+        found: dict[str, list[int]] = {}
+        for row in range(len(self.cells.lines)):
             try:
                 work(row)
             except Broken as broken:
-                lines.setdefault(broken.args[0], []).append(line)
-        for rule, at in lines.items():
-            self.broken(column, rule, at)
+                found.setdefault(broken.args[0], []).append(row)
+        for rule, rows in found.items():
+            self.broken(column, rule, rows)
 
-    def broken(self, column: str, rule: str, lines: Sequence[int]) -> None:
-        """Remember that the cells of these lines, one or more, break a rule."""
-        self.problems.append(Problem(column, rule, len(lines), lines[0]))
+    def broken(self, column: str, rule: str, rows: Sequence[int]) -> None:
+        """Remember that the cells of these rows, one or more, break a rule."""
+        self.problems.append(Problem(column, rule, len(rows), self.cells.lines[rows[0]]))
+        self.wrong.setdefault(column, set()).update(rows)

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from cohortium.client.data.patients import one_row_each, patients_of, second_rows
 from cohortium.client.data.problem import Broken, Problem, Reading
 from cohortium.client.data.reader import Cells, open_reader
-from cohortium.client.data.wide import convert, headers
+from cohortium.client.data.wide import check_flat, convert, headers
 from cohortium.common.document import nearest
 from cohortium.common.errors import DataError
 from cohortium.common.schema import CategoryColumn, FlagColumn, NarrowColumn, NumberColumn, Schema
 from cohortium.common.table import Table
+from cohortium.common.wide_columns import NumbersColumn
 
 WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}(\.0*)?", re.ASCII)
 
@@ -80,12 +81,17 @@ def check_table(path: Path, schema: Schema) -> TableSummary:
     """
     reading = _read(path, schema, tuple(schema.columns), ())
     table = _table(reading, schema, {})
-    broken = dict.fromkeys(schema.columns, 0)
-    for problem in reading.problems:
-        broken[problem.column] = broken.get(problem.column, 0) + problem.count
-    missing = {name: int(table.missing(name).sum()) - broken[name] for name in schema.columns}
+    missing = {name: _gaps(reading, table, schema, name) for name in schema.columns}
     problems = (*reading.problems, *_repeats(reading.cells, schema, table.patients))
     return TableSummary(table.rows, table.patient_count, missing, problems)
+
+
+def _gaps(reading: Reading, table: Table, schema: Schema, name: str) -> int:
+    """Rows without a value of a column, but for those whose value breaks a rule."""
+    column = schema.columns[name]
+    sources = (name, *column.headers) if isinstance(column, NumbersColumn) else (name,)
+    wrong = set[int]().union(*(reading.wrong.get(source, ()) for source in sources))
+    return len(set(np.flatnonzero(table.missing(name)).tolist()) - wrong)
 
 
 def _table(reading: Reading, schema: Schema, text: Mapping[str, NDArray[np.str_]]) -> Table:
@@ -104,7 +110,8 @@ def _read(path: Path, schema: Schema, columns: Sequence[str], extra: Sequence[st
     sources = [h for name in columns for h in _sources(schema, name, names, path)]
     wanted = dict.fromkeys([*sources, *extra, *([key] if key else [])])
     reading = Reading(reader.read(list(wanted)))
-    _check_flat(reading, [*extra, *([key] if key else [])], path)
+    for name in (*extra, *([key] if key else [])):
+        check_flat(reading, name, path)
     for name in columns:
         _convert(reading, name, schema, path)
     if key:
@@ -118,18 +125,12 @@ def _sources(schema: Schema, name: str, names: Sequence[str], path: Path) -> tup
     return (name,) if isinstance(column, NarrowColumn) else headers(column, name, names, path)
 
 
-def _check_flat(reading: Reading, names: Sequence[str], path: Path) -> None:
-    for name in names:
-        if name not in reading.cells.columns:
-            raise DataError(f'{path}: "{name}" must have one value a row; correct the file')
-
-
 def _convert(reading: Reading, name: str, schema: Schema, path: Path) -> None:
     column = schema.columns[name]
     if not isinstance(column, NarrowColumn):
         reading.wide[name] = convert(reading, name, schema, path)
         return
-    _check_flat(reading, [name], path)
+    check_flat(reading, name, path)
     if isinstance(column, NumberColumn):
         values = reading.convert(name, _number_parser(column, schema), math.nan)
         reading.numbers[name] = np.array(values, dtype=np.float64)

@@ -17,6 +17,7 @@ from cohortium.common.errors import DataError
 from cohortium.common.schema import Schema
 from cohortium.common.wide_columns import (
     ALPHABETS,
+    NO_PAIRS,
     ImageColumn,
     MoleculeColumn,
     NumbersColumn,
@@ -27,7 +28,6 @@ from cohortium.common.wide_columns import (
 )
 
 AMBIGUOUS: Final = {"dna": "RYSWKMBDHVN", "rna": "RYSWKMBDHVN", "protein": "BJZXUO"}
-NO_PAIRS: Final = "-"  # a known map without a contact, where "" is a missing one
 
 TOO_LONG = "is longer than the schema's length"
 LETTER = "holds a letter that is not in the schema's alphabet"
@@ -38,6 +38,7 @@ OUT_OF_BOUNDS = "is outside the schema's bounds (low, high)"
 NO_NUMBER = "is not a number"
 NO_SERIES = "is no series such as 0=1.2,3.4; 1.5=,3.1 with one value for each channel"
 NO_TIMES = "has times outside 0 to the schema's `until`, or not rising"
+NO_PIXEL = "is an image some of whose pixels are not numbers"
 NO_IMAGE = "names no image file beside the table that can be read"
 IMAGE_SIZE = "is an image of another size or number of channels than the schema's"
 
@@ -50,10 +51,12 @@ def headers(column: WideColumn, name: str, names: Sequence[str], path: Path) -> 
     Raises:
         DataError: the source has some columns of a block and lacks others.
     """
-    if not isinstance(column, NumbersColumn) or name in names:
+    if not isinstance(column, NumbersColumn):
         return (name,)
     there = set(names)
     found = [header for header in column.headers if header in there]
+    if not found and name in there:
+        return (name,)  # an array of them all
     if found and len(found) < len(column.headers):
         raise DataError(
             f"{path}: lacks {len(column.headers) - len(found)} of the {len(column.headers)} "
@@ -66,6 +69,8 @@ def convert(reading: Reading, name: str, schema: Schema, path: Path) -> NDArray[
     """One wide column of all rows, in the form that `Table.wide` has it."""
     column = schema.columns[name]
     missing = schema.table.missing
+    if isinstance(column, SequenceColumn | PairsColumn | MoleculeColumn):
+        check_flat(reading, name, path)
     match column:
         case SequenceColumn():
             return reading.texts(name, _sequence(column, missing))
@@ -74,12 +79,26 @@ def convert(reading: Reading, name: str, schema: Schema, path: Path) -> NDArray[
         case MoleculeColumn():
             return reading.texts(name, _molecule(column, missing))
         case NumbersColumn():
-            return _numbers(reading, name, column, missing)
+            return _numbers(reading, name, column, missing, path)
         case ImageColumn():
             return _images(reading, name, column, missing, path)
         case SeriesColumn():
-            return _series(reading, name, column, missing)
+            return _series(reading, name, column, missing, path)
     raise TypeError(name)
+
+
+def check_flat(reading: Reading, name: str, path: Path) -> None:
+    """Raise DataError where a source holds arrays, and one cell a row is needed."""
+    if name not in reading.cells.columns:
+        raise DataError(f'{path}: "{name}" must have one value a row; correct the file')
+
+
+def _array(reading: Reading, name: str, path: Path) -> NDArray[Any]:
+    """An array of a source as float32 or float64, whichever holds its numbers."""
+    found = reading.cells.arrays[name]
+    if found.dtype.kind not in "biuf":
+        raise DataError(f'{path}: array "{name}" holds text, and numbers are needed')
+    return found.astype(np.result_type(found.dtype, np.float32), copy=False)
 
 
 def _sequence(column: SequenceColumn, missing: Sequence[str]) -> Callable[[str], str]:
@@ -89,7 +108,7 @@ def _sequence(column: SequenceColumn, missing: Sequence[str]) -> Callable[[str],
     def parse(text: str) -> str:
         if text in missing:
             return ""
-        text = text.upper() if upper else text
+        text = text.upper() if upper and text.isascii() else text
         if len(text) > column.length:
             raise Broken(TOO_LONG)
         if not allowed.issuperset(text):
@@ -135,22 +154,27 @@ def _molecule(column: MoleculeColumn, missing: Sequence[str]) -> Callable[[str],
 
 
 def _numbers(
-    reading: Reading, name: str, column: NumbersColumn, missing: Sequence[str]
+    reading: Reading, name: str, column: NumbersColumn, missing: Sequence[str], path: Path
 ) -> NDArray[np.float64]:
     """(n, k), NaN for gaps; all NaN where the source lacks the block."""
     if name in reading.cells.arrays:
-        values = reading.cells.arrays[name]
-        if values.shape[1:] != (len(column.names),) or values.dtype.kind not in "iuf":
+        values = _array(reading, name, path)
+        if values.shape[1:] != (len(column.names),):
             raise DataError(
-                f'array "{name}": {len(column.names)} numbers a row are needed; correct the file '
-                "or the schema"
+                f'{path}: array "{name}": {len(column.names)} numbers a row are needed; correct '
+                "the file or the schema"
             )
-        return _bounded(reading, name, values.astype(np.float64), column)
-    if column.headers[0] not in reading.cells.columns:
-        return np.full((len(reading.cells.lines), len(column.names)), np.nan)
-    parse = _number(column, missing)
-    found = [reading.convert(header, parse, math.nan) for header in column.headers]
-    return np.array(found, dtype=np.float64).T
+        return _bounded(reading, name, values, column)
+    if column.headers[0] in reading.cells.columns:
+        parse = _number(column, missing)
+        found = [reading.convert(header, parse, math.nan) for header in column.headers]
+        return np.array(found, dtype=np.float64).T
+    if name in reading.cells.columns:
+        raise DataError(
+            f'{path}: "{name}" has one value a row; its block needs the columns that the '
+            "schema's prefix and names say"
+        )
+    return np.full((len(reading.cells.lines), len(column.names)), np.nan)
 
 
 def _number(column: NumbersColumn, missing: Sequence[str]) -> Callable[[str], float]:
@@ -158,7 +182,7 @@ def _number(column: NumbersColumn, missing: Sequence[str]) -> Callable[[str], fl
         if text in missing:
             return math.nan
         try:
-            value = float(text.replace("_", "?"))
+            value = float(text.replace("_", "?"))  # "1_000" is a thousand to Python alone
         except ValueError:
             raise Broken(NO_NUMBER) from None
         if not math.isfinite(value) or value in column.not_measured:
@@ -171,24 +195,25 @@ def _number(column: NumbersColumn, missing: Sequence[str]) -> Callable[[str], fl
 
 
 def _bounded(
-    reading: Reading, name: str, values: NDArray[np.float64], column: NumbersColumn
+    reading: Reading, name: str, given: NDArray[Any], column: NumbersColumn
 ) -> NDArray[np.float64]:
-    values[~np.isfinite(values) | np.isin(values, column.not_measured)] = np.nan
-    outside = (values < column.low) | (values > column.high)
+    """Bounds are compared as exactly as the numbers were kept: 0.1 in float32 is above 0.1."""
+    known = np.isfinite(given) & ~np.isin(given, np.array(column.not_measured, given.dtype))
+    outside = known & ((given < column.low) | (given > column.high))
     if outside.any():
-        rows = np.flatnonzero(outside.any(axis=1))
-        reading.broken(name, OUT_OF_BOUNDS, [reading.cells.lines[row] for row in rows])
-        values[outside] = np.nan
-    return values
+        reading.broken(name, OUT_OF_BOUNDS, np.flatnonzero(outside.any(axis=1)).tolist())
+    return np.where(known & ~outside, given, np.nan).astype(np.float64)
 
 
 def _images(
     reading: Reading, name: str, column: ImageColumn, missing: Sequence[str], path: Path
 ) -> NDArray[np.float32]:
-    shape = (column.channels, column.height, column.width)
+    """(n, C, H, W); NaN where a row has none, or a broken one."""
     if name in reading.cells.arrays:
-        values = _channels_first(reading.cells.arrays[name], name, column).astype(np.float32)
+        given = _channels_first(_array(reading, name, path), name, column, path)
+        values = given.astype(np.float32)
     else:
+        shape = (column.channels, column.height, column.width)
         values = np.full((len(reading.cells.lines), *shape), np.nan, np.float32)
 
         def load(text: str, row: int) -> None:
@@ -196,14 +221,29 @@ def _images(
                 values[row] = _image(path.parent, text, column)
 
         reading.each(name, load)
-    outside = ((values < column.low) | (values > column.high)).reshape(len(values), -1).any(axis=1)
-    if outside.any():
-        lines = [reading.cells.lines[row] for row in np.flatnonzero(outside)]
-        reading.broken(name, OUT_OF_BOUNDS, lines)
+    return _whole(reading, name, values, column)
+
+
+def _whole(
+    reading: Reading, name: str, values: NDArray[np.float32], column: ImageColumn
+) -> NDArray[np.float32]:
+    """Images with a pixel that is none, or out of bounds, become missing."""
+    flat = values.reshape(len(values), -1)
+    unknown = np.isnan(flat)
+    broken = {
+        NO_PIXEL: unknown.any(axis=1) & ~unknown.all(axis=1),
+        OUT_OF_BOUNDS: ((flat < column.low) | (flat > column.high)).any(axis=1),
+    }
+    for rule, rows in broken.items():
+        if rows.any():
+            reading.broken(name, rule, np.flatnonzero(rows).tolist())
+            values[rows] = np.nan
     return values
 
 
-def _channels_first(array: NDArray[Any], name: str, column: ImageColumn) -> NDArray[Any]:
+def _channels_first(
+    array: NDArray[Any], name: str, column: ImageColumn, path: Path
+) -> NDArray[Any]:
     """(n, C, H, W) from that, from (n, H, W, C), or from (n, H, W) of grey images."""
     size = (column.height, column.width)
     if array.shape[1:] == size and column.channels == 1:
@@ -213,8 +253,8 @@ def _channels_first(array: NDArray[Any], name: str, column: ImageColumn) -> NDAr
     if array.shape[1:] == (*size, column.channels):
         return np.moveaxis(array, 3, 1)
     raise DataError(
-        f'array "{name}": images of {column.channels} x {column.height} x {column.width} are '
-        "needed; correct the file or the schema"
+        f'{path}: array "{name}": images of {column.channels} x {column.height} x {column.width} '
+        "are needed; correct the file or the schema"
     )
 
 
@@ -243,8 +283,12 @@ def _image(folder: Path, text: str, column: ImageColumn) -> NDArray[np.float32]:
         ) from None
     try:
         with Image.open(image_file(folder, text), formats=("PNG", "JPEG")) as image:
+            if image.size != (column.width, column.height):  # known before it is decompressed
+                raise Broken(IMAGE_SIZE)
             pixels = np.asarray(image.convert(_mode(column, image.mode)), dtype=np.float32)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except Broken:
+        raise
+    except Exception:  # Pillow's plug-ins raise many kinds for a damaged file
         raise Broken(NO_IMAGE) from None
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if pixels.shape != (column.height, column.width, column.channels):
@@ -260,40 +304,36 @@ def _mode(column: ImageColumn, mode: str) -> str:
 
 
 def _series(
-    reading: Reading, name: str, column: SeriesColumn, missing: Sequence[str]
+    reading: Reading, name: str, column: SeriesColumn, missing: Sequence[str], path: Path
 ) -> NDArray[np.float32]:
     """(n, T, 1 + C): time, then a value of each channel; NaN where absent."""
     shape = (column.length, 1 + len(column.channels))
-    if name in reading.cells.arrays:
-        given = reading.cells.arrays[name]
-        if given.ndim != 3 or given.shape[2] != shape[1] or given.shape[1] > shape[0]:
-            raise DataError(
-                f'array "{name}": up to {shape[0]} times of {shape[1]} numbers a row are needed '
-                "(time, then one value for each channel); correct the file or the schema"
-            )
     values = np.full((len(reading.cells.lines), *shape), np.nan, np.float32)
+    if name not in reading.cells.arrays:
 
-    def load(text: str, row: int) -> None:
-        if text not in missing:
-            values[row] = _checked(_written(text, column), column)
+        def load(text: str, row: int) -> None:
+            if text not in missing:
+                _put(values[row], _written(text, column), column)
 
-    if name in reading.cells.arrays:
-        reading.rows(name, lambda row: _put(values, row, _checked(given[row], column)))
-    else:
         reading.each(name, load)
+        return values
+    given = _array(reading, name, path)
+    if given.ndim != 3 or given.shape[2] != shape[1] or given.shape[1] > shape[0]:
+        raise DataError(
+            f'{path}: array "{name}": up to {shape[0]} times of {shape[1]} numbers a row are '
+            "needed (time, then one value for each channel); correct the file or the schema"
+        )
+    reading.rows(name, lambda row: _put(values[row], given[row], column))
     return values
 
 
-def _put(values: NDArray[np.float32], row: int, found: NDArray[np.float32]) -> None:
-    values[row] = found
-
-
 def _written(text: str, column: SeriesColumn) -> NDArray[np.float64]:
+    """(t, 1 + C) of a cell."""
     rows = []
     for part in text.split(";"):
         time, equals, cells = part.partition("=")
         fields = cells.split(",")
-        if not equals or len(fields) != len(column.channels):
+        if not equals or len(fields) != len(column.channels) or "_" in part:
             raise Broken(NO_SERIES)
         try:
             rows.append([float(time), *(float(f) if f.strip() else math.nan for f in fields)])
@@ -302,20 +342,20 @@ def _written(text: str, column: SeriesColumn) -> NDArray[np.float64]:
     return np.array(rows)
 
 
-def _checked(given: NDArray[Any], column: SeriesColumn) -> NDArray[np.float32]:
-    """(T, 1 + C), filled up with NaN behind the last time."""
+def _put(place: NDArray[np.float32], given: NDArray[Any], column: SeriesColumn) -> None:
+    """Fill one patient's (T, 1 + C) from rows (t, 1 + C), those of no time at the end."""
     if len(given) > column.length:
         raise Broken(TOO_LONG)
-    made = np.full((column.length, given.shape[1]), np.nan, np.float32)
-    made[: len(given)] = given
-    times = made[:, 0]
-    known = times[~np.isnan(times)]
-    if np.isnan(times[: len(known)]).any() or (np.diff(known) <= 0).any():
+    times, values = given[:, 0], given[:, 1:]
+    count = int((~np.isnan(times)).sum())
+    known = times[:count]
+    if np.isnan(known).any() or not np.isnan(values[count:]).all():
         raise Broken(NO_TIMES)
-    if len(known) and not (known[0] >= 0 and known[-1] <= column.until):
+    if (known < 0).any() or (known > column.until).any():
         raise Broken(NO_TIMES)
-    made[len(known) :] = np.nan
-    values = made[:, 1:]
-    if (values < np.array(column.low)).any() or (values > np.array(column.high)).any():
+    if (np.diff(known.astype(np.float32)) <= 0).any():  # as a model will see them
+        raise Broken(NO_TIMES)
+    low, high = np.array([column.low, column.high], given.dtype)
+    if (values < low).any() or (values > high).any():
         raise Broken(OUT_OF_BOUNDS)
-    return made
+    place[:count] = given[:count]

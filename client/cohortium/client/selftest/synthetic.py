@@ -4,10 +4,8 @@ import numpy as np
 
 from cohortium.client.selftest.check import Vector
 from cohortium.common.preprocessing.encode import encode
-from cohortium.common.preprocessing.split import TRAIN
-from cohortium.common.schema import NumberColumn
+from cohortium.common.preprocessing.mock import mock_table
 from cohortium.common.study import Study
-from cohortium.common.table import Table
 
 
 def patients(study: Study, count: int, rng: np.random.Generator) -> tuple[Vector, Vector]:
@@ -17,17 +15,5 @@ def patients(study: Study, count: int, rng: np.random.Generator) -> tuple[Vector
     has nothing to do with either: to a model all of them are exceptions, as canaries should be.
     The study promises privacy, so that nothing of it is scaled by statistics of patients.
     """
-    encoded = encode(_table(study, count, rng), study, study.sites.training[0])
+    encoded = encode(mock_table(study, count, rng), study, study.sites.training[0])
     return encoded.features, encoded.labels
-
-
-def _table(study: Study, count: int, rng: np.random.Generator) -> Table:
-    numbers, codes = {}, {}
-    for name in study.columns_read:
-        column = study.data_model.narrow(name)
-        if isinstance(column, NumberColumn):
-            numbers[name] = rng.uniform(column.low, column.high, count)
-        else:
-            codes[name] = rng.integers(0, len(column.codes), count).astype(np.int16)
-    extra = {study.split.column: np.full(count, TRAIN)} if study.split.column else {}
-    return Table(numbers=numbers, codes=codes, patients=np.arange(count), extra=extra)

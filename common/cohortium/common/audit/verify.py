@@ -1441,6 +1441,8 @@ def _as_approved(study: Object, row: Object, where: str) -> None:
     limit = privacy.get("epsilon")
     if row["purpose"] == "evaluation":
         limit = study.get("evaluation", {}).get("noise_epsilon")
+    elif row["purpose"] == "measurement":
+        limit = (study.get("preprocessing", {}).get("reduce") or {}).get("epsilon")
     if limit is not None and decimal(row["epsilon"], where) > float(limit) * (1 + 1e-6):
         raise Failed(f"{where}: epsilon {row['epsilon']} exceeds the study's {limit}")
     if row["round"] < 1:

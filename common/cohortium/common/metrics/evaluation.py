@@ -9,9 +9,12 @@ from numpy.typing import NDArray
 from cohortium.common.errors import ProtocolError
 from cohortium.common.metrics import (
     comparison,
+    contacts,
     cube,
+    labelling,
     multiclass,
     multilabel,
+    reconstruction,
     regression,
     survival,
     tally,
@@ -37,6 +40,10 @@ KINDS: dict[str, ModuleType] = {
     "multilabel": multilabel,
     "regression": regression,
     "survival": survival,
+    "labelling": labelling,
+    "contacts": contacts,
+    "reconstruction": reconstruction,
+    "generation": reconstruction,
 }
 
 Floats = NDArray[np.float64]

@@ -164,7 +164,7 @@ def _one_class(
     return BinaryTally(
         n=None if "n" in hidden else n,
         positives=positives if counted else None,
-        correct=n - fp - positives + 2 * tp if cells else None,
+        correct=n - fp - positives + tp if cells else None,
         tp=tp if cells else None,
         fp=fp if cells else None,
         tn=n - positives - fp if cells else None,

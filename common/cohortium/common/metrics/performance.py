@@ -12,6 +12,7 @@ from cohortium.common.document import Document
 from cohortium.common.metrics import (
     measures_binary,
     measures_classes,
+    measures_patients,
     measures_regression,
     measures_survival,
 )
@@ -19,8 +20,11 @@ from cohortium.common.metrics.measures import NO_VARIANCE, At, Found, Measure, S
 from cohortium.common.metrics.random_effects import FEWEST, RandomEffects, random_effects
 from cohortium.common.metrics.tallies import (
     BinaryTally,
+    ContactsTally,
+    LabellingTally,
     MulticlassTally,
     MultilabelTally,
+    ReconstructionTally,
     RegressionTally,
     SiteEvaluation,
     SurvivalTally,
@@ -175,12 +179,30 @@ def _survival(tallies: Mapping[str, SurvivalTally], _: Values, horizons: Values)
         yield found.model_copy(update={"horizon": found.threshold, "threshold": None})
 
 
+def _labelling(tallies: Mapping[str, LabellingTally], _: Values, __: Values) -> Asked:
+    yield from _all(measures_patients.LABELLING, tallies)
+    for name in dict.fromkeys(name for tally in tallies.values() for name in tally.states):
+        yield from _all(measures_patients.of_state(name), tallies, part=name)
+
+
+def _contacts(tallies: Mapping[str, ContactsTally], _: Values, __: Values) -> Asked:
+    yield from _all(measures_patients.CONTACTS, tallies)
+
+
+def _reconstruction(tallies: Mapping[str, ReconstructionTally], _: Values, __: Values) -> Asked:
+    yield from _all(measures_patients.RECONSTRUCTION, tallies)
+
+
 _KINDS: dict[str, Callable[[Any, Values, Values], Asked]] = {
     "binary": _binary,
     "multiclass": _multiclass,
     "multilabel": _multilabel,
     "regression": _regression,
     "survival": _survival,
+    "labelling": _labelling,
+    "contacts": _contacts,
+    "reconstruction": _reconstruction,
+    "generation": _reconstruction,
 }
 
 

@@ -7,8 +7,11 @@ from cohortium.common.document import Document
 from cohortium.common.metrics.intervals import wilson
 from cohortium.common.metrics.tallies import (
     BinaryTally,
+    ContactsTally,
+    LabellingTally,
     MulticlassTally,
     MultilabelTally,
+    ReconstructionTally,
     RegressionTally,
     SiteEvaluation,
     SurvivalTally,
@@ -130,6 +133,15 @@ def _headline(tally: Tally) -> dict[str, float | None]:
         case SurvivalTally():
             last = tally.horizons[-1].brier if tally.horizons else None
             return {"concordance": _ratio(tally.concordant, tally.pairs), "brier": last}
+        case LabellingTally():
+            return {"log_loss": tally.log_loss, "accuracy": tally.right}
+        case ContactsTally():
+            precisions = {"precision_l5": tally.fifth, "precision_l": tally.top}
+            return {**precisions, "auroc": tally.auroc}
+        case ReconstructionTally():
+            lost = _ratio(tally.squared, tally.spread)
+            explained = None if lost is None else 1 - lost
+            return {"mse": tally.squared, "variance_explained": explained}
 
 
 def _r2(tally: RegressionTally) -> float | None:
@@ -145,9 +157,15 @@ def _majority(tally: Tally) -> float | None:
         return None if share is None else max(share, 1 - share)
     if isinstance(tally, MulticlassTally):
         shares = [_ratio(one.positives, tally.n) for one in tally.classes.values()]
-        known = [share for share in shares if share is not None]
-        return max(known) if known and len(known) == len(shares) else None
+        return _largest(shares)
+    if isinstance(tally, LabellingTally):
+        return _largest([state.true for state in tally.states.values()])
     return None
+
+
+def _largest(shares: list[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return max(known) if known and len(known) == len(shares) else None
 
 
 def _ratio(part: float | None, whole: float | None) -> float | None:

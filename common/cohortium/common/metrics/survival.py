@@ -3,7 +3,8 @@
 Facets: `n`; `events` (those with an event, those without); and, from the last horizon on by halves
 of the time before, `horizon <h>`: patients with the event, lost to watching, and free of it, cut at
 every horizon so far. C is shown where at least `minimum_cell` have the event and as many have not;
-what is measured at a horizon, where its facet is and the risk is not nearly certain.
+what is measured at a horizon, where its facet is and the risk is not nearly certain. A Cox
+model ranks patients and gives no risk by a time: only what was observed is shown there.
 """
 
 from collections.abc import Mapping, Set
@@ -21,6 +22,7 @@ from cohortium.common.metrics.showing import (
     NO_PATIENTS,
     decimals,
     digits,
+    few,
     first,
     hidden_reason,
     telling,
@@ -35,6 +37,7 @@ Ints = NDArray[np.int64]
 Groups = Mapping[str, Mapping[str, SurvivalTally]]
 
 UNWATCHED: Final = "nobody is watched that long"
+RATIO: Final = "a hazard ratio alone gives no risk by a time"
 HIDDEN = AtHorizon(
     brier=None,
     brier_variance=None,
@@ -93,16 +96,19 @@ def tally(
     """Counts and scores of a group, without the hidden facets.
 
     Args:
-        predicted: (n, horizons) probabilities of no event by each.
+        predicted: (n, horizons) probabilities of no event by each; of a Cox model log hazard
+            ratios (n,).
         outcome: (n, 2): time watched, and whether the event ended it.
     """
     times, events = _split(outcome)
     n, count = len(times), int(events.sum())
-    risk = 1 - predicted[:, -1]
+    ratio = predicted.ndim == 1
+    risk = predicted if ratio else 1 - predicted[:, -1]
+    told = few(risk, minimum_cell) if ratio else telling(risk, minimum_cell)
     ranked = (
         not {"n", "events"} & hidden
         and min(count, n - count if minimum_cell else count) >= max(minimum_cell, 1)
-        and not telling(risk, minimum_cell)
+        and not told
     )
     pairs, concordant, variance = _pairs(risk, times, events, minimum_cell)
     return SurvivalTally(
@@ -112,9 +118,11 @@ def tally(
         concordant=concordant if ranked else None,
         c_variance=variance if ranked else None,
         horizons=tuple(
-            _at(predicted[:, place], times, events, horizon, minimum_cell)
-            if _name(horizon) not in hidden
-            else HIDDEN
+            HIDDEN
+            if _name(horizon) in hidden
+            else _observed(times, events, horizon, minimum_cell)
+            if ratio
+            else _at(predicted[:, place], times, events, horizon, minimum_cell)
             for place, horizon in enumerate(_horizons(study))
         ),
         reason=first(
@@ -122,7 +130,7 @@ def tally(
                 (bool(hidden), hidden_reason(minimum_cell)),
                 (not n, NO_PATIENTS),
                 (not count, "no patient has the event"),
-                (telling(risk, minimum_cell), DECIDED),
+                (told, DECIDED),
                 (not ranked, hidden_reason(minimum_cell)),
             )
         ),
@@ -173,6 +181,19 @@ def _pairs(
     assert c is not None
     concordant = pairs * c if minimum_cell else found.concordant
     return pairs, concordant, digits(found.variance, True, minimum_cell)
+
+
+def _observed(times: Floats, events: Flags, horizon: float, minimum_cell: int) -> AtHorizon:
+    """What happened, beside a model that says no risk."""
+    risk, seen = observed_risk(times, events, horizon), len(times) >= minimum_cell
+    return AtHorizon(
+        brier=None,
+        brier_variance=None,
+        predicted=None,
+        observed=decimals(risk.value, seen, minimum_cell),
+        observed_variance=digits(risk.variance, seen, minimum_cell),
+        reason=UNWATCHED if len(times) and risk == UNKNOWN else RATIO,
+    )
 
 
 def _at(

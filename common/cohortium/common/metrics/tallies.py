@@ -153,6 +153,7 @@ class AtHorizon(Document):
         "few patients in a cell at this horizon",
         "nobody is watched that long",
         "scores near 0 and 1, or few different ones, would give counts away",
+        "a hazard ratio alone gives no risk by a time",
     ] = ""
 
 
@@ -173,11 +174,84 @@ class SurvivalTally(Document):
     reason: str = ""
 
 
+class StateTally(Document):
+    """One state of sequences' places: means over patients of the shares of their places.
+
+    `true` in the state, `called` so, `right` both; `true2`, `right2` and `product` of the squares
+    of the first and the third, and of the two multiplied.
+    """
+
+    true: Share = None
+    called: Share = None
+    right: Share = None
+    true2: Share = None
+    right2: Share = None
+    product: Share = None
+
+
+class LabellingTally(Document):
+    """One group of patients with a state at each place of a sequence.
+
+    `measured` of them have a place whose state is known. Means over these of the share of places
+    rightly called, of its square, and of the mean log loss of their places, in nats.
+    """
+
+    kind: Literal["labelling"] = "labelling"
+    n: Count
+    measured: Count
+    right: Share
+    right2: Share
+    log_loss: NotNegative
+    states: Mapping[str, StateTally]
+    reason: str = ""
+
+
+class ContactsTally(Document):
+    """One group of patients with a sequence, some pairs of whose places touch.
+
+    `measured` of them have a pair that does and one that does not. Means over these: of the share
+    of the likeliest L / 5 (`fifth`) and L (`top`) pairs that touch, of the AUROC within each, with
+    the means of their squares; of the share of all pairs that touch; of the pairs' mean log loss.
+    """
+
+    kind: Literal["contacts"] = "contacts"
+    n: Count
+    measured: Count
+    fifth: Share
+    fifth2: Share
+    top: Share
+    top2: Share
+    auroc: Share
+    auroc2: Share
+    contacts: Share
+    log_loss: NotNegative
+    reason: str = ""
+
+
+class ReconstructionTally(Document):
+    """One group of patients whose inputs a model gives back.
+
+    Means over patients of the error e and the spread s, each a mean over the inputs: squared
+    difference from what the model gives, and from the site's mean; then of e^2, s^2 and e s.
+    """
+
+    kind: Literal["reconstruction", "generation"]
+    n: Count
+    squared: NotNegative
+    spread: NotNegative
+    squared2: NotNegative
+    spread2: NotNegative
+    product: NotNegative
+    reason: str = ""
+
+
 def _kind(tally: Any) -> Any:
     """A tally from before there were others says no kind: it is of a yes or no outcome."""
     if isinstance(tally, Document):
-        return getattr(tally, "kind", None)
-    return tally.get("kind", "binary") if isinstance(tally, Mapping) else None
+        found = getattr(tally, "kind", None)
+    else:
+        found = tally.get("kind", "binary") if isinstance(tally, Mapping) else None
+    return "reconstruction" if found == "generation" else found
 
 
 Tally = Annotated[
@@ -185,7 +259,10 @@ Tally = Annotated[
     | Annotated[MulticlassTally, Tag("multiclass")]
     | Annotated[MultilabelTally, Tag("multilabel")]
     | Annotated[RegressionTally, Tag("regression")]
-    | Annotated[SurvivalTally, Tag("survival")],
+    | Annotated[SurvivalTally, Tag("survival")]
+    | Annotated[LabellingTally, Tag("labelling")]
+    | Annotated[ContactsTally, Tag("contacts")]
+    | Annotated[ReconstructionTally, Tag("reconstruction")],
     Discriminator(_kind),
 ]
 

@@ -7,13 +7,13 @@ from cohortium.common.layout import Block
 
 def values(features: Tensor, block: Block) -> Tensor:
     """(B, *block.shape) from features (B, inputs)."""
-    return features[:, block.first : block.stop].reshape(len(features), *block.shape)
+    return features[:, block.first : block.stop].reshape(-1, *block.shape)
 
 
 def there(features: Tensor, block: Block) -> Tensor:
     """(B,) 1 where the patient has the block, else 0; a table is always there."""
     if block.kind == "table":
-        return features.new_ones(len(features))
+        return features.new_ones(features.shape[0])
     return features[:, block.start]
 
 

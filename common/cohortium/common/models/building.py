@@ -2,35 +2,59 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
 
 from cohortium.common.errors import ProtocolError
 from cohortium.common.layout import Layout
+from cohortium.common.models.cnn1d import cnn1d
+from cohortium.common.models.fusion import fusion
+from cohortium.common.models.graph import graph
+from cohortium.common.models.image import cnn2d, resnet
 from cohortium.common.models.initialising import initialise
 from cohortium.common.models.linear import cox, linear
 from cohortium.common.models.mlp import mlp
+from cohortium.common.models.network import network
+from cohortium.common.models.neural_ode import neural_ode
 from cohortium.common.models.options import ModelDocument
+from cohortium.common.models.recurrent import recurrent
+from cohortium.common.models.sequence import Per
+from cohortium.common.models.tensor_train import tensor_train
+from cohortium.common.models.transformer import transformer
 from cohortium.common.study import Study
 
-Builder = Callable[[Any, Layout, int], nn.Module]  # each takes the document of its own family
+Builder = Callable[..., nn.Module]  # each takes the document of its own family
 
 BUILDERS: dict[str, Builder] = {
     "logistic": linear,
     "linear": linear,
     "cox": cox,
     "mlp": mlp,
+    "cnn1d": cnn1d,
+    "rnn": recurrent,
+    "lstm": recurrent,
+    "gru": recurrent,
+    "transformer": transformer,
+    "cnn2d": cnn2d,
+    "resnet": resnet,
+    "neural_ode": neural_ode,
+    "gnn": graph,
+    "network": network,
+    "mps": tensor_train,
+    "fusion": lambda options, layout, outputs: fusion(options, layout, outputs, build),
 }
 
 _GENERATOR = threading.Lock()  # torch's generator is one for all threads: two studies at once
 
 
-def build(options: ModelDocument, layout: Layout, outputs: int) -> nn.Module:
+def build(options: ModelDocument, layout: Layout, outputs: int, per: Per = "patient") -> nn.Module:
     """Build a module from features (B, layout.inputs) to logits (B, outputs).
 
     The parameters are drawn from torch's global generator.
+
+    Args:
+        per: what one answer is about; places and pairs are a sequence's.
 
     Raises:
         ProtocolError: this version has no such model.
@@ -38,16 +62,20 @@ def build(options: ModelDocument, layout: Layout, outputs: int) -> nn.Module:
     builder = BUILDERS.get(options.name)
     if builder is None:
         raise ProtocolError(f'model.name: "{options.name}" is not built in this version')
-    return initialise(builder(options, layout, outputs), options.initialisation)
+    asked = {} if per == "patient" else {"per": per}
+    return initialise(builder(options, layout, outputs, **asked), options.initialisation)
 
 
-def build_seeded(options: ModelDocument, layout: Layout, outputs: int, seed: int) -> nn.Module:
+def build_seeded(
+    options: ModelDocument, layout: Layout, outputs: int, seed: int, per: Per = "patient"
+) -> nn.Module:
     """As `build` after `torch.manual_seed(seed)`; the caller's random state is left as it was."""
     with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(options, layout, outputs)
+        return build(options, layout, outputs, per)
 
 
 def study_module(study: Study) -> nn.Module:
     """The module of a study, initialised by its seed: the same at every site."""
-    return build_seeded(study.model, study.layout, study.outputs, study.training.seed)
+    seed = study.training.seed
+    return build_seeded(study.model, study.layout, study.outputs, seed, study.task.per)

@@ -9,14 +9,17 @@ from cohortium.common.models.options_base import Activation, ModelDocument, Widt
 
 
 class Cnn2dModel(ModelDocument):
-    """Convolutions with `channels[i]` filters, perhaps group norm, activation, max pooling by 2."""
+    """Convolutions with `channels[i]` filters, perhaps group norm, activation, max pooling by 2.
+
+    norm: `batch` is refused, with the reason.
+    """
 
     blocks: ClassVar[tuple[BlockKind, ...]] = ("image",)
 
     name: Literal["cnn2d"]
     channels: Annotated[Widths, Field(min_length=1)] = (16, 32)
     kernel: Annotated[int, Field(ge=1, le=15)] = 3
-    norm: Literal["none", "group"] = "none"
+    norm: Literal["none", "group", "batch"] = "none"
     hidden: Widths = (32,)
     activation: Activation = "relu"
 

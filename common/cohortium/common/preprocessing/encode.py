@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cohortium.common import bands
 from cohortium.common.errors import DataError, ProtocolError
 from cohortium.common.preprocessing import labels
+from cohortium.common.preprocessing.reducing import Projection, project, reduce, sums, width
 from cohortium.common.preprocessing.split import train_mask, validation_mask
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.preprocessing.wide.encoding import encode_block
@@ -224,22 +225,85 @@ def _rows(
     table: Table, study: Study, site: str, train: Mask, statistics: Statistics | None
 ) -> Floats:
     """float32 (n, inputs): blocks as `layout.py` says, one behind the other."""
+    made = np.zeros((table.rows, study.layout.inputs), np.float32)
     scaled = _scale(_plain(table, study), train, study, statistics)
-    narrow = sum(1 for _ in _column_names(study))
-    intercept = [np.full(table.rows, name == site, np.float32) for name in _intercept_sites(study)]
-    parts: list[Wide | Floats] = [scaled[:, :narrow], *(one[:, None] for one in intercept)]
-    place = narrow
+    place = sum(1 for _ in _column_names(study))
+    made[:, :place] = scaled[:, :place]
+    for input, name in enumerate(_intercept_sites(study), start=place):
+        made[:, input] = name == site
     for block in study.layout.blocks:
         if block.kind == "table":
             continue
-        missing = table.missing(block.name)[:, None]
+        missing = table.missing(block.name)
         if block.name in _blocks_of_numbers(study):
-            values: Wide | Floats = scaled[:, place : place + block.stop - block.first]
-            place += values.shape[1]
+            wide = len(_numbers(study, block.name).names)
+            given = np.where(missing[:, None], 0.0, scaled[:, place : place + wide])
+            values = _reduced(given, block.name, study, statistics)
+            place += wide
         else:
             values = encode_block(table.wide[block.name], study, block)
-        parts += [np.where(missing, 0.0, 1.0), np.where(missing, 0.0, values)]
-    return np.concatenate(parts, axis=1).astype(np.float32)
+        made[:, block.start] = 1.0
+        made[:, block.first : block.stop] = values
+        made[missing, block.start : block.stop] = 0.0
+    return made
+
+
+def _reduced(
+    values: Wide | Floats, name: str, study: Study, statistics: Statistics | None
+) -> Wide | Floats:
+    how = study.preprocessing.reduce
+    if how is None or how.block != name:
+        return values
+    found = statistics.projection if statistics is not None else None
+    return reduce(values, how, found, study.training.seed)
+
+
+def reduction_sums(table: Table, study: Study, site: str) -> Wide:
+    """What this site adds to `preprocessing.reduce`, before noise: over its training rows.
+
+    Raises:
+        DataError: as `encode`.
+    """
+    how = study.preprocessing.reduce
+    assert how is not None
+    table = _usable(table, study, site)
+    train = train_mask(table, study, site)
+    scaled = _scale(_plain(table, study), train, study, None)
+    place = sum(1 for _ in _column_names(study))
+    for name in _blocks_of_numbers(study):
+        wide = len(_numbers(study, name).names)
+        if name == how.block:
+            break
+        place += wide
+    values = np.where(table.missing(how.block)[:, None], 0.0, scaled[:, place : place + wide])
+    places = classes_of(table, study)
+    bound = study.privacy.mechanism != "none"
+    return sums(values[train], places[train], class_count(study), how, bound=bound)
+
+
+def reduced_width(study: Study) -> int:
+    """How many numbers `reduction_sums` gives."""
+    how = study.preprocessing.reduce
+    assert how is not None
+    return width(len(_numbers(study, how.block).names), class_count(study), how)
+
+
+def projection(total: Wide, study: Study) -> Projection:
+    """From the sum over sites to what all of them do with the block."""
+    how = study.preprocessing.reduce
+    assert how is not None
+    return project(total, len(_numbers(study, how.block).names), class_count(study), how)
+
+
+def class_count(study: Study) -> int:
+    return study.outputs if isinstance(study.task, MulticlassTask) else 2
+
+
+def classes_of(table: Table, study: Study) -> NDArray[np.int64]:
+    """(n,) class of each patient, 0 where the outcome has no classes."""
+    if isinstance(study.task, BinaryTask | MulticlassTask):
+        return labels.observed(table, study).astype(np.int64)
+    return np.zeros(table.rows, np.int64)
 
 
 def _plain(table: Table, study: Study) -> Wide:
@@ -247,11 +311,8 @@ def _plain(table: Table, study: Study) -> Wide:
     columns = [column for name in _narrow(study) for column in _inputs(table, study, name)]
     columns += [table.missing(name).astype(np.float64) for name in _indicators(study)]
     blocks = [_filled(table, study, name) for name in _blocks_of_numbers(study)]
-    return np.concatenate([*(column[:, None] for column in columns), *blocks, *_none(table)], 1)
-
-
-def _none(table: Table) -> list[Wide]:
-    return [np.empty((table.rows, 0))]
+    nothing = np.empty((table.rows, 0))
+    return np.concatenate([nothing, *(column[:, None] for column in columns), *blocks], axis=1)
 
 
 def _filled(table: Table, study: Study, name: str) -> Wide:

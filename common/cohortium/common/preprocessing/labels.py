@@ -16,6 +16,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from cohortium.common import bands
+from cohortium.common.errors import DataError
 from cohortium.common.study import Study
 from cohortium.common.table import Mask, Table
 from cohortium.common.task import (
@@ -29,19 +31,19 @@ from cohortium.common.task import (
     RegressionTask,
     SurvivalTask,
 )
-from cohortium.common.wide_columns import PairsColumn, SequenceColumn
+from cohortium.common.wide_columns import NO_PAIRS, PairsColumn, SequenceColumn
 
 Learnt = NDArray[np.float32]
 Observed = NDArray[np.float64]
-
 
 NO_FEATURES = np.empty((0, 0), np.float32)
 
 
 def known(table: Table, study: Study) -> Mask:
-    """bool (n,): where no part of the outcome is missing."""
+    """bool (n,): where no part of the outcome is missing, nor a sequence that it runs along."""
     there = np.ones(table.rows, np.bool_)
-    for name in study.task.columns:
+    along = [study.task.of] if isinstance(study.task, LabellingTask | ContactsTask) else []
+    for name in (*study.task.columns, *along):
         there &= ~table.missing(name)
     return there
 
@@ -51,6 +53,9 @@ def observed(table: Table, study: Study, features: Learnt = NO_FEATURES) -> Obse
 
     Args:
         features: (n, inputs), which are the outcome where they are to be given back.
+
+    Raises:
+        DataError: an outcome of places does not fit the sequence that it runs along.
     """
     task = study.task
     match task:
@@ -65,7 +70,7 @@ def observed(table: Table, study: Study, features: Learnt = NO_FEATURES) -> Obse
         case SurvivalTask():
             return np.column_stack([table.numbers[task.time], table.codes[task.event]])
         case LabellingTask():
-            return _states(table.wide[task.label], task.states(study.data_model), study, task)
+            return _states(table, study, task)
         case ContactsTask():
             return _contacts(table, study, task)
         case ReconstructionTask() | GenerationTask():
@@ -83,14 +88,24 @@ def learnt(outcomes: Observed, study: Study) -> Learnt:
     return outcomes.astype(np.float32)
 
 
-def _states(texts: NDArray[np.str_], states: str, study: Study, task: LabellingTask) -> Observed:
+def _states(table: Table, study: Study, task: LabellingTask) -> Observed:
     """(n, length): number of the state from 0, -1 where there is none or it is unknown."""
     column = study.data_model.columns[task.label]
     assert isinstance(column, SequenceColumn)
-    made = np.full((len(texts), column.length), -1.0)
+    texts, along = table.wide[task.label], table.wide[task.of]
+    _check_fit(np.char.str_len(texts) != np.char.str_len(along), task, "one state for each place")
+    made = np.full((table.rows, column.length), -1.0)
     for row, text in enumerate(texts.tolist()):
-        made[row, : len(text)] = [states.find(letter) for letter in text]
+        made[row, : len(text)] = [column.letters.find(letter) for letter in text]
     return made
+
+
+def _check_fit(wrong: Mask, task: LabellingTask | ContactsTask, rule: str) -> None:
+    if wrong.any():
+        raise DataError(
+            f'column "{task.label}": {bands.text(int(wrong.sum()))} rows do not fit their '
+            f'"{task.of}"; rule: {rule} of the sequence; correct the registered file'
+        )
 
 
 def _contacts(table: Table, study: Study, task: ContactsTask) -> Observed:
@@ -100,14 +115,16 @@ def _contacts(table: Table, study: Study, task: ContactsTask) -> Observed:
     place = np.arange(column.length)
     near = np.abs(place[:, None] - place) < task.apart
     made = np.zeros((table.rows, column.length, column.length))
-    for row, (text, of) in enumerate(
-        zip(table.wide[task.label].tolist(), table.wide[task.of].tolist(), strict=True)
-    ):
-        for word in text.split() if text != "-" else ():
+    lengths = np.char.str_len(table.wide[task.of])
+    wrong = np.zeros(table.rows, np.bool_)
+    for row, text in enumerate(table.wide[task.label].tolist()):
+        for word in text.split() if text != NO_PAIRS else ():
             first, second = (int(number) - 1 for number in word.split("-"))
             made[row, first, second] = made[row, second, first] = 1.0
-        end = place >= len(of)
+            wrong[row] |= max(first, second) >= lengths[row]
+        end = place >= lengths[row]
         made[row][near | end[:, None] | end] = -1.0
+    _check_fit(wrong, task, "pairs of places")
     return made.reshape(table.rows, -1)
 
 

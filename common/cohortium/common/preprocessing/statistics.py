@@ -1,26 +1,32 @@
 """Sums that sites send so that all can standardise with one mean and deviation. Not private."""
 
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from cohortium.common.document import Document
+from cohortium.common.document import GrownDocument
 from cohortium.common.errors import ProtocolError
+from cohortium.common.preprocessing.reducing import Projection
 
 
-class Statistics(Document):
+class Statistics(GrownDocument):
     """Count, sum and sum of squares per input (f of them); `+` merges sites in any order.
+
+    projection: what all sites do with the block that the study reduces; the sums are then empty.
 
     The sums are float64 of values in the schema's units, so a deviation below about 1e-7 of the
     mean is lost to rounding: far below what a clinical measurement resolves.
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"projection"})
+
     count: Annotated[int, Field(ge=0)]
     total: tuple[float, ...]
     squares: tuple[float, ...]
+    projection: Projection | None = None
 
     @model_validator(mode="after")
     def _same_width(self) -> Self:

@@ -27,9 +27,9 @@ from cohortium.common.errors import UsageError
 from cohortium.common.privacy import interchange
 from cohortium.common.privacy.interchange import from_dp_json as from_dp_json  # `dp_json` back
 from cohortium.common.privacy.ledger_row import Accountant
+from cohortium.common.privacy.ledger_row import Purpose as Purpose
 
 Sampler = Literal["poisson", "full-batch"]
-Purpose = Literal["training", "evaluation"]
 
 # Renyi orders: whole numbers only, for which the sampled Gaussian has a finite sum.
 ORDERS = tuple(range(2, 65)) + tuple(round(64 * 2 ** (i / 2)) for i in range(1, 17))

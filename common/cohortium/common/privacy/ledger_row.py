@@ -16,6 +16,7 @@ from cohortium.common.document import Document
 
 Decimal = Annotated[str, Field(pattern=r"^(-?\d+(\.\d+)?(e[+-]?\d+)?|inf)$")]
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+Purpose = Literal["training", "measurement", "validation", "evaluation"]
 
 
 class Accountant(Document):
@@ -55,7 +56,7 @@ class Earlier(Document):
     """What a study had spent of the dataset, for a purpose, before rows were written in full."""
 
     study: str
-    purpose: Literal["training", "evaluation"]
+    purpose: Purpose
     dp: Mapping[str, Any]
 
 
@@ -78,7 +79,7 @@ class LedgerRow(Document):
     lineage: str
     study: Digest
     round: int
-    purpose: Literal["training", "evaluation"]
+    purpose: Purpose
     unit: Literal["patient"] = "patient"
     max_records_per_unit: int = 1
     adjacency: Literal["add-or-remove-one"] = "add-or-remove-one"

@@ -44,15 +44,37 @@ def planned_noise(study: Study) -> CountNoise | None:
     return count_noise(study.evaluation.noise_epsilon, study.privacy.delta, families)
 
 
+def planned_reduction(study: Study) -> Mechanism | None:
+    """The sums for `preprocessing.reduce`; None where they cost nothing."""
+    how = study.preprocessing.reduce
+    if how is None or how.epsilon is None:
+        return None
+    assert study.privacy.delta is not None
+    noise = noise_multiplier(how.epsilon, study.privacy.delta, 1.0, 1, "full-batch")
+    return Mechanism(
+        sampler="full-batch",
+        sample_rate=1.0,
+        noise_multiplier=noise,
+        steps=1,
+        purpose="measurement",
+    )
+
+
+def planned_beside(study: Study) -> tuple[Mechanism, ...]:
+    """What a study costs beside training, at a site that trains."""
+    noise, reduction = planned_noise(study), planned_reduction(study)
+    return tuple(m for m in (reduction, noise.mechanism if noise else None) if m is not None)
+
+
 def planned_at(study: Study, site: str) -> tuple[Mechanism, ...]:
     """All that a study costs the patients of a site: one mechanism for each purpose, if any.
 
     A site that only evaluates pays for no training.
     """
-    training = None if site in study.sites.evaluate_only else planned_in_all(study)
-    noise = planned_noise(study)
-    evaluation = noise.mechanism if noise is not None else None
-    return tuple(mechanism for mechanism in (training, evaluation) if mechanism is not None)
+    only = site in study.sites.evaluate_only
+    training = None if only else planned_in_all(study)
+    beside = [m for m in planned_beside(study) if not only or m.purpose == "evaluation"]
+    return tuple(mechanism for mechanism in (training, *beside) if mechanism is not None)
 
 
 def price_of_tracks(study: Study) -> tuple[float, float] | None:

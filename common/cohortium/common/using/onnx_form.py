@@ -84,8 +84,11 @@ def run_onnx(raw: bytes, features: Floats) -> Floats:
         raise UsageError(
             'running an ONNX file needs a further package here: pip install "cohortium[onnx]"'
         ) from None
-    session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
-    found: Floats = session.run([PREDICTIONS], {FEATURES: features.astype(np.float32)})[0]
+    try:
+        session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
+        found: Floats = session.run([PREDICTIONS], {FEATURES: features.astype(np.float32)})[0]
+    except Exception:  # a class of its own for each kind, none of which it exports
+        raise CohortiumError("ONNX Runtime cannot run the graph for any number of rows") from None
     return found
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cohortium.common.errors import ProtocolError
 from cohortium.common.training import Strategy
+from cohortium.server.aggregation import newton
 
 Floats = NDArray[np.float32]
 
@@ -46,7 +47,8 @@ def step(
     """The state after round `round` (from 1) of `rounds`.
 
     Args:
-        mean_delta: float32 (d,), weighted mean of (site's model - model). `strategy.weight_decay`
+        mean_delta: float32 (d,), weighted mean of (site's model - model); for `newton` of what
+            `common/newton.py` describes. `strategy.weight_decay`
             times the model is taken off it first. It is used up: a large model is in memory as
             seldom as possible.
 
@@ -171,4 +173,5 @@ RULES: dict[str, Callable[[ServerState, Floats, Strategy], ServerState]] = {
     "fedadam": _adam,
     "fedyogi": _yogi,
     "fedadagrad": _adagrad,
+    "newton": newton.step,
 }

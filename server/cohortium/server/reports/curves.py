@@ -179,7 +179,7 @@ def _at(tallies: Mapping[str, SurvivalTally], place: int, time: float) -> Iterat
     for site, tally in tallies.items():
         shown = tally.horizons[place] if place < len(tally.horizons) else None
         if shown is None or shown.predicted is None or shown.observed is None:
-            reason = tally.reason or HIDDEN
+            reason = (shown.reason if shown else "") or tally.reason or HIDDEN
             yield Horizon(horizon=time, site=site, sites=1, n=tally.n, reason=reason)
             continue
         yield _risk(time, site, 1, tally.n, shown)

@@ -20,6 +20,7 @@ REFERENCE = {
     "observed_to_expected": 1.0,
     "mcc": 0.0,
     "r2": 0.0,
+    "variance_explained": 0.0,
     "calibration_slope": 1.0,
     "calibration_intercept": 0.0,
     "bias": 0.0,

@@ -15,6 +15,9 @@ LISTED = 5  # names in a sentence; then "and 3 more"
 PLAIN = {  # by kind of outcome: measure, what knowing nothing gives, and how to say it
     "survival": ("concordance", 0.5, "guessing gives 0.500"),
     "regression": ("r2", 0.0, "always giving the mean gives 0"),
+    "reconstruction": ("variance_explained", 0.0, "always giving each site's mean gives 0"),
+    "generation": ("variance_explained", 0.0, "always giving each site's mean gives 0"),
+    "contacts": ("auroc", 0.5, "guessing gives 0.500"),
 }
 
 
@@ -48,6 +51,8 @@ def verdict(data: ReportData) -> str:
     if shown.value is None:
         return "No site could show a result, so nothing is known about this model."
     right = f"The model is right for {numbers.percent(shown.value)} of the test patients"
+    if data.kind == "labelling":
+        right = f"The model is right at {numbers.percent(shown.value)} of a patient's places"
     if data.kind == "multilabel":
         right = f"All labels are right for {numbers.percent(shown.value)} of the test patients"
     if shown.low is not None and shown.high is not None:

@@ -40,6 +40,10 @@ NAMES = {
     "mae": "Mean absolute error",
     "r2": "R²",
     "concordance": "Concordance (Harrell's C)",
+    "precision_l5": "Precision of the likeliest L/5 pairs",
+    "precision_l": "Precision of the likeliest L pairs",
+    "contact_share": "Pairs that touch (guessing)",
+    "variance_explained": "Share of variance explained",
 }
 SHARES = frozenset(
     (
@@ -58,6 +62,9 @@ SHARES = frozenset(
         "micro_ppv",
         "observed_risk",
         "predicted_risk",
+        "precision_l5",
+        "precision_l",
+        "contact_share",
     )
 )
 IN_UNITS = frozenset(("bias", "mse", "rmse", "mae"))  # of the outcome

@@ -38,6 +38,10 @@ DRAWN = frozenset(  # by site, at once; the others on request
         "r2",
         "bias",
         "concordance",
+        "precision_l5",
+        "precision_l",
+        "mse",
+        "variance_explained",
     )
 )
 BY_GROUP = frozenset(  # by group; every measure is in the table

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 from cohortium.common.audit.evidence import Evidence, StudyFacts
 from cohortium.common.audit.found import FALSE_ALARMS, found_by_an_attacker
 from cohortium.common.audit.paper.text import decimal, percent
-from cohortium.common.privacy.ledger_row import LedgerRow
+from cohortium.common.privacy.ledger_row import LedgerRow, Purpose
 
 NO_PRIVACY = "no differential privacy"
 
@@ -22,7 +22,7 @@ class Account:
     """
 
     site: str
-    purpose: Literal["training", "evaluation"]
+    purpose: Purpose
     epsilon: str
     delta: str
     unit: str
@@ -42,11 +42,11 @@ class Account:
 
 
 def accounts(evidence: Evidence, facts: StudyFacts) -> tuple[Account, ...]:
-    """By site, in the study's order; training before evaluation."""
+    """By site, in the study's order; training comes first."""
     found = []
     for site in facts.study.sites.names:
         rows = rows_of(evidence, site, facts.digest)
-        for purpose in ("training", "evaluation"):
+        for purpose in get_args(Purpose):
             own = [row for row in rows if row.purpose == purpose]
             if own:
                 found.append(_from_ledger(own))

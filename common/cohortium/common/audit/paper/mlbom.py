@@ -10,7 +10,14 @@ from cohortium.common.audit.paper.safeguards import safeguards
 from cohortium.common.audit.paper.text import PROVIDER, decimal
 
 FAMILIES = dict.fromkeys(("logistic", "linear", "cox"), "generalised linear model")
-TASKS = {"regression": "regression", "survival": "survival analysis"}
+TASKS = {
+    "regression": "regression",
+    "survival": "survival analysis",
+    "labelling": "sequence labelling",
+    "contacts": "contact prediction",
+    "reconstruction": "reconstruction",
+    "generation": "generation",
+}
 
 
 def mlboms(evidence: Evidence) -> dict[str, bytes]:

@@ -14,8 +14,15 @@ from cohortium.common.audit.paper.account import accounts, promise
 from cohortium.common.audit.paper.safeguards import safeguards
 from cohortium.common.audit.paper.text import PROVIDER, markdown, paragraphs, percent, table
 from cohortium.common.document import one_line
+from cohortium.common.study import Study
 
-PIPELINES = {"regression": "tabular-regression"}
+PIPELINES = {
+    "regression": "tabular-regression",
+    "labelling": "token-classification",
+    "contacts": "other",
+    "reconstruction": "feature-extraction",
+    "generation": "other",
+}
 CLASSIFICATION = "tabular-classification"
 LEVEL = 0.95
 _FRONT = re.compile(r"\A---\n.*?\n---\n+", re.DOTALL)
@@ -37,10 +44,16 @@ def _card(evidence: Evidence, facts: StudyFacts) -> bytes:
     )
 
 
+def modalities(study: Study) -> list[str]:
+    """What kinds of inputs a model reads, each once; numbers are a table's."""
+    kinds = ("tabular" if b.kind in ("table", "numbers") else b.kind for b in study.layout.blocks)
+    return list(dict.fromkeys(kinds))
+
+
 def _front_matter(facts: StudyFacts) -> Iterator[str]:
     study = facts.study
     pipeline = PIPELINES.get(study.task.kind, CLASSIFICATION)
-    tags = ["federated-learning", "healthcare", "tabular", study.task.kind]
+    tags = ["federated-learning", "healthcare", *modalities(study), study.task.kind]
     if study.privacy.mechanism != "none":
         tags.append("differential-privacy")
     yield "---"

@@ -1,0 +1,131 @@
+"""`cohortium predict`: an exported model's predictions for a table of patients, here and for us."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cohortium.common.console import JsonFlag, emit
+from cohortium.common.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cohortium.common.study import Study
+    from cohortium.common.table import Table
+    from cohortium.common.using.described import Described
+
+DIGITS = 6  # of a prediction, as many as float32 is good for
+ROWS_AT_ONCE = 1024
+
+
+def predict(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL_DIR", help="What `cohortium study export` wrote.")
+    ],
+    table: Annotated[Path, typer.Option(help="The patients: as the model's schema says.")],
+    out: Annotated[Path, typer.Option(help="CSV file to write, one line a patient.")],
+    site: Annotated[
+        str, typer.Option(help="Whose patients, for a model with an intercept for each site.")
+    ] = "",
+    as_json: JsonFlag = False,
+) -> None:
+    """Predict for patients whose outcome nobody knows yet; the outcome's column is not read.
+
+    Example: cohortium predict model --table new-patients.csv --out predictions.csv
+    """
+    from cohortium.client.data.table import read_table
+    from cohortium.common.using.described import load_described
+
+    if out.exists():
+        raise UsageError(f"{out} exists and is not overwritten: give another --out")
+    found = load_described(model)
+    study = found.study
+    _check(found, site)
+    key = study.data_model.table.patient_key
+    read = read_table(table, study.data_model, study.data.features, (key,) if key else ())
+    values, known = _predictions(model, found, read, site)
+    _write(out, found.outputs, key, read, values, known)
+    unknown = read.rows - int(known.sum())
+    document = {"out": str(out), "patients": read.rows, "without": unknown}
+    gaps = f"; {unknown} lack an input that the model needs, and have none" if unknown else ""
+    emit(document, f"{out}: predictions of {study.name} for {read.rows} patients{gaps}", as_json)
+
+
+def _check(found: "Described", site: str) -> None:
+    study = found.study
+    if not found.outputs:
+        raise UsageError(
+            f"{study.name}: a {study.task.kind} outcome has no line a patient; load the model with "
+            "load_model.py beside it"
+        )
+    if study.preprocessing.site_intercept and site not in study.sites.names:
+        names = ", ".join(study.sites.names)
+        raise UsageError(f"this model has an intercept for each site: give --site, one of {names}")
+    if site and not study.preprocessing.site_intercept:
+        raise UsageError("--site: this model makes no difference between sites; leave it out")
+
+
+def _predictions(
+    folder: Path, found: "Described", table: "Table", site: str
+) -> "tuple[NDArray[np.float64], NDArray[np.bool_]]":
+    """(n, k), and bool (n,): whose are to be believed; a few rows at a time."""
+    import numpy as np
+
+    from cohortium.common.using.described import load_module
+
+    module = load_module(folder, found.study)
+    parts = [
+        _of_rows(module, found, table.select(np.arange(start, stop)), site)
+        for start in range(0, table.rows, ROWS_AT_ONCE)
+        for stop in (min(start + ROWS_AT_ONCE, table.rows),)
+    ]
+    return np.concatenate(parts), _complete(table, found.study)
+
+
+def _of_rows(module: Any, found: "Described", table: "Table", site: str) -> "NDArray[np.float64]":
+    import torch
+
+    from cohortium.common.predict import predictions
+    from cohortium.common.preprocessing.encode import encode_inputs
+
+    features = encode_inputs(table, found.study, site, found.statistics)
+    with torch.no_grad():
+        values = predictions(found.study, module(torch.from_numpy(features)))
+    return values.reshape(table.rows, -1)
+
+
+def _complete(table: "Table", study: "Study") -> "NDArray[np.bool_]":
+    """Rows that training would have used: with `exclude`, those without a gap."""
+    import numpy as np
+
+    there = np.ones(table.rows, np.bool_)
+    for name in study.data.features if study.preprocessing.missing == "exclude" else ():
+        there &= ~table.missing(name)
+    return there
+
+
+def _write(
+    out: Path,
+    names: "Sequence[str]",
+    key: str | None,
+    table: "Table",
+    values: "NDArray[np.float64]",
+    known: "NDArray[np.bool_]",
+) -> None:
+    """By patient key where the schema has one, else by row from 1."""
+    import csv
+
+    whose = table.extra[key].tolist() if key else range(1, table.rows + 1)
+    draft = out.with_name(f".{out.name}.draft")
+    with draft.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([key or "row", *names])
+        for patient, row, there in zip(whose, values.tolist(), known.tolist(), strict=True):
+            shown = [f"{value:.{DIGITS}g}" if there else "" for value in row]
+            writer.writerow([patient, *shown])
+    os.replace(draft, out)
