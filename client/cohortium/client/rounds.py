@@ -66,9 +66,7 @@ def answer(raw: bytes, site: Site) -> bytes:
         reply = _reply(request)
     except Exception as error:
         reply = refuse(site, header, error)
-    whom = {"sender": site.name, "recipient": site.config.coordinator.name}
-    changes = {"kind": reply.kind, "sent_ms": site.now_ms(), **whom}
-    return seal(header.model_copy(update=changes), reply.body, site.key)
+    return seal(_reply_header(header, reply.kind, site), reply.body, site.key)
 
 
 def _verify(raw: bytes, site: Site) -> Request:
@@ -302,8 +300,9 @@ def _validate(request: Request) -> Answer:
     site = request.site
     message, model = unpack(request.body, Validate)
     study = _approved(request)
+    _place(request.header, study)
     _trains(site, study)
-    if not _place(request.header, study).main or study.training.patience is None:
+    if study.training.patience is None:
         raise RefusedError("study.validation", "the study holds nobody out to stop early")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
@@ -351,3 +350,15 @@ HANDLERS: dict[str, Callable[[Request], Answer]] = {
     "close": _close,
     "witness": lambda it: Answer(witness.answer(it.site, it.header, it.body), None, stored=False),
 }
+
+
+def _reply_header(request: Header, kind: str, site: Site) -> Header:
+    return Header(
+        kind=kind,
+        study=request.study,
+        round=request.round,
+        message_id=request.message_id,
+        sender=site.name,
+        recipient=site.config.coordinator.name,
+        sent_ms=site.now_ms(),
+    )
