@@ -28,6 +28,7 @@ from pathlib import Path
 from cohortium.client import isolation, namespaces
 
 root, port, user, without = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+loopback = bool(sys.argv[5])
 if without:
     namespaces.enter = lambda libc: (False, False)
 socket.create_connection(("127.0.0.1", port), timeout=2).close()  # and Python loads what it needs
@@ -57,7 +58,7 @@ deeds = {
     "write a device": lambda: Path("/dev/null").write_text("x"),
     "unmount": lambda: os.system("umount " + str(key.parent) + " 2>/dev/null") and os.stat("/?"),
 }
-words, done = isolation.confine(8 * 2**30, 1, Path.cwd(), key.parent), []
+words, done = isolation.confine(8 * 2**30, 1, Path.cwd(), key.parent, loopback=loopback), []
 for name, deed in deeds.items():
     try:
         deed()
@@ -82,9 +83,11 @@ class Place:
     root: Path
     port: int
 
-    def confined(self, user: int = 0, without: str = "") -> tuple[str, set[str]]:
+    def confined(
+        self, user: int = 0, without: str = "", loopback: str = ""
+    ) -> tuple[str, set[str]]:
         """How a program was confined, and what it could do then."""
-        arguments = [str(self.root), str(self.port), str(user), without]
+        arguments = [str(self.root), str(self.port), str(user), without, loopback]
         ran = subprocess.run(
             [sys.executable, "-c", PROGRAM, *arguments],
             capture_output=True,
@@ -120,6 +123,13 @@ def give_to(root: Path, user: int) -> None:
     """Let a user own everything below `root`."""
     for path in (root, *root.rglob("*")):
         os.chown(path, user, user)
+
+
+def test_a_loopback_of_its_own_leads_a_process_to_nobody_else(place: Place) -> None:
+    words, done = place.confined(loopback="own")
+    if "no network but between its own processes, files read-only, no keys" not in words:
+        pytest.skip(f"this system allows no namespaces: {words}")
+    assert done == ALLOWED
 
 
 def test_a_confined_process_reaches_nobody_and_writes_only_its_scratch(place: Place) -> None:

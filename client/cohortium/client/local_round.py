@@ -5,6 +5,7 @@ request that asks for the round.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +90,8 @@ def _trained(
         return newton.train(study.model.name, *data[1:], weight(study, cohort))
     if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
         exact = study.strategy.weighting == "exact"
-        return cox.train(*data, cohort.patients if exact else cohort.nominal, place)
+        rows = cohort.patients if exact else cohort.nominal
+        return _penalised(study, start, cox.train(*data, rows, place))
     if study.training.batches == "full":
         return _full_batch(study, cohort, mechanism, data, place, team)
     if mechanism is None:
@@ -189,12 +191,15 @@ def _full_batch(
     exact = study.strategy.weighting == "exact"
     plan = full_batch_plan(study, cohort.patients if exact else cohort.nominal)
     update = full_batch.train(*data, plan, NoiseSource(), device, team)
-    delta = update.delta
-    if study.training.l1:  # behind clipping and noise: it is no patient's
-        delta = (delta - study.training.l1 * np.sign(data[1])).astype(np.float32)
-    return (
-        LocalUpdate(delta, update.mechanism, update.loss) if mechanism else LocalUpdate(delta, None)
-    )
+    return _penalised(study, data[1], update if mechanism else LocalUpdate(update.delta, None))
+
+
+def _penalised(study: Study, start: Vector, update: LocalUpdate) -> LocalUpdate:
+    """One gradient with that of the L1 penalty, behind clipping and noise: it is no patient's."""
+    if not study.training.l1:
+        return update
+    pull = study.training.l1 * np.sign(start)
+    return replace(update, delta=(update.delta - pull).astype(np.float32))
 
 
 def full_batch_plan(study: Study, rows: int) -> full_batch.FullBatchPlan:

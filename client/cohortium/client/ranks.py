@@ -6,6 +6,7 @@ gradients pass between them, over a loopback interface that leads nowhere else. 
 is that of the first, which started them.
 """
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -21,9 +22,10 @@ from cohortium.client.isolation import PR_SET_DUMPABLE, PR_SET_PDEATHSIG
 from cohortium.client.jobs import Job, Setup, read_frame, write_frame
 from cohortium.client.training.device import choose, of_rank
 from cohortium.client.training.team import ALONE, Team
-from cohortium.common.errors import RefusedError
+from cohortium.common.errors import CohortiumError, RefusedError
 from cohortium.common.messages import Vector, unpack
 
+ENDING_S = 3.0  # until a process that failed has ended
 JOIN_S = 120.0  # until all have loaded their libraries; a round itself may take longer
 ROUND = timedelta(days=1)  # a process that has ended is noticed by its connection
 
@@ -54,9 +56,17 @@ class Ranks:
         return Team(0, self._setup.processes, self._setup.sharded)
 
     def explain(self, error: Exception) -> Exception:
-        """Why a round failed: another process that ended, or the error itself."""
-        ended = any(process.poll() is not None for process in self._others)
-        return _failed() if ended else error
+        """Why a round failed: another process that ended, or the error itself.
+
+        Its connections are gone a moment before it is.
+        """
+        if isinstance(error, CohortiumError):
+            return error
+        for process in self._others:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(ENDING_S)
+                return _failed()
+        return error
 
     def end(self) -> None:
         """End the others; the next round starts new ones."""

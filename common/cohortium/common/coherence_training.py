@@ -5,7 +5,7 @@ Raises ValueError with the key and the reason, for `Study` to refuse the documen
 
 from typing import TYPE_CHECKING
 
-from cohortium.common.task import BinaryTask, MulticlassTask, SurvivalTask
+from cohortium.common.task import BinaryTask, MulticlassTask
 
 if TYPE_CHECKING:
     from cohortium.common.study import Study
@@ -15,12 +15,6 @@ def check_training(study: "Study") -> None:
     """Class weights and resampling have classes; stopping early has somebody to look at."""
     _check_classes(study)
     _check_patience(study)
-    task, training = study.task, study.training
-    if isinstance(task, SurvivalTask) and task.likelihood == "cox" and training.accumulate > 1:
-        raise ValueError(
-            "training.accumulate: a patient's part in the Cox likelihood depends on the others of "
-            "the batch, which parts would take apart; remove it, or use discrete time"
-        )
 
 
 def _check_classes(study: "Study") -> None:
