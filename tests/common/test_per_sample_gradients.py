@@ -207,7 +207,7 @@ def test_what_stands_behind_a_sequences_end_counts_for_nothing(name: str, per: P
     torch.testing.assert_close(ours[there], theirs[:, : ours.shape[1]][there])
 
 
-@pytest.mark.parametrize("name", [name for name in BUILDERS])
+@pytest.mark.parametrize("name", list(BUILDERS))
 def test_a_step_in_which_nobody_is_drawn_is_noise_alone(name: str) -> None:
     module, features, labels, outcome = made(name, "patient")
     plan = PrivatePlan(outcome, Optimiser(0.1), 1, 1e-15, 3.0, 1.0, 1.0)

@@ -77,6 +77,7 @@ mechanism = "none"
 
 [sites]
 names = ["a", "b"]
+min_sites = 2
 """
 
 HEADER = ["age", "stage", "ill", "gene:a", "gene:b"]
@@ -87,24 +88,16 @@ def write_table(path: Path, seed: int, patients: int = 300) -> Path:
     rng = np.random.default_rng(seed)
     age = rng.integers(20, 95, patients)
     ill = (rng.uniform(size=patients) < (age - 20) / 75).astype(int)
-    stage = [
-        ("i", "ii", "iii")[min(2, int(a // 35) + i)] for a, i in zip(age - 18, ill, strict=True)
-    ]
+    later = np.minimum(2, (age - 18) // 35 + ill)
+    stage = np.array(["i", "ii", "iii"])[later]
     gene = rng.normal(0, 1, patients).clip(-4, 4)
     other = (gene + rng.normal(0, 0.2, patients)).clip(-5, 5)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADER)
-        writer.writerows(
-            zip(
-                age,
-                stage,
-                ill,
-                (f"{v:.3f}" for v in gene),
-                (f"{v:.3f}" for v in other),
-                strict=True,
-            )
-        )
+        both = zip(gene.round(3), other.round(3), strict=True)
+        rows = zip(age, stage, ill, both, strict=True)
+        writer.writerows((*row, *genes) for *row, genes in rows)
     return path
 
 

@@ -1,4 +1,4 @@
-"""From a row of model inputs back to a patient's columns: the inverse of `encode`, as far as it goes.
+"""From a row of model inputs back to a patient's columns: the inverse of `encode`.
 
 What a model gives back is never quite a row: numbers are clipped to the schema's bounds, of a
 category's dummies the highest wins against the reference level, a flag is what its input is nearer
