@@ -120,7 +120,14 @@ def numbers(lines: list[list[str]], first: int) -> NDArray[np.float64]:
 
 
 @needs_data
-@pytest.mark.parametrize("file", CASES)
+@pytest.mark.parametrize(
+    "file",
+    [
+        "breast_tcga/test.csv",
+        pytest.param("dna/splice_junctions.csv", marks=pytest.mark.slow),
+        pytest.param("molecules/delaney-processed.csv", marks=pytest.mark.slow),
+    ],
+)
 def test_the_command_and_the_loader_alone_predict_the_same(file: str, tmp_path: Path) -> None:
     study, model = CASES[file](), tmp_path / "model"
     lines = (DATA / file).read_text(encoding="utf-8").splitlines()[: ROWS + 1]

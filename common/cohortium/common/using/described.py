@@ -46,7 +46,7 @@ class Described(Document):
 
 def described(study: Study, statistics: Statistics | None) -> Described:
     """What `study.json` holds of a study and the statistics that its sites measured together."""
-    told = _without_names(study) if study.evaluation.blinded else study
+    told = told_of(study)
     facts = tuple(one.model_dump(mode="json") for one in recipe(told, statistics))
     uncounted = None if statistics is None else _uncounted(statistics)
     return Described(study=told, statistics=uncounted, recipe=facts, outputs=prediction_names(told))
@@ -123,7 +123,12 @@ def prediction_names(study: Study) -> tuple[str, ...]:
     return ()
 
 
-def _without_names(study: Study) -> Study:
+def told_of(study: Study) -> Study:
+    """The study as a model's files tell of it: where it is blinded, its sites have numbers."""
+    return without_names(study) if study.evaluation.blinded else study
+
+
+def without_names(study: Study) -> Study:
     """Sites by number, in the study's order."""
     new = {name: f"site-{place}" for place, name in enumerate(study.sites.names, start=1)}
     sites = json.loads(study.sites.model_dump_json())
