@@ -16,7 +16,7 @@ MOST_LOG_LOSS = 50.0  # nats; a site takes no probability for less than 1e-15
 def check_places(study: Study, tally: LabellingTally) -> None:
     """Raise ProtocolError for what no sequences give."""
     assert isinstance(study.task, LabellingTask)
-    require(set(tally.states) == set(tuple(study.task.states(study.data_model))), OTHER_NAMES)
+    require(set(tally.states) == set(study.task.states(study.data_model)), OTHER_NAMES)
     at_most(tally.measured, tally.n)
     counted(tally.measured, tally.right, tally.right2, tally.log_loss)
     require((tally.log_loss or 0) <= MOST_LOG_LOSS, SUMS)
