@@ -161,6 +161,8 @@ def test_an_outcome_along_a_sequence_that_is_not_read_is_refused() -> None:
     task = {"kind": "labelling", "label": "states", "of": "dna"}
     with pytest.raises(DocumentError, match=r"task\.of"):
         study_of("age", task=task, model={"name": "lstm"})
+    with pytest.raises(DocumentError, match="which no model reads"):
+        study_of("dna", "touch", model={"name": "lstm"})
 
 
 def test_what_the_features_are_is_what_a_reconstruction_gives_back() -> None:
