@@ -23,6 +23,7 @@ from cohortium.common.messages import (
     Refusal,
     Train,
     Update,
+    Validated,
     Vector,
     Witnessed,
     kind_of,
@@ -40,6 +41,7 @@ ANSWERS: tuple[type[Document], ...] = (
     Measured,
     Refusal,
     Update,
+    Validated,
     Witnessed,
 )
 KINDS = {kind_of(answer): answer for answer in ANSWERS}

@@ -200,10 +200,9 @@ def test_with_privacy_the_weight_comes_before_the_clipping() -> None:
     each *= np.minimum(1, clip / np.linalg.norm(each, axis=1, keepdims=True))
     poisson = PrivatePlan("binary", Optimiser(1.0), 1, 1.0, N, clip, 0.0, WEIGHTS)
     full = FullBatchPlan("binary", clip, 0.0, N, class_weights=WEIGHTS)
-    args: tuple[Any, Any, Any] = (w, X, Y)
     expected = -each.sum(0) / N
-    one = private.train(nn.Linear(4, 1), *args, poisson, NoiseSource(), CPU).delta
-    two = full_batch.train(nn.Linear(4, 1), *args, full, NoiseSource(), CPU).delta
+    one = private.train(nn.Linear(4, 1), w, X, Y, poisson, NoiseSource(), CPU).delta
+    two = full_batch.train(nn.Linear(4, 1), w, X, Y, full, NoiseSource(), CPU).delta
     assert one == pytest.approx(expected, abs=1e-5)
     assert two == pytest.approx(expected, abs=1e-5)
 

@@ -1,6 +1,9 @@
 """Training that cannot be, or would do nothing, is refused in one line, with the key."""
 
+import re
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +80,14 @@ def test_patience_is_refused_beside_what_needs_every_round(
 def test_nobody_is_held_out_for_nothing() -> None:
     said = refusal("binary", {**PLAIN, **EARLY})
     assert "split.validation_fraction needs training.patience" in said
+
+
+def test_the_example_in_the_documentation_is_a_study() -> None:
+    page = (Path(__file__).parents[2] / "docs/training.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    written = tomllib.loads(example)
+    written["privacy"] |= {"epsilon": None, "delta": None, "clip_norm": None}
+    assert study("binary", written).training.patience == 8
 
 
 @pytest.mark.parametrize("kind", ["regression", "survival", "multilabel"])

@@ -260,3 +260,27 @@ def test_what_is_exported_of_a_blinded_study_names_no_site_and_counts_nobody() -
     assert found.statistics is not None
     np.testing.assert_allclose(found.statistics.mean, statistics.mean)
     np.testing.assert_allclose(found.statistics.deviation, statistics.deviation)
+
+
+def test_the_self_tests_patients_are_reduced_like_any_others() -> None:
+    from cohortium.client.selftest.synthetic import patients
+
+    study = study_of(
+        "gene",
+        model={"name": "logistic"},
+        preprocessing={
+            "reduce": {"block": "gene", "method": "pca", "components": 1, "epsilon": 1.0}
+        },
+        privacy={"mechanism": "gaussian", "epsilon": 2.0, "delta": 1e-5, "clip_norm": 1.0},
+        training={
+            "rounds": 1,
+            "batches": "poisson",
+            "sample_rate": 0.1,
+            "local_steps": 1,
+            "learning_rate": 0.1,
+        },
+    )
+    features, found = patients(study, 20, np.random.default_rng(1))
+    assert features.shape == (20, 2)
+    assert np.isfinite(features).all()
+    assert set(found.tolist()) == {0.0, 1.0}

@@ -1,6 +1,6 @@
 """A site's patients as one study sees them: read, checked, encoded, in memory while it runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,8 @@ class Cohort:
         test_features: float32 (m, inputs) of the held-out patients.
         test_labels: float64 (m,) or (m, columns), their outcome as it was observed, in its units.
         test_attributes: int16 level per held-out patient (-1 unknown), by fairness attribute.
+        validation_features, validation_labels: float32, as of the training patients: of those who
+            decide when to stop, and are in neither of the others.
         nominal: public number that stands for `patients` (their size band), used wherever a size
             leaves.
         band: the same as text.
@@ -49,6 +51,8 @@ class Cohort:
     test_attributes: dict[str, npt.NDArray[np.int16]]
     nominal: int
     band: str
+    validation_features: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    validation_labels: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
     def patients(self) -> int:
@@ -86,7 +90,9 @@ def prepare(table: Table, study: Study, site: str, statistics: Statistics | None
     """Encode a table for one study; raises DataError for what cannot be trained on."""
     encoded = encode(table, study, site, statistics)
     require_classes(encoded, study, site)
-    return _split(encoded)
+    cohort = _split(encoded)
+    _require_a_batch(cohort, study)
+    return cohort
 
 
 def measure(table: Table, study: Study, site: str) -> Statistics:
@@ -110,8 +116,25 @@ def measure_reduction(
     return int(train_mask(table, study, site).sum()), total.astype(np.float32)
 
 
+def _require_a_batch(cohort: Cohort, study: Study) -> None:
+    """Raise RefusedError where a batch is meant to hold more patients than the site trains on.
+
+    By the number that stands for its band: by its own, studies with ever larger batches could find
+    that out.
+    """
+    size = study.training.batch_size
+    if size is not None and len(cohort.labels) and size > cohort.nominal:
+        raise RefusedError(
+            "data.batch",
+            f"training.batch_size = {size} is too much for a site with {cohort.band} patients to "
+            f"train on, counted as {cohort.nominal}; the coordinator makes the batch smaller, or "
+            "leaves the site out",
+        )
+
+
 def _split(encoded: Encoded) -> Cohort:
-    train, test = encoded.train, ~encoded.train
+    train, watched = encoded.train, encoded.validation
+    test = ~train & ~watched
     patients = int(train.sum()) or int(test.sum())
     return Cohort(
         features=encoded.features[train],
@@ -121,4 +144,6 @@ def _split(encoded: Encoded) -> Cohort:
         test_attributes={name: levels[test] for name, levels in encoded.attributes.items()},
         nominal=bands.nominal(patients),
         band=bands.text(patients),
+        validation_features=encoded.features[watched],
+        validation_labels=encoded.labels[watched],
     )

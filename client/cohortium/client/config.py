@@ -21,10 +21,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import tomli_w
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from cohortium.common.audit.retention import Retention
 from cohortium.common.audit.siem import SiemConfig
@@ -89,6 +89,22 @@ class Network(Document):
     download_mbit_s: PositiveFloat | None = None
 
 
+class LocalTraining(Document):
+    """In how many processes a study trains here, each with a GPU of its own where there are GPUs.
+
+    sharded: each holds a part of the model only, for one that does not fit a single device.
+    """
+
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    sharded: bool = False
+
+    @model_validator(mode="after")
+    def _shared_by_several(self) -> Self:
+        if self.sharded and self.processes == 1:
+            raise ValueError("sharded needs processes of 2 or more: one holds all of a model")
+        return self
+
+
 class SiteConfig(Document):
     """site.toml. Where `people` names anybody, only its approvers may approve.
 
@@ -103,6 +119,7 @@ class SiteConfig(Document):
     coordinator: CoordinatorPeer
     policy: Policy
     network: Network = Network()
+    training: LocalTraining = LocalTraining()
     auto_approve: tuple[AutoApprove, ...] = ()
     people: Mapping[str, Literal["operator", "approver", "officer", "auditor"]] = {}
     auditors: Mapping[str, PublicKey] = {}

@@ -53,7 +53,14 @@ def _serve(site: Site, stop: threading.Event, on_state: Callable[[str], None]) -
     memory_bytes = int(config.memory_gib * 2**30)
     workshop = Processes(
         config.name,
-        Limits(config.device, config.threads, memory_bytes, config.studies_at_once),
+        Limits(
+            config.device,
+            config.threads,
+            memory_bytes,
+            config.studies_at_once,
+            config.training.processes,
+            config.training.sharded,
+        ),
         directory.root,
         directory.load_dataset,
         halted=lambda study: _stopping(stop) or halt.refusal(site, study),

@@ -22,13 +22,24 @@ from cohortium.common.messages import (
     Measured,
     Refusal,
     Update,
+    Validated,
     Vector,
     Witnessed,
     pack,
 )
 from cohortium.common.study import Study
 
-MAY_LEAVE = (Calibrated, Closed, Consent, Evaluated, Measured, Refusal, Update, Witnessed)
+MAY_LEAVE = (
+    Calibrated,
+    Closed,
+    Consent,
+    Evaluated,
+    Measured,
+    Refusal,
+    Update,
+    Validated,
+    Witnessed,
+)
 MAX_FIELD_BYTES = 64 * 2**10  # all of a message but its vector
 MAX_NORM = 1e6
 BLOCK = 2**20  # elements of a vector that are looked at together
@@ -78,6 +89,8 @@ def release(message: Document, vector: Vector, study: Study | None, parameters: 
         raise RefusedError("egress.vector", "only an update carries a vector")
     if isinstance(message, Measured) and message.statistics is not None and _private(study):
         raise RefusedError("egress.statistics", "sums without noise leave no study with privacy")
+    if isinstance(message, Validated) and (study is None or study.privacy.mechanism != "none"):
+        raise RefusedError("egress.loss", "a loss without noise leaves no study with privacy")
     body = pack(message, vector)
     if len(body) - 4 - vector.nbytes > MAX_FIELD_BYTES:
         raise RefusedError("egress.size", f"the fields are larger than {MAX_FIELD_BYTES} bytes")

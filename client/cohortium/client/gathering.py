@@ -43,7 +43,12 @@ from cohortium.common.metrics.performance import Performance, of_study
 from cohortium.common.metrics.tallies import SiteEvaluation
 
 _ROWS = 500
-LEFT = ("round.update.sent", "evaluation.completed", "evaluation.calibrated")
+LEFT = (
+    "round.update.sent",
+    "evaluation.completed",
+    "evaluation.calibrated",
+    "evaluation.validated",
+)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ LEFT = {
     "round.update.sent": "model update",
     "evaluation.completed": "counts of an evaluation",
     "evaluation.calibrated": "sums for calibration",
+    "evaluation.validated": "losses on validation patients",
 }
 NOT_ROTATED = (
     "the certificate authority of the coordinator, which this site trusts by its invitation",

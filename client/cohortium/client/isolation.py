@@ -14,7 +14,9 @@ PR_SET_DUMPABLE = 4
 NICENESS = 10
 
 
-def confine(memory_bytes: int, threads: int, scratch: Path, hidden: Path) -> str:
+def confine(
+    memory_bytes: int, threads: int, scratch: Path, hidden: Path, *, loopback: bool = False
+) -> str:
     """Confine the calling process for good; returns in words what could be done.
 
     Call it before any other thread exists: a thread keeps the network and the files that it was
@@ -26,18 +28,21 @@ def confine(memory_bytes: int, threads: int, scratch: Path, hidden: Path) -> str
 
     Args:
         scratch, hidden: existing directories, absolute.
+        loopback: whether processes that it starts, which have given up the same, may talk to it
+            and to each other: over a loopback interface that nobody outside the namespace has.
     """
     os.nice(NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     done = [f"nice {NICENESS}", _limit_memory(memory_bytes), _limit_processors(threads)]
-    return ", ".join([*done, *_cut_off(scratch, hidden)])
+    return ", ".join([*done, *_cut_off(scratch, hidden, loopback)])
 
 
-def _cut_off(scratch: Path, hidden: Path) -> tuple[str, ...]:
+def _cut_off(scratch: Path, hidden: Path, loopback: bool = False) -> tuple[str, ...]:
     if not sys.platform.startswith("linux"):
         return ("NETWORK OPEN", "FILES WRITABLE", "KEYS READABLE (only Linux can close them)")
     libc = ctypes.CDLL(None, use_errno=True)
     no_network, own_view = namespaces.enter(libc)
+    own_loopback = no_network and loopback and namespaces.raise_loopback()
     keys_hidden = own_view and namespaces.hide(hidden, libc)
     read_only = own_view and namespaces.read_only_but(scratch, libc)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -46,10 +51,16 @@ def _cut_off(scratch: Path, hidden: Path) -> tuple[str, ...]:
     libc.prctl(PR_SET_PDEATHSIG, 9)
     libc.prctl(PR_SET_DUMPABLE, 0)
     return (
-        "no network" if no_network else "NETWORK OPEN (no namespaces here)",
+        _said_of_network(no_network, own_loopback),
         "files read-only" if read_only else "FILES WRITABLE (no Landlock here)",
         "no keys" if keys_hidden else "KEYS READABLE (no namespaces here)",
     )
+
+
+def _said_of_network(no_network: bool, own_loopback: bool) -> str:
+    if not no_network:
+        return "NETWORK OPEN (no namespaces here)"
+    return "no network but between its own processes" if own_loopback else "no network"
 
 
 def _limit_memory(memory_bytes: int) -> str:
@@ -74,4 +85,4 @@ def _limit_processors(threads: int) -> str:
 
 
 if __name__ == "__main__":  # for the doctor: what would be said of training here
-    print(", ".join(_cut_off(*map(Path, sys.argv[1:]))))
+    print(", ".join(_cut_off(Path(sys.argv[1]), Path(sys.argv[2]))))

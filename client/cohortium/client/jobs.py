@@ -31,6 +31,8 @@ class Setup(Document):
     site: str
     device: Literal["auto", "cuda", "mps", "cpu"]
     threads: int
+    processes: int = 1
+    sharded: bool = False
     dataset: str
     path: str
     data_model: Schema
@@ -50,6 +52,7 @@ class Job(Document):
         "reduction",
         "train",
         "personalise",
+        "validate",
         "evaluate",
         "calibrate",
         "cross_check",

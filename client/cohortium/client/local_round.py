@@ -79,6 +79,10 @@ def _trained(
 ) -> LocalUpdate:
     module = study_module(study)
     mechanism = planned(study)
+    if team.sharded and (mechanism is not None or study.training.batches == "full"):
+        from cohortium.client.training.sharded import refusal
+
+        raise refusal("training on gradients of single patients (privacy, full batches)")
     data = (module, start, cohort.features, cohort.labels)
     place = torch.device(device)
     if study.strategy.name == "newton":
@@ -226,4 +230,8 @@ def _plain(
         class_weights=training.class_weights,
     )
     batches = batches_of(study, cohort.labels, round_number, site)
+    if team.sharded:
+        from cohortium.client.training import sharded  # slow to import, and hardly ever wanted
+
+        return sharded.train(*data, plan, batches, device, team)
     return plain.train(*data, plan, batches, device, team=team)

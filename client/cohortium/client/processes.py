@@ -38,12 +38,17 @@ PASSED_ON = ("PATH", "LANG", "LC_ALL", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"
 
 @dataclass(frozen=True)
 class Limits:
-    """What a training process may use, and how many of them may work at the same time."""
+    """What training one study may use, and how many may train at the same time.
+
+    processes: that train it together and share threads and memory; `sharded`: and its model.
+    """
 
     device: Literal["auto", "cuda", "mps", "cpu"]
     threads: int
     memory_bytes: int
     at_once: int = 2
+    processes: int = 1
+    sharded: bool = False
 
 
 Halted = Callable[[str], RefusedError | None]
@@ -114,6 +119,13 @@ class Processes:
         job = Job(task="personalise", statistics=statistics, round=round_number, personal=True)
         _, model = self._do(study, job, np.concatenate([start, personal]))
         return model.astype(np.float32)
+
+    def validate(
+        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
+    ) -> float | None:
+        job = Job(task="validate", statistics=statistics, minimum_cell=minimum_cell)
+        done, _ = self._do(study, job, model)
+        return done.loss
 
     def evaluate(
         self,
@@ -218,6 +230,8 @@ class Processes:
             site=self._site,
             device=self._limits.device,
             threads=self._limits.threads,
+            processes=self._limits.processes,
+            sharded=self._limits.sharded,
             dataset=dataset.name,
             path=str(dataset.path),
             data_model=dataset.data_model,
@@ -276,9 +290,10 @@ class Processes:
     def _scratch(self, study: str) -> Path:
         return self._home / "scratch" / study[:16]
 
-    def _confinement(self) -> tuple[str, str, str]:
-        keys = SiteDir(self._home.resolve()).signing_key.parent
-        return str(self._limits.memory_bytes), str(self._limits.threads), str(keys)
+    def _confinement(self) -> tuple[str, str, str, str]:
+        limits, keys = self._limits, SiteDir(self._home.resolve()).signing_key.parent
+        each = limits.memory_bytes // limits.processes
+        return str(each), str(limits.threads), str(keys), str(limits.processes)
 
     def _environment(self, scratch: Path) -> dict[str, str]:
         kept = {key: os.environ[key] for key in PASSED_ON if key in os.environ}

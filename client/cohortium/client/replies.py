@@ -12,6 +12,7 @@ EVENTS: dict[str, Action] = {
     "update": "round.update.sent",
     "evaluated": "evaluation.completed",
     "calibrated": "evaluation.calibrated",
+    "validated": "evaluation.validated",
 }
 
 

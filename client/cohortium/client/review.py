@@ -98,6 +98,8 @@ def _leaves(study: Study, trains: bool) -> list[str]:
         elif wanted and trains:
             lines.append(f"for how many of them {model} is right; it stays here,")
             lines.append("and such counts are covered by the minimum cell, not by epsilon;")
+    if trains and study.training.patience is not None:
+        lines.append("of patients held out to decide when to stop: the mean loss, each round;")
     lines.append(f"the site's size as {_size(study)}")
     first, *others = lines
     return [f"Leaves     {first}", *(f"           {line}" for line in others)]

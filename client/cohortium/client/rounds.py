@@ -40,6 +40,8 @@ from cohortium.common.messages import (
     Measured,
     Train,
     Update,
+    Validate,
+    Validated,
     kind_of,
     unpack,
 )
@@ -294,6 +296,20 @@ def _evaluate(request: Request) -> Answer:
     )
 
 
+def _validate(request: Request) -> Answer:
+    site = request.site
+    message, model = unpack(request.body, Validate)
+    study = _approved(request)
+    _place(request.header, study)
+    _trains(site, study)
+    if study.training.patience is None:
+        raise RefusedError("study.validation", "the study holds nobody out to stop early")
+    cohort = site.workshop.prepare(study, message.statistics)
+    policy.check_cohort(cohort.patients, site.policy, site.directory.config)
+    loss = site.workshop.validate(study, message.statistics, model, site.policy.minimum_cell)
+    return Answer(Validated(loss=loss, weight=cohort.weight), study, model=recording.model(model))
+
+
 def _calibrate(request: Request) -> Answer:
     site = request.site
     message, model = unpack(request.body, Calibrate)
@@ -329,6 +345,7 @@ HANDLERS: dict[str, Callable[[Request], Answer]] = {
     "measure": _measure,
     "train": _train,
     "evaluate": _evaluate,
+    "validate": _validate,
     "calibrate": _calibrate,
     "close": _close,
     "witness": lambda it: Answer(witness.answer(it.site, it.header, it.body), None, stored=False),

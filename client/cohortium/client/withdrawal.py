@@ -15,14 +15,23 @@ from cohortium.client.watermark import LostRecords
 from cohortium.common.audit.events import Event, os_user, timestamp
 from cohortium.common.errors import UsageError
 
-USES = {"measure": "measured", "train": "trained", "evaluate": "evaluated"}
+USES = {
+    "measure": "measured",
+    "train": "trained",
+    "evaluate": "evaluated",
+    "validate": "evaluated",
+}
 PAID = {
     "training": "trained",
     "measurement": "measured",
     "validation": "evaluated",
     "evaluation": "evaluated",
 }
-EVENTS = {"round.update.sent": "trained", "evaluation.completed": "evaluated"}
+EVENTS = {
+    "round.update.sent": "trained",
+    "evaluation.completed": "evaluated",
+    "evaluation.validated": "evaluated",
+}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import torch
 
 from cohortium.client.config import Dataset
 from cohortium.client.jobs import Done, Job, Setup, read_frame, write_frame
+from cohortium.client.ranks import Ranks
 from cohortium.client.site import describe
-from cohortium.client.training.device import choose, use_threads
+from cohortium.client.training.device import Device, choose, use_threads
+from cohortium.client.training.memory import out_of_memory
 from cohortium.client.workshop import Inline
 from cohortium.common.errors import CohortiumError, DataError, RefusedError, UsageError
 from cohortium.common.messages import EMPTY, Vector, unpack
@@ -25,20 +27,29 @@ def work(jobs: IO[bytes], answers: IO[bytes], isolation: str) -> None:
     if first is None:
         return
     setup, _ = unpack(first, Setup)
-    use_threads(setup.threads)
     try:
         device = choose(setup.device)
     except UsageError as error:
         write_frame(answers, _failure(RefusedError("site.device", str(error))))
         return
     write_frame(answers, Done(isolation=f"{device.description}; {isolation}"))
-    workshop = Inline(setup.site, str(device.torch), lambda _: _dataset(setup))
+    workshop = inline(setup, device)
+    ranks = Ranks(setup, device.torch)
     while (asked := _next(jobs, answers)) is not None:
         try:
+            workshop.team = ranks.follow(*asked)
             done, update = _do(workshop, setup, *asked)
         except Exception as error:
-            done, update = _failure(error), EMPTY
+            done, update = _failure(ranks.explain(error)), EMPTY
+            ranks.end()
         write_frame(answers, done, update)
+    ranks.end()
+
+
+def inline(setup: Setup, device: Device) -> Inline:
+    """The work of one process, on its dataset and device."""
+    use_threads(max(1, setup.threads // setup.processes))
+    return Inline(setup.site, str(device.torch), lambda _: _dataset(setup))
 
 
 def _next(jobs: IO[bytes], answers: IO[bytes]) -> tuple[Job, Vector] | None:
@@ -70,6 +81,9 @@ def _do(workshop: Inline, setup: Setup, job: Job, vector: Vector) -> tuple[Done,
     model, personal = np.split(vector, 2) if job.personal else (vector, EMPTY)
     if job.task == "personalise":
         return Done(), workshop.personalise(study, job.statistics, model, personal, job.round)
+    if job.task == "validate":
+        loss = workshop.validate(study, job.statistics, vector, job.minimum_cell)
+        return Done(loss=loss), EMPTY
     if job.task == "calibrate":
         assert job.inquiry is not None
         found = workshop.calibrate(study, job.statistics, vector, job.inquiry, job.minimum_cell)
@@ -98,7 +112,7 @@ def _failure(error: Exception) -> Done:
 def _of_the_machine(error: Exception) -> RefusedError | None:
     """What a library says of memory and devices, in our words; None for anything else."""
     said = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in said:
+    if out_of_memory(error):
         return RefusedError(
             "site.memory",
             "the study needs more memory than training may have here (site.toml memory_gib; the "

@@ -16,14 +16,16 @@ from cohortium.client.nvidia import make_device_files
 def main() -> None:
     """Answer jobs until the pipe closes.
 
-    Called with the memory limit in bytes, the number of threads, and the directory to hide; the
-    working directory is the only one that it may write.
+    Called with the memory limit of a process in bytes, the number of threads, the directory to
+    hide and the number of processes; the working directory is the only one that it may write.
     """
     jobs, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    memory_bytes, threads, hidden = sys.argv[1:]
+    memory_bytes, threads, hidden, processes = sys.argv[1:]
     make_device_files()
-    isolation = confine(int(memory_bytes), int(threads), Path.cwd(), Path(hidden))
+    isolation = confine(
+        int(memory_bytes), int(threads), Path.cwd(), Path(hidden), loopback=int(processes) > 1
+    )
 
     from cohortium.client.workbench import work  # only now: numpy and torch start threads
 

@@ -12,6 +12,7 @@ from cohortium.client.calibration import Inquiry
 from cohortium.client.cohort import Cohort, load_table, measure, measure_reduction, prepare
 from cohortium.client.config import Dataset
 from cohortium.client.results import Evaluation
+from cohortium.client.training.team import ALONE, Team
 from cohortium.client.training.update import LocalUpdate
 from cohortium.common.document import Document, canonical
 from cohortium.common.messages import EMPTY, Calibrated
@@ -64,6 +65,11 @@ class Workshop(Protocol):
     ) -> Vector:
         """Ditto's personal model after a round that starts from `start`; both float32 (d,)."""
 
+    def validate(
+        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
+    ) -> float | None:
+        """The rounded mean loss on validation patients; None where they are too few."""
+
     def evaluate(
         self,
         study: Study,
@@ -106,6 +112,7 @@ class Inline:
     load_dataset: Callable[[str], Dataset]
     tables: dict[str, tuple[Stamp, Table]] = field(default_factory=dict)
     cohorts: dict[str, tuple[tuple[Stamp, bytes], Cohort]] = field(default_factory=dict)
+    team: Team = ALONE
 
     def prepare(self, study: Study, statistics: Statistics | None = None) -> Prepared:
         from cohortium.client.local_round import weight
@@ -125,7 +132,8 @@ class Inline:
         from cohortium.client import local_round  # slow to import: torch and Opacus
 
         cohort = self._cohort(study, statistics)
-        return local_round.train(study, cohort, start, round_number, self.site, self.device)
+        whom = (self.site, self.device, self.team)
+        return local_round.train(study, cohort, start, round_number, *whom)
 
     def personalise(
         self,
@@ -139,6 +147,13 @@ class Inline:
 
         cohort = self._cohort(study, statistics)
         return train_personal(study, cohort, personal, start, round_number, self.device)
+
+    def validate(
+        self, study: Study, statistics: Statistics | None, model: Vector, minimum_cell: int
+    ) -> float | None:
+        from cohortium.client.validation import validation_loss
+
+        return validation_loss(study, self._cohort(study, statistics), model, minimum_cell)
 
     def evaluate(
         self,

@@ -61,40 +61,75 @@ def _check_branches(model: FusionModel, study: "Study") -> None:
 
 def _check_cnn1d(model: Cnn1dModel, block: Block, key: str, per: str) -> None:
     (places,) = block.shape
-    left = places // model.pool ** len(model.channels)
-    if per == "patient" and not left:
+    _check_norm(model.norm, key, "layer")
+    if model.norm == "group":
         raise ValueError(
-            f"{key}.pool: {len(model.channels)} poolings by {model.pool} leave nothing of "
-            f"{places} places; use fewer channels or a smaller pool"
+            f'{key}.norm: "group" takes a mean over all places, and so counts the padding behind a '
+            'sequence; use "layer"'
         )
-    _check_groups(model, model.channels, key)
+    pool = model.pool if per == "patient" else 1
+    for number in range(1, len(model.channels) + 1):
+        _check_kernel(model.kernel, places, f"layer {number} sees {places} places", key)
+        if pool > places:
+            raise ValueError(
+                f"{key}.pool: layer {number} sees {places} places, fewer than the {pool} that are "
+                "pooled; use fewer channels or a smaller pool"
+            )
+        places //= pool
 
 
 def _check_cnn2d(model: Cnn2dModel, block: Block, key: str, per: str) -> None:
     _, height, width = block.shape
-    if not min(height, width) // 2 ** len(model.channels):
-        raise ValueError(
-            f"{key}.channels: {len(model.channels)} poolings by 2 leave nothing of {height} x "
-            f"{width} pixels; use fewer channels"
-        )
-    _check_groups(model, model.channels, key)
-
-
-def _check_groups(model: Cnn1dModel | Cnn2dModel, channels: tuple[int, ...], key: str) -> None:
-    odd = [width for width in channels if width % GROUPS]
-    if model.norm == "batch":
-        raise ValueError(
-            f'{key}.norm: "batch" mixes patients, so that no gradient is one patient\'s own and '
-            'no site\'s statistics stay its own; use "group"'
-        )
-    if model.norm == "group" and odd:
-        raise ValueError(f"{key}.channels: {odd[0]} is no multiple of the {GROUPS} groups of norm")
+    _check_norm(model.norm, key, "group")
+    for number, channels in enumerate(model.channels, start=1):
+        size = f"layer {number} sees {height} x {width} pixels"
+        _check_kernel(model.kernel, min(height, width), size, key)
+        if min(height, width) < 2:
+            raise ValueError(f"{key}.channels: {size}, too few to pool by 2; use fewer channels")
+        if model.norm == "group":
+            _check_groups(channels, GROUPS, height * width, f"{key}.channels")
+        height, width = height // 2, width // 2
 
 
 def _check_resnet(model: ResnetModel, block: Block, key: str, per: str) -> None:
-    odd = [width for width in model.channels if width % model.groups]
-    if odd:
-        raise ValueError(f"{key}.groups: {odd[0]} channels are no multiple of {model.groups}")
+    _, height, width = block.shape
+    for number, channels in enumerate(model.channels):
+        if number:
+            if max(height, width) < 2:
+                raise ValueError(
+                    f"{key}.channels: one pixel is left for width {number + 1}, and nothing to "
+                    "halve; use fewer channels"
+                )
+            height, width = -(-height // 2), -(-width // 2)
+        _check_groups(channels, model.groups, height * width, f"{key}.groups")
+
+
+def _check_norm(norm: str, key: str, instead: str) -> None:
+    if norm == "batch":
+        raise ValueError(
+            f'{key}.norm: "batch" mixes patients, so that no gradient is one patient\'s own and '
+            f'no site\'s statistics stay its own; use "{instead}"'
+        )
+
+
+def _check_kernel(kernel: int, least: int, size: str, key: str) -> None:
+    if kernel % 2 == 0:
+        raise ValueError(f"{key}.kernel: {kernel} is even and has no middle; use {kernel + 1}")
+    if kernel > least:
+        raise ValueError(
+            f"{key}.kernel: {size}, fewer than the kernel's {kernel}; use a smaller kernel, or "
+            "less pooling before it"
+        )
+
+
+def _check_groups(channels: int, groups: int, places: int, key: str) -> None:
+    if channels % groups:
+        raise ValueError(f"{key}: {channels} channels are no multiple of the {groups} groups")
+    if channels // groups * places < 2:
+        raise ValueError(
+            f"{key}: {groups} groups of {channels} channels over one pixel leave one number to "
+            "norm; use fewer groups or fewer channels"
+        )
 
 
 def _check_network(model: NetworkModel, block: Block, key: str, per: str) -> None:

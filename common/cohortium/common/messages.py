@@ -6,6 +6,7 @@
 | Measure              | Measured         | once, if scaling is federated-standard          |
 | Train                | Update           | every round                                     |
 | Evaluate             | Evaluated        | after the rounds that the study names           |
+| Validate             | Validated        | after every round, if the study may stop early  |
 | Calibrate            | Calibrated       | up to 8 times after the last evaluation         |
 | Close                | Closed           | when the study has ended, for whatever reason   |
 | Witness              | Witnessed        | when the consortium's log has grown; of no study |
@@ -152,6 +153,24 @@ class Evaluated(Document):
     evaluation: SiteEvaluation
 
 
+class Validate(Document):
+    """How well does the model in the vector do on the patients that decide when to stop?"""
+
+    kind: ClassVar[str] = "validate"
+    statistics: Statistics | None = None
+
+
+class Validated(Document):
+    """The mean loss over a site's validation patients, rounded; None where they are too few.
+
+    `weight`: how much the site counts, as in its updates.
+    """
+
+    kind: ClassVar[str] = "validated"
+    loss: float | None
+    weight: Annotated[float, Field(gt=0)]
+
+
 class Calibrate(Document):
     """Sums, at these points, of the fit of the outcome on the final model's scores.
 
@@ -275,7 +294,7 @@ class Witnessed(Document):
     lacks: Count | None = None
 
 
-Question = Invite | Measure | Train | Evaluate | Calibrate | Close | Witness
+Question = Invite | Measure | Train | Evaluate | Validate | Calibrate | Close | Witness
 M = TypeVar("M", bound=Document)
 
 EMPTY: Vector = np.zeros(0, dtype=np.float32)

@@ -51,7 +51,7 @@ def answers(study: Study, logits: Tensor) -> Tensor:
             return logits[:, 0]
         case LabellingTask():
             states = len(task.states(study.data_model))
-            return torch.softmax(logits.reshape(len(logits), -1, states), dim=2)
+            return torch.softmax(logits.reshape(logits.shape[0], -1, states), dim=2)
         case ReconstructionTask() | GenerationTask():
             return logits[:, : study.layout.inputs]  # without a divergence, if it has one
         case _:

@@ -6,7 +6,7 @@ ones the last two, so that a damaged one costs no more than asking for one round
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from cohortium.common.database import Database
@@ -26,11 +26,11 @@ class Checkpoints:
         self._database = database
         self._study = study
 
-    def keep(self, round: int, state: ServerState, always: int = 0) -> None:
+    def keep(self, round: int, state: ServerState, always: Collection[int] = ()) -> None:
         """Keep the state after a round (inside the caller's transaction); drop what is too old.
 
         Args:
-            always: a round whose state is never too old.
+            always: rounds whose states are never too old.
         """
         self._drop(round)
         parts = _Parts(self._database, self._study, round)
@@ -39,7 +39,7 @@ class Checkpoints:
         held = 0
         for number, (kept, size) in enumerate(self._sizes()):
             held += size
-            if number >= KEEP_AT_LEAST and held > KEEP_BYTES and kept != always:
+            if number >= KEEP_AT_LEAST and held > KEEP_BYTES and kept not in always:
                 self._drop(kept)
 
     def rounds(self) -> list[int]:

@@ -13,6 +13,7 @@ from cohortium.common.messages import Measure, Measured, Vector
 from cohortium.common.models.building import study_module
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
+from cohortium.server import early_stopping
 from cohortium.server.aggregation.optimizer import ServerState, final_model
 from cohortium.server.calibration import calibrated
 from cohortium.server.checkpoints import Checkpoints
@@ -53,7 +54,7 @@ def run_study(study: Study, desk: Desk) -> Vector:
         advice = "change the study accordingly and submit it under another name"
         end(study, desk, "failed", str(error), advice)
         raise StudyFailed(str(error), advice) from None
-    end(study, desk, "completed", "", "")
+    end(study, desk, "completed", early_stopping.reason(study, desk.store), "")
     return model
 
 
@@ -116,7 +117,7 @@ def _rounds(plan: Plan, desk: Desk) -> Vector:
         at = study.track(number)
         sites = tuple(name for name in plan.sites if name not in gone)
         now = replace(plan, sites=sites, gone=gone, steps=steps, left_out=at.left_out)
-        if not at.main and not _worth_it(now):
+        if (not at.main and not _worth_it(now)) or early_stopping.skips(study, desk, number):
             continue
         if at.first and not at.main:
             progress.state = _start(study, desk)
@@ -125,7 +126,8 @@ def _rounds(plan: Plan, desk: Desk) -> Vector:
             record = calibrated(now, desk, progress, record)
         with desk.store.database.transaction():
             desk.store.record(study.digest, record)
-            checkpoints.keep(number, progress.state, always=study.training.rounds)
+            always = early_stopping.kept_always(study, desk)
+            checkpoints.keep(number, progress.state, always)
             _log_round(study, desk, record)
         gone |= _gone(record)
         steps |= _steps(record)
@@ -178,6 +180,7 @@ def _log_round(study: Study, desk: Desk, record: RoundRecord) -> None:
         actor=desk.actor,
         study=study.digest,
         round=record.round,
+        reason=record.stopped or None,
         detail={"replied": str(len(record.replied)), "missing": str(len(record.missing))},
     )
     late = dict.fromkeys(record.missing, "reply.late")  # whatever comes now is dropped unread

@@ -45,7 +45,8 @@ with safe_open("model.safetensors", framework="pt") as file:
 ```
 
 Each entry of `facts["recipe"]` says which column an input reads, what a gap becomes, and that the
-input is (value - centre) / spread, clipped to +-limit where there is one."""
+input is (value - centre) / spread, clipped to +-limit where there is one. `cohortium predict` and
+`load_model.py`, where it lies beside this card, do all of it for a table of patients."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def card(facts: Facts) -> str:
         _override(facts),
         _purpose(study),
         _data(facts),
-        _training(study),
+        _training(facts),
         _privacy(facts),
         _evaluation(facts),
         _fairness(facts),
@@ -171,10 +172,16 @@ def _part(name: str, facts: Facts) -> str:
     if name in facts.study.sites.evaluate_only:
         return "measured only"
     trained = sum(name in record.replied for record in facts.rounds)
-    return f"trained in {trained} of {len(facts.rounds)} rounds" if trained else "took no part"
+    return f"trained in {trained} of {_trained_rounds(facts)} rounds" if trained else "took no part"
 
 
-def _training(study: Study) -> str:
+def _trained_rounds(facts: Facts) -> int:
+    """Without the last one of a training that stopped early, in which nobody trained."""
+    return sum(not record.stopped for record in facts.rounds)
+
+
+def _training(facts: Facts) -> str:
+    study = facts.study
     training, strategy, inputs = study.training, study.strategy, study.preprocessing
     before = f"It goes on from {plain(study.continues.name)}." if study.continues else ""
     return _section(
@@ -183,6 +190,7 @@ def _training(study: Study) -> str:
         f"weighted by `{strategy.weighting}`; batches `{training.batches}`, {training.local_steps} "
         f"local steps a round; seed {training.seed}; scaling `{inputs.scaling}`, missing values "
         f"`{inputs.missing}`. {before}".strip(),
+        *(f"{record.stopped.capitalize()}." for record in facts.rounds if record.stopped),
     )
 
 

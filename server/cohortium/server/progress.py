@@ -17,6 +17,7 @@ from cohortium.common.privacy.plan import (
 )
 from cohortium.common.study import Study
 from cohortium.common.task import SurvivalTask
+from cohortium.server import early_stopping
 from cohortium.server.store import RoundRecord
 
 NAMES = {
@@ -73,6 +74,11 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         f"trains {study.model.name} in {study.training.rounds} rounds",
         f"predicts {study.task.outcome} ({study.task.kind})",
     ]
+    if study.training.patience is not None:
+        lines.append(
+            f"stops early after {study.training.patience} rounds without a lower loss on "
+            f"{study.split.validation_fraction:.0%} of the training patients, who then do not train"
+        )
     if study.left_out:
         lines.append(
             f"leaves one of {len(study.left_out)} sites out after the other: "
@@ -169,6 +175,8 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
         "replied": list(record.replied),
         "missing": list(record.missing),
         "refused": dict(record.refused),
+        "validation_loss": early_stopping.mean_loss(record.validation),
+        "stopped": record.stopped or None,
     }
     shown = (f"{NAMES.get(k, k)} {_number(v)}" for k, v in _headline(study, scores).items())
     text = "  ".join((f"{record.round:>3}/{study.rounds_in_all}", *shown))
@@ -177,10 +185,14 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
     if epsilon:
         text += "  epsilon " + " ".join(f"{site} {value:.2f}" for site, value in epsilon.items())
     text += f"  {record.seconds:.1f} s"
+    if record.validation:
+        text += f"  validation {_number(document['validation_loss'])}"
     if left := study.rounds_in_all - record.round:
         text += f", about {left * record.seconds:.0f} s left"
     if record.missing:
         text += f"  missing: {', '.join(record.missing)}"
+    if record.stopped:
+        text += f"\n        {record.stopped}"
     for site, reason in record.refused.items():
         text += f"\n        {site} refused: {reason}"
     return document, text

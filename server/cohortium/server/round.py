@@ -17,6 +17,7 @@ from cohortium.common.messages import (
     Spent,
     Train,
     Update,
+    Validate,
     Vector,
     kind_of,
     pack,
@@ -25,7 +26,9 @@ from cohortium.common.messages import (
 from cohortium.common.metrics.summary import summarise
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
+from cohortium.common.schedule import of_the_coordinator
 from cohortium.common.study import Study
+from cohortium.server import early_stopping
 from cohortium.server.aggregation import optimizer
 from cohortium.server.aggregation.fold import Fold
 from cohortium.server.aggregation.loss_weight import loss_weight
@@ -119,7 +122,7 @@ class Progress:
 
     state: ServerState
 
-    def packed(self, question: Train | Evaluate | Calibrate, model: Vector) -> bytes:
+    def packed(self, question: Train | Evaluate | Validate | Calibrate, model: Vector) -> bytes:
         """A question with a model, which is from now on the state's own if it was before."""
         body = pack(question, model)
         if model is self.state.model:
@@ -137,9 +140,10 @@ def run_round(plan: Plan, desk: Desk, progress: Progress, number: int) -> RoundR
     study, started = plan.study, time.monotonic()
     at = study.track(number)
     seen = Exchange()
-    mean, spent = _train(plan, desk, progress, number, seen)
-    progress.state = optimizer.step(progress.state, mean, study.strategy, at.round, at.rounds)
-    del mean  # it has become the model
+    stopped, best = early_stopping.reason(study, desk.store), 0
+    spent, losses = ({}, {}) if stopped else _one_step(plan, desk, progress, number, seen)
+    if at.final and study.training.patience is not None:
+        best = early_stopping.settle(study, desk, progress, losses)
     evaluations = {}
     counts_early = study.evaluation.noise_epsilon is None and number % study.evaluation.every == 0
     if at.last or (at.main and counts_early):
@@ -150,13 +154,28 @@ def run_round(plan: Plan, desk: Desk, progress: Progress, number: int) -> RoundR
         seconds=round(time.monotonic() - started, 3),
         received=seen.received,
         replied=tuple(seen.replied),
-        missing=tuple(n for n in plan.trainers if n not in seen.replied),
+        missing=() if stopped else tuple(n for n in plan.trainers if n not in seen.replied),
         refused=seen.refused,
         spent=spent,
         evaluations=evaluations,
         summary=summarise(evaluations) if evaluations else None,
         left_out=plan.left_out,
+        validation=losses,
+        best=best,
+        stopped=stopped,
     )
+
+
+def _one_step(
+    plan: Plan, desk: Desk, progress: Progress, number: int, seen: Exchange
+) -> tuple[dict[str, Spent], early_stopping.Losses]:
+    """Train and aggregate; what it cost each site, and the loss of what came out of it."""
+    study, at = plan.study, plan.study.track(number)
+    mean, spent = _train(plan, desk, progress, number, seen)
+    strategy = of_the_coordinator(study.strategy, study.training, at.round)
+    progress.state = optimizer.step(progress.state, mean, strategy, at.round, at.rounds)
+    del mean  # it has become the model
+    return spent, early_stopping.validate(plan, desk, progress, number, seen)
 
 
 def _named(plan: Plan, number: int) -> str:

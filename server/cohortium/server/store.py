@@ -8,7 +8,7 @@ from typing import Literal
 from cohortium.common.database import Database
 from cohortium.common.document import Document, canonical, parse_json
 from cohortium.common.errors import UsageError
-from cohortium.common.messages import Consent, Spent
+from cohortium.common.messages import Consent, Spent, Validated
 from cohortium.common.metrics.calibration import PooledCalibration
 from cohortium.common.metrics.summary import Summary
 from cohortium.common.metrics.tallies import SiteEvaluation
@@ -24,6 +24,9 @@ class RoundRecord(Document):
     `received`: bytes by site and kind of message; `refused`: "rule: explanation" by site.
     `left_out`: the site that the round's track trains without; empty for the main model.
     `calibration` is of the final model: in the last round's record alone.
+    `validation`: the loss on each site's validation patients. Of the last round alone `best`, the
+    round whose model is the final one by it, 0 where nobody could tell; and `stopped`, why training
+    stopped before, so that nobody trained in this round.
     """
 
     round: int
@@ -37,6 +40,9 @@ class RoundRecord(Document):
     summary: Summary | None
     left_out: str = ""
     calibration: PooledCalibration | None = None
+    validation: Mapping[str, Validated] = {}
+    best: int = 0
+    stopped: str = ""
 
 
 def of_main_model(records: Iterable[RoundRecord]) -> list[RoundRecord]:

@@ -50,3 +50,10 @@ def _available() -> dict[str, str]:
 def use_threads(threads: int) -> None:
     """How many threads torch may use for one operation."""
     torch.set_num_threads(threads)
+
+
+def of_rank(device: torch.device, rank: int) -> torch.device:
+    """Where one of several processes computes: on a GPU of its own where there are enough."""
+    if device.type != "cuda":
+        return device
+    return torch.device("cuda", rank % torch.cuda.device_count())

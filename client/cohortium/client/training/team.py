@@ -7,47 +7,61 @@ the noise: a patient is clipped once, in one process, and noise is added once.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, distributed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Team:
-    """Which process of how many this is; alone, everything below does nothing."""
+    """Which process of how many this is; alone, everything below does nothing.
+
+    sharded: each holds a part of the model only (`sharded.py`).
+    """
 
     rank: int = 0
     size: int = 1
+    sharded: bool = False
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that draws, and answers."""
         return self.rank == 0
 
-    def share(self, rows: Tensor) -> Tensor:
+    def share(self, rows: "Tensor") -> "Tensor":
         """This process' part of rows (n, ...): each is in exactly one process' part."""
         return rows[self.rank :: self.size]
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
+    def add_up(self, tensors: "Sequence[Tensor]") -> None:
         """Put the sum over all processes in each tensor's place; same shapes everywhere."""
         if self.size == 1 or not tensors:
             return
+        from torch import distributed  # slow to import, and the daemon knows this class
+
         whole = _together(tensors)
         distributed.all_reduce(whole)
         _put_back(whole, tensors)
 
-    def hear_first(self, tensors: Sequence[Tensor]) -> None:
+    def hear_first(self, tensors: "Sequence[Tensor]") -> None:
         """Put what the first process holds in each tensor's place."""
         if self.size == 1 or not tensors:
             return
+        from torch import distributed
+
         whole = _together(tensors)
         distributed.broadcast(whole, src=0)
         _put_back(whole, tensors)
 
-    def batch_of_first(self, batch: NDArray[np.int64], device: torch.device) -> Tensor:
+    def batch_of_first(self, batch: NDArray[np.int64], device: "torch.device") -> "Tensor":
         """The batch that the first process drew, whatever this one did; int64 (n,)."""
+        import torch
+        from torch import distributed
+
         drawn = torch.from_numpy(batch).to(device)
         if self.size == 1:
             return drawn
@@ -62,11 +76,15 @@ class Team:
 ALONE = Team()
 
 
-def _together(tensors: Sequence[Tensor]) -> Tensor:
+def _together(tensors: "Sequence[Tensor]") -> "Tensor":
+    import torch
+
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
-def _put_back(whole: Tensor, tensors: Sequence[Tensor]) -> None:
+def _put_back(whole: "Tensor", tensors: "Sequence[Tensor]") -> None:
+    import torch
+
     sizes = [tensor.numel() for tensor in tensors]
     for tensor, part in zip(tensors, torch.split(whole, sizes), strict=True):
         tensor.copy_(part.reshape(tensor.shape))

@@ -53,6 +53,7 @@ CATEGORIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "privacy.selftest": ("process", ("info",)),
     "evaluation.completed": ("api", ("access", "allowed")),
     "evaluation.calibrated": ("api", ("access", "allowed")),
+    "evaluation.validated": ("api", ("access", "allowed")),
     "fairness.audit.completed": ("process", ("info",)),
     "flag.raised": ("api", ("info",)),
     "flag.dispositioned": ("api", ("admin", "change")),

@@ -57,6 +57,7 @@ PrivacyAction = Literal[
 EvaluationAction = Literal[
     "evaluation.completed",
     "evaluation.calibrated",
+    "evaluation.validated",
     "fairness.audit.completed",
     "flag.raised",
     "flag.dispositioned",

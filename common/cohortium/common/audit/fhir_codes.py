@@ -110,6 +110,7 @@ FORMS: Mapping[str, Form] = {
     "privacy.selftest": Form("110100", "verify", "E", "4"),
     "evaluation.completed": Form("110106", "transmit", "R", "8"),
     "evaluation.calibrated": Form("110106", "transmit", "R", "8"),
+    "evaluation.validated": Form("110106", "transmit", "R", "8"),
     "fairness.audit.completed": Form("110100", "report", "E", "9"),
     "flag.raised": Form("110100", "verify", "E", "4"),
     "flag.dispositioned": Form("110100", "attest", "E", "4"),

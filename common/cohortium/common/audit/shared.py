@@ -36,6 +36,7 @@ SHARED: Mapping[str, frozenset[str]] = {
         "round.refused": "kind rule",
         "evaluation.completed": "",
         "evaluation.calibrated": "",
+        "evaluation.validated": "",
         "privacy.reserved": _ALL_PRIVACY,
         "privacy.spent": _ALL_PRIVACY,
         "privacy.released": _ALL_PRIVACY,

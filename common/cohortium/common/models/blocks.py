@@ -7,7 +7,7 @@ from cohortium.common.layout import Block
 
 def values(features: Tensor, block: Block) -> Tensor:
     """(B, *block.shape) from features (B, inputs)."""
-    return features[:, block.first : block.stop].reshape(features.shape[0], *block.shape)
+    return features[:, block.first : block.stop].reshape(-1, *block.shape)
 
 
 def there(features: Tensor, block: Block) -> Tensor:

@@ -7,19 +7,17 @@ from cohortium.common.layout import Layout
 from cohortium.common.models.activations import ACTIVATIONS
 from cohortium.common.models.options_sequence import Cnn1dModel
 from cohortium.common.models.sequence import (
-    FlatHead,
     Letters,
     Per,
     SequenceNetwork,
     along_head,
+    patient_head,
     sequence_block,
 )
 
-GROUPS = 4  # of group norm
-
 
 class ConvolutionTrunk(nn.Module):
-    """Convolution, perhaps group norm, activation, dropout, max pooling; and so on."""
+    """Convolution, perhaps layer norm, activation, dropout, max pooling; and so on."""
 
     def __init__(self, options: Cnn1dModel, width: int, pool: int) -> None:
         super().__init__()
@@ -28,8 +26,7 @@ class ConvolutionTrunk(nn.Module):
         self.norms = nn.ModuleList()
         for channels in options.channels:
             self.features.append(nn.Conv1d(width, channels, options.kernel, padding="same"))
-            norm = nn.GroupNorm(GROUPS, channels) if options.norm == "group" else nn.Identity()
-            self.norms.append(norm)
+            self.norms.append(nn.LayerNorm(channels) if options.norm == "layer" else nn.Identity())
             width = channels
         self.activation = ACTIVATIONS[options.activation]()
         self.dropout = nn.Dropout(options.dropout)
@@ -37,7 +34,8 @@ class ConvolutionTrunk(nn.Module):
     def forward(self, along: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
         x = along.transpose(1, 2)
         for convolution, norm in zip(self.features, self.norms, strict=True):
-            x = self.dropout(self.activation(norm(convolution(x)))) * there[:, None]
+            x = norm(convolution(x).transpose(1, 2)).transpose(1, 2)
+            x = self.dropout(self.activation(x)) * there[:, None]
             if self._pool > 1:
                 x = functional.max_pool1d(x, self._pool)
                 there = functional.max_pool1d(there[:, None], self._pool)[:, 0]
@@ -53,5 +51,7 @@ def cnn1d(options: Cnn1dModel, layout: Layout, outputs: int, per: Per = "patient
     head = along_head(per, width, places, outputs)
     for _ in options.channels:
         places //= options.pool
-    head = head or FlatHead(places, width, options.hidden, outputs, options.activation)
+    head = head or patient_head(
+        options.readout, places, width, options.hidden, outputs, options.activation
+    )
     return SequenceNetwork(letters, trunk, head)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cohortium.common.layout import Block, Layout
 from cohortium.common.models.activations import ACTIVATIONS
-from cohortium.common.models.blocks import values
+from cohortium.common.models.blocks import there, values
 from cohortium.common.models.mlp import perceptron
 from cohortium.common.models.options_base import Activation
 from cohortium.common.models.options_image import Cnn2dModel, ResnetModel
@@ -16,7 +16,7 @@ GROUPS = 4  # of a plain network's group norm
 
 
 class ImageModel(nn.Module):
-    """Logits (B, outputs) from features (B, inputs)."""
+    """Logits (B, outputs) from features (B, inputs); of a missing image all maps are 0."""
 
     def __init__(self, block: Block, features: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -24,7 +24,8 @@ class ImageModel(nn.Module):
         self.features, self.head = features, head
 
     def forward(self, features: Tensor) -> Tensor:
-        found: Tensor = self.head(self.features(values(features, self._block)))
+        maps = self.features(values(features, self._block))
+        found: Tensor = self.head(maps * there(features, self._block)[:, None, None, None])
         return found
 
 

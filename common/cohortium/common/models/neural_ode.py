@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cohortium.common.layout import Block, Layout
-from cohortium.common.models.blocks import values
+from cohortium.common.models.blocks import there, values
 from cohortium.common.models.mlp import perceptron
 from cohortium.common.models.options_series import OdeModel
 
@@ -37,11 +37,14 @@ class OdeNetwork(nn.Module):
         # in the graph of the features, as layers with hooks want their input
         state = 0.0 * series[:, 0, :1].expand(-1, self._width)
         before = 0.0 * time[:, 0]
-        for place in range(self._block.shape[0]):
-            here = measured[:, place, None]
-            passed = (time[:, place] - before)[:, None] * here
-            state = self._jump(self._flow(state, passed), seen[:, place], here)
-            before = torch.where(here[:, 0] > 0, time[:, place], before)
+        for now, values_now, here in zip(
+            time.unbind(1), seen.unbind(1), measured[..., None].unbind(1), strict=True
+        ):
+            state = self._flow(state, (now - before)[:, None] * here)
+            state = self._jump(state, values_now, here)
+            before = torch.where(here[:, 0] > 0, now, before)
+        left = (there(features, self._block) - before)[:, None]
+        state = self._flow(state, left)  # until the end, the same moment for everybody
         found: Tensor = self.head(self.dropout(state))
         return found
 

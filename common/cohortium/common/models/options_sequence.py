@@ -17,26 +17,33 @@ Kernel = Annotated[int, Field(ge=1, le=101)]
 
 
 class SequenceModel(ModelDocument):
-    """embedding: 0 reads letters one-hot, above it learns so many numbers for each letter."""
+    """What all models of sequences may say.
+
+    embedding: 0 reads letters one-hot, above it learns so many numbers for each letter. readout:
+    how the places of a patient become one vector: their `mean`, or side by side (`flatten`), where
+    it counts at which place something stands.
+    """
 
     blocks: ClassVar[tuple[BlockKind, ...]] = ("sequence",)
     outcomes: ClassVar[tuple[str, ...]] = ALONG
 
     embedding: Annotated[int, Field(ge=0, le=512)] = 0
+    readout: Literal["mean", "flatten"] = "mean"
 
 
 class Cnn1dModel(SequenceModel):
     """Convolutions of width `kernel`, each with `channels[i]` filters, activation and max pooling.
 
-    norm: `group`, as `batch` mixes patients, and is refused with that reason. hidden: layers after
-    the last pooling.
+    norm: `layer` norms the filters' answers at each place alone; `batch` would mix patients and
+    `group` count padding, and both are refused with that reason. hidden: layers after the readout.
     """
 
     name: Literal["cnn1d"]
     channels: Annotated[Widths, Field(min_length=1)] = (32, 32)
     kernel: Kernel = 7
     pool: Annotated[int, Field(ge=1, le=16)] = 2
-    norm: Literal["none", "group", "batch"] = "none"
+    norm: Literal["none", "layer", "group", "batch"] = "none"
+    readout: Literal["mean", "flatten"] = "flatten"
     hidden: Widths = (32,)
     activation: Activation = "relu"
 

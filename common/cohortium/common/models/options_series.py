@@ -12,7 +12,7 @@ class OdeModel(ModelDocument):
     """Neural ODE with jumps at the observations (Chen et al. 2018; De Brouwer et al. 2019).
 
     width: of the state; hidden: of the network that gives its derivative; steps: of the fixed-step
-    Runge-Kutta solver between two times of a grid, the same for all patients.
+    Runge-Kutta solver between two observations, as many for every patient.
     """
 
     blocks: ClassVar[tuple[BlockKind, ...]] = ("series",)

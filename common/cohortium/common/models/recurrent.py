@@ -13,10 +13,10 @@ from cohortium.common.layout import Layout
 from cohortium.common.models.options_sequence import RecurrentModel
 from cohortium.common.models.sequence import (
     Letters,
-    MeanHead,
     Per,
     SequenceNetwork,
     along_head,
+    patient_head,
     sequence_block,
 )
 
@@ -65,17 +65,17 @@ class Direction(nn.Module):
 
     def forward(self, along: Tensor, there: Tensor, backwards: bool = False) -> Tensor:
         given = self.given(along)
-        places = range(along.shape[1])
         # in the graph of the input, as layers with hooks want theirs
         zero = 0.0 * along[:, 0, :1].expand(-1, self._width)
         state: State = (zero,) * self._states
-        made: dict[int, Tensor] = {}
-        for place in reversed(places) if backwards else places:
-            new = self._step(given[:, place], self.recalled(state[0]), state)
-            here = there[:, place, None]
-            state = tuple(here * n + (1 - here) * s for n, s in zip(new, state, strict=True))
-            made[place] = state[0]
-        return torch.stack([made[place] for place in places], dim=1)
+        made: list[Tensor] = []
+        # taken apart at once: the backward pass of taking one place writes all the others' zeros
+        places = list(zip(given.unbind(1), (there > 0)[..., None].unbind(1), strict=True))
+        for read, here in reversed(places) if backwards else places:
+            new = self._step(read, self.recalled(state[0]), state)
+            state = tuple(torch.where(here, n, s) for n, s in zip(new, state, strict=True))
+            made.append(state[0])
+        return torch.stack(made[::-1] if backwards else made, dim=1)
 
 
 class RecurrentTrunk(nn.Module):
@@ -104,10 +104,11 @@ class RecurrentTrunk(nn.Module):
 def recurrent(
     options: RecurrentModel, layout: Layout, outputs: int, per: Per = "patient"
 ) -> nn.Module:
-    """Logits (B, outputs) from features (B, inputs); of a patient by the mean over the places."""
+    """Logits (B, outputs) from features (B, inputs)."""
     block = sequence_block(layout)
     (places,) = block.shape
     letters = Letters(block, options.embedding)
     trunk = RecurrentTrunk(options, letters.width)
     head = along_head(per, trunk.width, places, outputs)
-    return SequenceNetwork(letters, trunk, head or MeanHead(trunk.width, (), outputs, "relu"))
+    head = head or patient_head(options.readout, places, trunk.width, (), outputs, "relu")
+    return SequenceNetwork(letters, trunk, head)

@@ -125,6 +125,15 @@ def sequence_block(layout: Layout) -> Block:
     return block
 
 
+def patient_head(
+    readout: str, places: int, width: int, hidden: tuple[int, ...], outputs: int, act: Activation
+) -> nn.Module:
+    """The head of one answer a patient."""
+    if readout == "flatten":
+        return FlatHead(places, width, hidden, outputs, act)
+    return MeanHead(width, hidden, outputs, act)
+
+
 def along_head(per: Per, width: int, places: int, outputs: int) -> nn.Module | None:
     """The head of an answer for each place or pair; None for one answer a patient."""
     if per == "place":

@@ -10,10 +10,10 @@ from cohortium.common.models.activations import ACTIVATIONS
 from cohortium.common.models.options_sequence import TransformerModel
 from cohortium.common.models.sequence import (
     Letters,
-    MeanHead,
     Per,
     SequenceNetwork,
     along_head,
+    patient_head,
     sequence_block,
 )
 
@@ -109,10 +109,11 @@ def attention_maps(model: nn.Module, features: Tensor) -> Tensor:
 def transformer(
     options: TransformerModel, layout: Layout, outputs: int, per: Per = "patient"
 ) -> nn.Module:
-    """Logits (B, outputs) from features (B, inputs); of a patient by the mean over the places."""
+    """Logits (B, outputs) from features (B, inputs)."""
     block = sequence_block(layout)
     (places,) = block.shape
     letters = Letters(block, options.embedding)
     trunk = EncoderTrunk(options, letters.width, places)
     head = along_head(per, options.width, places, outputs)
-    return SequenceNetwork(letters, trunk, head or MeanHead(options.width, (), outputs, "relu"))
+    head = head or patient_head(options.readout, places, options.width, (), outputs, "relu")
+    return SequenceNetwork(letters, trunk, head)

@@ -15,7 +15,7 @@ from cohortium.common import bands
 from cohortium.common.errors import DataError, ProtocolError
 from cohortium.common.preprocessing import labels
 from cohortium.common.preprocessing.reducing import Projection, project, reduce, sums, width
-from cohortium.common.preprocessing.split import train_mask
+from cohortium.common.preprocessing.split import train_mask, validation_mask
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.preprocessing.wide.encoding import encode_block
 from cohortium.common.schema import CategoryColumn, NarrowColumn, NumberColumn
@@ -41,6 +41,7 @@ class Encoded:
         labels: float32 (n,) or (n, columns), the outcome as a model learns it.
         outcomes: float64, the outcome as it was observed (both: see `labels.py`).
         train: bool (n,), false for held-out rows.
+        validation: bool (n,), true for rows that decide when to stop: neither train nor test.
         attributes: int16 (n,) per fairness attribute: level, -1 unknown.
         patients: int64 (n,), equal where two rows are one patient's.
     """
@@ -51,6 +52,7 @@ class Encoded:
     train: Mask
     attributes: Mapping[str, NDArray[np.int16]]
     patients: NDArray[np.int64]
+    validation: Mask
 
 
 def feature_names(study: Study) -> tuple[str, ...]:
@@ -90,7 +92,7 @@ def encode(table: Table, study: Study, site: str, statistics: Statistics | None 
         ProtocolError: statistics of another number of inputs, or none where they are needed.
     """
     table = _usable(table, study, site)
-    train = train_mask(table, study, site)
+    train, validation = _sides(table, study, site)
     if train.sum() < 2 and site not in study.sites.evaluate_only:
         raise DataError(f"{site}: fewer than 2 rows to train on; add rows or leave the study")
     features = _rows(table, study, site, train, statistics)
@@ -102,6 +104,7 @@ def encode(table: Table, study: Study, site: str, statistics: Statistics | None 
         train=train,
         attributes={name: _levels(table, study, name) for name in study.fairness.attributes},
         patients=table.patients,
+        validation=validation,
     )
 
 
@@ -135,7 +138,7 @@ def site_statistics(table: Table, study: Study, site: str) -> Statistics:
         DataError: as `encode`.
     """
     table = _usable(table, study, site)
-    train = train_mask(table, study, site)
+    train, _ = _sides(table, study, site)
     return Statistics.from_encoded(_plain(table, study)[train])
 
 
@@ -157,6 +160,13 @@ def require_classes(encoded: Encoded, study: Study, site: str) -> None:
             f"rows): it cannot train a {task.kind} model; check the label, leave the study, or "
             'agree on task.one_class_sites = "allow"'
         )
+
+
+def _sides(table: Table, study: Study, site: str) -> tuple[Mask, Mask]:
+    """Who trains, and who decides when to stop; the others are the test patients."""
+    train = train_mask(table, study, site)
+    validation = validation_mask(table, study, site, train)
+    return train & ~validation, validation
 
 
 def _usable(table: Table, study: Study, site: str) -> Table:

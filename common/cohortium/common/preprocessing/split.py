@@ -36,6 +36,18 @@ def train_mask(table: Table, study: Study, site: str) -> Mask:
     return mask
 
 
+def validation_mask(table: Table, study: Study, site: str, train: Mask) -> Mask:
+    """bool (n,): true for those of `train` who decide when to stop, instead of training.
+
+    By a coin of the patient's own, as with the split by seed, whichever rule the split has. A
+    patient who is held out for evaluation is never among them.
+    """
+    fraction = study.split.validation_fraction
+    if fraction is None:
+        return np.zeros(table.rows, np.bool_)
+    return train & ~_above(table, study, site, fraction, "validation/")
+
+
 def _by_column(table: Table, column: str) -> Mask:
     values = table.extra[column]
     train = values == TRAIN
@@ -49,10 +61,15 @@ def _by_column(table: Table, column: str) -> Mask:
 
 
 def _by_seed(table: Table, study: Study, site: str) -> Mask:
+    return _above(table, study, site, study.split.test_fraction or 0.0)
+
+
+def _above(table: Table, study: Study, site: str, fraction: float, coin: str = "") -> Mask:
+    """Whose hash is not in the lowest `fraction` of its range."""
     # A keyed patient keeps its side at every site; a row number means another patient elsewhere.
     salt = "" if study.data_model.table.patient_key else site
-    prefix = f"{study.split.seed}/{salt}/"
-    limit = int((study.split.test_fraction or 0.0) * 256**HASH_BYTES)
+    prefix = f"{coin}{study.split.seed}/{salt}/"
+    limit = int(fraction * 256**HASH_BYTES)
     return np.array([_hash(f"{prefix}{patient}") >= limit for patient in table.patients.tolist()])
 
 

@@ -11,6 +11,7 @@ LEFT = {  # what a site's log calls a message about patients, and what the messa
     "round.update.sent": "update",
     "evaluation.completed": "evaluated",
     "evaluation.calibrated": "calibrated",
+    "evaluation.validated": "validated",
 }
 Key = tuple[str, str, int, str]  # study's digest, site, round, kind
 

@@ -9,6 +9,7 @@ MEANS = {
     "update": "change of the model's parameters in a round",
     "evaluated": "counts and sums of held-out patients, after disclosure control",
     "calibrated": "sums for the calibration of the final model",
+    "validated": "mean loss on patients held out to decide when to stop, rounded",
     "measured": "sums over training patients, for a common scale",
     "consent": "the decision on a study",
     "refusal": "a refusal",
