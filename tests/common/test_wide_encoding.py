@@ -73,7 +73,7 @@ def table_of(rows: int, **wide: Any) -> Table:
 
 
 def test_letters_are_numbered_from_one_and_the_unknown_one_is_the_last() -> None:
-    study = study_of("dna", model={"name": "cnn1d", "kernel": 3})
+    study = study_of("dna", model={"name": "cnn1d", "kernel": 3, "channels": [4]})
     made = encode_inputs(table_of(3, dna=["ACGTN", "T", ""]), study)
     assert made.tolist() == [[1, 1, 2, 3, 4, 5], [1, 4, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
     assert study.layout.blocks[0].levels == 6

@@ -13,6 +13,8 @@ from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.common.task import (
     BinaryTask,
+    ContactsTask,
+    LabellingTask,
     MulticlassTask,
     MultilabelTask,
     RegressionTask,
@@ -105,7 +107,10 @@ def load_module(folder: Path, study: Study) -> "nn.Module":
 
 
 def prediction_names(study: Study) -> tuple[str, ...]:
-    """What a patient's predictions are called, in the order of `predict.predictions`."""
+    """What a patient's predictions are called, in the order of `predict.predictions`.
+
+    States and contacts along a sequence are one text; of inputs given back there is none.
+    """
     task = study.task
     match task:
         case BinaryTask():
@@ -114,7 +119,7 @@ def prediction_names(study: Study) -> tuple[str, ...]:
             return tuple(f"probability_{name}" for name in task.classes(study.data_model))
         case MultilabelTask():
             return tuple(f"probability_{name}" for name in task.labels)
-        case RegressionTask():
+        case RegressionTask() | LabellingTask() | ContactsTask():
             return (task.label,)
         case SurvivalTask() if task.likelihood == "discrete":
             return tuple(f"survival_{horizon:g}" for horizon in task.horizons)
