@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from opacus import GradSampleModule
 from tests.client.outcomes import OUTCOMES, labels_of
 from torch import nn
 
@@ -194,3 +195,29 @@ def test_a_step_takes_each_patients_clipped_gradient_whatever_the_outcome(
     plan = replace(PLAN, outcome=outcome, clip_norm=clip_norm)
     update = train(module, start, features, labels, plan, NoiseSource(), CPU)
     assert update.delta == pytest.approx(-expected, rel=1e-4, abs=1e-4)
+
+
+def test_a_pass_that_memory_broke_off_halfway_back_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second layer's gradients are there, the first one's did not fit: half as many, anew."""
+    options, rows = ModelOptions(name="mlp", hidden=(6,)), np.tile(FEATURES, (4, 1))
+    labels = np.tile(LABELS, 4)
+    plan = replace(PLAN, sample_rate=1.0, noise_multiplier=0.0, local_steps=2)
+    module = build_seeded(options, table_layout(2), 1, seed=1)
+    start = flatten(module)
+    whole = train(module, start, rows, labels, plan, NoiseSource(), CPU).delta
+    sampler, seen = GradSampleModule.GRAD_SAMPLERS[nn.Linear], list[int]()
+
+    def small(layer: nn.Linear, activations: Any, backprops: Any) -> Any:
+        if layer.in_features == 2:
+            seen.append(len(backprops))
+            if len(backprops) > len(rows) // 2:
+                raise MemoryError
+        return sampler(layer, activations, backprops)
+
+    monkeypatch.setitem(GradSampleModule.GRAD_SAMPLERS, nn.Linear, small)
+    cut = train(module, start, rows, labels, plan, NoiseSource(), CPU).delta
+    assert seen[0] == len(rows)
+    assert max(seen[1:]) <= len(rows) // 2
+    np.testing.assert_allclose(cut, whole, rtol=1e-5, atol=1e-7)

@@ -9,11 +9,14 @@ from opacus import GradSampleModule
 from torch import Tensor, nn
 
 from cohortium.client.training.full_batch import clipped_sum
-from cohortium.client.training.private import refuse_unfit
+from cohortium.client.training.optimiser import Optimiser
+from cohortium.client.training.private import PrivatePlan, refuse_unfit, train
+from cohortium.common.arrays import flatten
 from cohortium.common.layout import ATOM, BOND, Block, Layout
 from cohortium.common.loss import Outcome, per_example
 from cohortium.common.models.building import BUILDERS, build_seeded
 from cohortium.common.models.options import FAMILIES, NAMES, ModelDocument
+from cohortium.common.privacy.noise import NoiseSource
 from cohortium.common.task import Per
 
 PATIENTS = 5
@@ -199,3 +202,12 @@ def test_what_stands_behind_a_sequences_end_counts_for_nothing(name: str, per: P
         ours, theirs = short(features), long(padded)
     there = (features[:, 1:] > 0).repeat_interleave(3, dim=1) if per == "place" else ours == ours
     torch.testing.assert_close(ours[there], theirs[:, : ours.shape[1]][there])
+
+
+@pytest.mark.parametrize("name", [name for name in BUILDERS if name != "gan"])
+def test_a_step_in_which_nobody_is_drawn_is_noise_alone(name: str) -> None:
+    module, features, labels, outcome = made(name, "patient")
+    plan = PrivatePlan(outcome, Optimiser(0.1), 1, 1e-15, 3.0, 1.0, 1.0)
+    data = flatten(module), features.numpy(), labels.numpy()
+    update = train(module, *data, plan, NoiseSource(), torch.device("cpu"))
+    assert 0.0 < np.abs(update.delta).max() < 10 * 0.1 / 3

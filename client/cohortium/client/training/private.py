@@ -193,6 +193,7 @@ def _step(
 
     def sum_up(part: Tensor) -> None:
         optimiser.forget_part()
+        _forget_passes(module)
         # torch warns where a hooked layer's input needs no gradient, so it gets one
         logits = module(features[part].requires_grad_())
         losses = per_example(plan.outcome, logits, labels[part])
@@ -203,6 +204,16 @@ def _step(
     physical.over(batch, sum_up)
     optimiser.forget_part()
     optimiser.release()
+
+
+def _forget_passes(module: nn.Module) -> None:
+    """Let go of what Opacus' hooks hold of a pass that was broken off for want of memory."""
+    for layer in module.modules():
+        for name in ("activations", "max_batch_len"):
+            vars(layer).pop(name, None)
+    for parameter in module.parameters():
+        vars(parameter).pop("_current_grad_sample", None)
+        vars(parameter)["_forward_counter"] = 0  # of passes whose gradients have not come yet
 
 
 def _mechanism(plan: PrivatePlan) -> Mechanism:

@@ -62,15 +62,15 @@ class Team:
         import torch
         from torch import distributed
 
-        drawn = torch.from_numpy(batch).to(device)
         if self.size == 1:
-            return drawn
-        length = torch.tensor([len(batch)], device=device)
+            return torch.from_numpy(batch).to(device)
+        drawn = torch.from_numpy(batch).to(_place(device))
+        length = torch.tensor([len(batch)], device=drawn.device)
         distributed.broadcast(length, src=0)
         if not self.first:
-            drawn = torch.empty(int(length), dtype=torch.int64, device=device)
+            drawn = torch.empty(int(length), dtype=torch.int64, device=drawn.device)
         distributed.broadcast(drawn, src=0)
-        return drawn
+        return drawn.to(device)
 
 
 ALONE = Team()
@@ -79,7 +79,16 @@ ALONE = Team()
 def _together(tensors: "Sequence[Tensor]") -> "Tensor":
     import torch
 
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    whole = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    return whole.to(_place(whole.device))
+
+
+def _place(device: "torch.device") -> "torch.device":
+    """Where processes talk of what lies on a device: gloo knows the processor's memory best."""
+    import torch
+    from torch import distributed
+
+    return torch.device("cpu") if distributed.get_backend() == "gloo" else device
 
 
 def _put_back(whole: "Tensor", tensors: "Sequence[Tensor]") -> None:
