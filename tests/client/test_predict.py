@@ -12,10 +12,12 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
+from cohortium.client.predicted import cells
 from cohortium.common.cli import main
 from cohortium.common.document import parse
 from cohortium.common.models.building import study_module
 from cohortium.common.study import Study
+from cohortium.common.table import Table
 from cohortium.common.using import loader
 from cohortium.common.using.checked import checked_onnx
 from cohortium.common.using.described import described, written
@@ -120,7 +122,14 @@ def numbers(lines: list[list[str]], first: int) -> NDArray[np.float64]:
 
 
 @needs_data
-@pytest.mark.parametrize("file", CASES)
+@pytest.mark.parametrize(
+    "file",
+    [
+        "breast_tcga/test.csv",
+        pytest.param("dna/splice_junctions.csv", marks=pytest.mark.slow),
+        pytest.param("molecules/delaney-processed.csv", marks=pytest.mark.slow),
+    ],
+)
 def test_the_command_and_the_loader_alone_predict_the_same(file: str, tmp_path: Path) -> None:
     study, model = CASES[file](), tmp_path / "model"
     lines = (DATA / file).read_text(encoding="utf-8").splitlines()[: ROWS + 1]
@@ -193,7 +202,7 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(
         assert predict(*words, *more) != 0
         said = capsys.readouterr().err
         assert "Traceback" not in said
-        assert not out.exists()
+        assert not list(tmp_path.glob("*out.csv*"))
         return said
 
     assert "give --site, one of a, b" in refused()
@@ -210,3 +219,27 @@ def test_what_cannot_be_predicted_is_refused_in_one_line(
     assert "exported by another version" in refused("--site", "a")
     (model / "study.json").unlink()
     assert "no such file" in refused()
+
+
+def test_states_and_contacts_are_written_as_a_schema_would_read_them() -> None:
+    along = {"kind": "sequence", "alphabet": "protein", "length": 4}
+    columns: dict[str, dict[str, Any]] = {
+        "chain": along,
+        "fold": {**along, "alphabet": "HEC"},
+        "touch": {"kind": "pairs", "length": 4},
+        "days": {"kind": "number", "low": 0.0, "high": 9.0},
+    }
+    base = {"data": {"dataset": "ward", "features": ["chain"]}}
+    labelling = {"kind": "labelling", "label": "fold", "of": "chain"}
+    contacts = {"kind": "contacts", "label": "touch", "of": "chain", "apart": 2}
+    table = Table({}, {}, np.arange(2), {}, {"chain": np.array(["ACD", ""])})
+    states = study_of(columns, "days", {"name": "lstm"}, task=labelling, **base)
+    likely = np.zeros((2, 4, 3))
+    likely[0, :, 1] = likely[0, 1, 2] = 0.4
+    likely[0, 1, 1] = 0.3
+    assert list(cells(states, table, likely)) == [["ECE"], [""]]
+    touching = study_of(columns, "days", {"name": "transformer"}, task=contacts, **base)
+    maps = np.zeros((2, 4, 4))
+    maps[0, 0, 2] = maps[0, 0, 1] = maps[0, 1, 3] = 0.9  # near by, and beyond the end
+    assert list(cells(touching, table, maps.reshape(2, 16))) == [["1-3"], [""]]
+    assert next(cells(touching, table, np.zeros((2, 16)))) == ["-"]

@@ -2,6 +2,8 @@
 
 import io
 import os
+import textwrap
+import tomllib
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from cohortium.client.config import Dataset
 from cohortium.client.data import wide
 from cohortium.client.data.table import check_table, read_table
+from cohortium.client.fingerprint import Fingerprints
 from cohortium.common.document import parse
 from cohortium.common.errors import DataError
 from cohortium.common.schema import Schema
 from cohortium.common.table import Table
+from cohortium.common.wide_columns import WIDE
 
 DATA = Path(
     os.environ.get("COHORTIUM_TEST_DATA", str(Path(__file__).parents[2] / "../shared/data"))
@@ -442,3 +447,46 @@ def test_radiographs_and_junctions_are_read_whole(tmp_path: Path) -> None:
     columns = {"sequence": {"kind": "sequence", "alphabet": "dna", "length": 60}}
     genes = parse({"name": "genes", "columns": columns}, Schema, "schema.toml")
     assert check_table(DATA / "dna/splice_junctions.csv", genes).rows == 3186
+
+
+def test_an_image_that_changes_makes_it_another_dataset(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        png(tmp_path / f"{name}.png", np.zeros((2, 3), np.uint8))
+    path = csv(tmp_path, "scan,age", "a.png,1", "absent.png,2", "?,3")
+    dataset = Dataset("ward", path, schema("scan", "age"), 1.0, 1e-5)
+    known = Fingerprints()
+    before = known.of_dataset(dataset)
+    assert known.of_dataset(dataset) == Fingerprints().of_dataset(dataset) == before
+    png(tmp_path / "b.png", np.ones((2, 3), np.uint8))  # which no cell names
+    assert known.of_dataset(dataset) == before
+    png(tmp_path / "a.png", np.full((2, 3), 7, np.uint8))
+    changed = known.of_dataset(dataset)
+    png(tmp_path / "absent.png", np.zeros((2, 3), np.uint8))
+    assert len({before, changed, known.of_dataset(dataset)}) == 3
+    plain = Dataset("ward", path, schema("age"), 1.0, 1e-5)
+    assert known.of_dataset(plain) == known.of(path)  # as approvals of older versions have it
+
+
+def test_several_rows_of_a_patient_become_one_or_are_refused(tmp_path: Path) -> None:
+    lines = ("mrn,g:a,g:b,dna", "x,0.02,,ACG", "y,0.1,0,", "x,0.04,0.05,")
+    kept = {"first": [0.02, np.nan], "last": [0.04, 0.05], "mean": [0.03, 0.05]}
+    for repeated, expected in kept.items():
+        path = csv(tmp_path, *lines)
+        table = read(path, "gene", "dna", patient_key="mrn", repeated=repeated)
+        np.testing.assert_allclose(table.wide["gene"], [expected, [0.1, 0]])
+    assert table.wide["dna"].tolist() == ["ACG", ""]
+    torn = csv(tmp_path, "mrn,dna", "x,ACG", "x,ACT")
+    with pytest.raises(DataError, match="one sequence or molecule"):
+        read(torn, "dna", patient_key="mrn", repeated="mean")
+    scans = npz(tmp_path, mrn=np.array(["x", "x"]), scan=np.zeros((2, 2, 3)))
+    assert read(scans, "scan", patient_key="mrn", repeated="last").rows == 1
+    with pytest.raises(DataError, match="has no mean of several rows"):
+        read(scans, "scan", patient_key="mrn", repeated="mean")
+
+
+def test_the_page_about_readers_shows_a_schema_that_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs/readers.md").read_text()
+    start, end = page.index("    name ="), page.index("| kind | in text")
+    shown = textwrap.dedent(page[start:end])
+    kinds = {column.kind for column in parse(tomllib.loads(shown), Schema, "page").columns.values()}
+    assert kinds == {"category", "flag", *WIDE}

@@ -73,7 +73,7 @@ def table_of(rows: int, **wide: Any) -> Table:
 
 
 def test_letters_are_numbered_from_one_and_the_unknown_one_is_the_last() -> None:
-    study = study_of("dna", model={"name": "cnn1d", "kernel": 3})
+    study = study_of("dna", model={"name": "cnn1d", "kernel": 3, "channels": [4]})
     made = encode_inputs(table_of(3, dna=["ACGTN", "T", ""]), study)
     assert made.tolist() == [[1, 1, 2, 3, 4, 5], [1, 4, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
     assert study.layout.blocks[0].levels == 6
@@ -161,6 +161,8 @@ def test_an_outcome_along_a_sequence_that_is_not_read_is_refused() -> None:
     task = {"kind": "labelling", "label": "states", "of": "dna"}
     with pytest.raises(DocumentError, match=r"task\.of"):
         study_of("age", task=task, model={"name": "lstm"})
+    with pytest.raises(DocumentError, match="which no model reads"):
+        study_of("dna", "touch", model={"name": "lstm"})
 
 
 def test_what_the_features_are_is_what_a_reconstruction_gives_back() -> None:
@@ -258,3 +260,27 @@ def test_what_is_exported_of_a_blinded_study_names_no_site_and_counts_nobody() -
     assert found.statistics is not None
     np.testing.assert_allclose(found.statistics.mean, statistics.mean)
     np.testing.assert_allclose(found.statistics.deviation, statistics.deviation)
+
+
+def test_the_self_tests_patients_are_reduced_like_any_others() -> None:
+    from cohortium.client.selftest.synthetic import patients
+
+    study = study_of(
+        "gene",
+        model={"name": "logistic"},
+        preprocessing={
+            "reduce": {"block": "gene", "method": "pca", "components": 1, "epsilon": 1.0}
+        },
+        privacy={"mechanism": "gaussian", "epsilon": 2.0, "delta": 1e-5, "clip_norm": 1.0},
+        training={
+            "rounds": 1,
+            "batches": "poisson",
+            "sample_rate": 0.1,
+            "local_steps": 1,
+            "learning_rate": 0.1,
+        },
+    )
+    features, found = patients(study, 20, np.random.default_rng(1))
+    assert features.shape == (20, 2)
+    assert np.isfinite(features).all()
+    assert set(found.tolist()) == {0.0, 1.0}

@@ -23,7 +23,7 @@ DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="What studies c
 @data.command()
 def add(
     name: DatasetName,
-    path: Annotated[Path, typer.Option(help="The table: delimited text.")],
+    path: Annotated[Path, typer.Option(help="The table: delimited text, Parquet or NPZ.")],
     schema: Annotated[Path, typer.Option(help="The schema.toml that it follows.")],
     directory: StateDir,
     epsilon_cap: Annotated[

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,7 @@ from cohortium.common.console import JsonFlag, emit
 from cohortium.common.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from cohortium.common.table import Table
     from cohortium.common.using.described import Described
 
-DIGITS = 6  # of a prediction, as many as float32 is good for
 ROWS_AT_ONCE = 1024
 
 
@@ -48,8 +47,8 @@ def predict(
     _check(found, site)
     key = study.data_model.table.patient_key
     read = read_table(table, study.data_model, study.data.features, (key,) if key else ())
-    values, known = _predictions(model, found, read, site)
-    _write(out, found.outputs, key, read, values, known)
+    known = _complete(read, study)
+    _write(out, found.outputs, key, read, list(_cells(model, found, read, site)), known)
     unknown = read.rows - int(known.sum())
     document = {"out": str(out), "patients": read.rows, "without": unknown}
     gaps = f"; {unknown} lack an input that the model needs, and have none" if unknown else ""
@@ -60,8 +59,8 @@ def _check(found: "Described", site: str) -> None:
     study = found.study
     if not found.outputs:
         raise UsageError(
-            f"{study.name}: a {study.task.kind} outcome has no line a patient; load the model with "
-            "load_model.py beside it"
+            f"{study.name}: a model of kind {study.task.kind} says nothing of a patient that a "
+            "line could hold"
         )
     if study.preprocessing.site_intercept and site not in study.sites.names:
         names = ", ".join(study.sites.names)
@@ -70,33 +69,25 @@ def _check(found: "Described", site: str) -> None:
         raise UsageError("--site: this model makes no difference between sites; leave it out")
 
 
-def _predictions(
+def _cells(
     folder: Path, found: "Described", table: "Table", site: str
-) -> "tuple[NDArray[np.float64], NDArray[np.bool_]]":
-    """(n, k), and bool (n,): whose are to be believed; a few rows at a time."""
+) -> "Iterator[Sequence[str]]":
+    """Of each patient, made a few rows at a time."""
     import numpy as np
-
-    from cohortium.common.using.described import load_module
-
-    module = load_module(folder, found.study)
-    parts = [
-        _of_rows(module, found, table.select(np.arange(start, stop)), site)
-        for start in range(0, table.rows, ROWS_AT_ONCE)
-        for stop in (min(start + ROWS_AT_ONCE, table.rows),)
-    ]
-    return np.concatenate(parts), _complete(table, found.study)
-
-
-def _of_rows(module: Any, found: "Described", table: "Table", site: str) -> "NDArray[np.float64]":
     import torch
 
+    from cohortium.client.predicted import cells
     from cohortium.common.predict import predictions
     from cohortium.common.preprocessing.encode import encode_inputs
+    from cohortium.common.using.described import load_module
 
-    features = encode_inputs(table, found.study, site, found.statistics)
-    with torch.no_grad():
-        values = predictions(found.study, module(torch.from_numpy(features)))
-    return values.reshape(table.rows, -1)
+    module, study = load_module(folder, found.study), found.study
+    for start in range(0, table.rows, ROWS_AT_ONCE):
+        part = table.select(np.arange(start, min(start + ROWS_AT_ONCE, table.rows)))
+        features = encode_inputs(part, study, site, found.statistics)
+        with torch.no_grad():
+            values = predictions(study, module(torch.from_numpy(features)))
+        yield from cells(study, part, values)
 
 
 def _complete(table: "Table", study: "Study") -> "NDArray[np.bool_]":
@@ -114,7 +105,7 @@ def _write(
     names: "Sequence[str]",
     key: str | None,
     table: "Table",
-    values: "NDArray[np.float64]",
+    cells: "Sequence[Sequence[str]]",
     known: "NDArray[np.bool_]",
 ) -> None:
     """By patient key where the schema has one, else by row from 1."""
@@ -125,7 +116,6 @@ def _write(
     with draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([key or "row", *names])
-        for patient, row, there in zip(whose, values.tolist(), known.tolist(), strict=True):
-            shown = [f"{value:.{DIGITS}g}" if there else "" for value in row]
-            writer.writerow([patient, *shown])
+        for patient, row, there in zip(whose, cells, known.tolist(), strict=True):
+            writer.writerow([patient, *(row if there else [""] * len(row))])
     os.replace(draft, out)

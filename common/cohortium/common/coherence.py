@@ -10,6 +10,7 @@ from cohortium.common.evaluating import Criterion, Evaluation
 from cohortium.common.models.options import FAMILIES, ModelDocument
 from cohortium.common.models.options_base import TableModel
 from cohortium.common.task import ContactsTask, LabellingTask, SurvivalTask
+from cohortium.common.wide_columns import PairsColumn
 
 if TYPE_CHECKING:
     from cohortium.common.study import Study
@@ -46,7 +47,13 @@ def check_model(study: "Study") -> None:
 
 
 def check_along(study: "Study") -> None:
-    """The sequence that an outcome of places runs along is read."""
+    """Pairs are an outcome alone, and the sequence that an outcome of places runs along is read."""
+    for name in study.data.features:
+        if isinstance(study.data_model.columns[name], PairsColumn):
+            raise ValueError(
+                f'data.features: "{name}" holds pairs of places, which no model reads; they are '
+                'what task.kind = "contacts" predicts'
+            )
     task = study.task
     if isinstance(task, LabellingTask | ContactsTask) and task.of not in study.data.features:
         raise ValueError(

@@ -45,7 +45,8 @@ with safe_open("model.safetensors", framework="pt") as file:
 ```
 
 Each entry of `facts["recipe"]` says which column an input reads, what a gap becomes, and that the
-input is (value - centre) / spread, clipped to +-limit where there is one."""
+input is (value - centre) / spread, clipped to +-limit where there is one. `cohortium predict` and
+`load_model.py`, where it lies beside this card, do all of it for a table of patients."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from cohortium.common.models.building import build
 from cohortium.common.preprocessing.encode import feature_names
 from cohortium.common.preprocessing.recipe import recipe
 from cohortium.common.study import Study
+from cohortium.common.using.described import told_of
 from cohortium.server.aggregation.optimizer import final_model
 from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.reports.report_data import ModelReport
@@ -88,7 +89,7 @@ def _header(layout: dict[str, tuple[int, ...]], metadata: dict[str, str]) -> byt
 
 def _metadata(row: StudyRow, store: Store) -> dict[str, str]:
     """All that it takes to use the model, under one key: several have no order of their own."""
-    study = row.study
+    study = told_of(row.study)
     facts = {
         "study": study.name,
         "study_digest": row.digest,

@@ -6,6 +6,7 @@ either: where the header line is absent, the first "header" is a patient.
 
 import csv
 import difflib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,7 +72,11 @@ def _records(path: Path, schema: Schema) -> Iterator[Iterator[Record]]:
 
 def _collect(path: Path, schema: Schema, wanted: Sequence[str], records: Iterator[Record]) -> Cells:
     names = _header(path, schema, records)
-    places = {name: _place(path, names, name, schema) for name in wanted}
+    counts, at = Counter(names), {name: place for place, name in enumerate(names)}
+    for name in wanted:
+        if counts[name] != 1:
+            raise _unplaced(path, names, name, schema)
+    places = {name: at[name] for name in wanted}
     found = Cells({name: [] for name in places}, [])
     for line, fields in records:
         if len(fields) != len(names):
@@ -99,18 +104,17 @@ def _written(schema: Schema, name: str) -> tuple[str, ...]:
     return column.headers if isinstance(column, NumbersColumn) else (name,)
 
 
-def _place(path: Path, names: list[str], name: str, schema: Schema) -> int:
-    if names.count(name) == 1:
-        return names.index(name)
+def _unplaced(path: Path, names: list[str], name: str, schema: Schema) -> DataError:
+    """What is wrong where a column is not there exactly once."""
     if name in names:
-        raise DataError(f'{path}: the header names "{name}" more than once; rename the others')
+        return DataError(f'{path}: the header names "{name}" more than once; rename the others')
     if not schema.table.header:
-        raise DataError(
+        return DataError(
             f'{path}: has no header line, and schema "{schema.name}" has no column "{name}"'
         )
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f" (field {names.index(close[0]) + 1} has a similar name)" if close else ""
-    raise DataError(
+    return DataError(
         f'{path}: the header has no column "{name}"{hint}; correct the header, the schema\'s '
         "table.delimiter, or set table.header = false if the file has no header line"
     )

@@ -1,5 +1,6 @@
 """Apache Parquet files, by pyarrow: every cell becomes the text that a CSV file would hold."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,28 +35,34 @@ class ParquetReader:
         return list(self._file.schema_arrow.names)
 
     def read(self, wanted: Sequence[str]) -> Cells:
-        names = self.names()
-        for name in wanted:
-            if names.count(name) != 1:
-                raise absent(self._path, name, names)
-            self._check_flat(name)
+        self._check(wanted)
         try:
             found = self._file.read(columns=list(wanted))
         except self._broken:
             raise DataError(f"{self._path}: is damaged; export the file again") from None
         if not found.num_rows:
             raise DataError(f"{self._path}: holds no rows; check that it is the file you meant")
-        columns = {name: [_text(cell) for cell in found[name].to_pylist()] for name in wanted}
-        return Cells(columns, list(range(1, found.num_rows + 1)))
+        columns = dict(zip(found.column_names, found.columns, strict=True))
+        cells = {name: [_text(cell) for cell in columns[name].to_pylist()] for name in wanted}
+        return Cells(cells, list(range(1, found.num_rows + 1)))
 
-    def _check_flat(self, name: str) -> None:
+    def _check(self, wanted: Sequence[str]) -> None:
+        """Each is there, once and flat."""
         from pyarrow import types
 
-        if types.is_nested(self._file.schema_arrow.field(name).type):
-            raise DataError(
-                f'{self._path}: column "{name}" holds lists; give one column for each number, or '
-                "an NPZ archive"
-            )
+        names, kinds = self.names(), self._file.schema_arrow.types
+        counts, nested = (
+            Counter(names),
+            {name for name, kind in zip(names, kinds, strict=True) if types.is_nested(kind)},
+        )
+        for name in wanted:
+            if counts[name] != 1:
+                raise absent(self._path, name, names)
+            if name in nested:
+                raise DataError(
+                    f'{self._path}: column "{name}" holds lists; give one column for each number, '
+                    "or an NPZ archive"
+                )
 
     def files(self) -> Sequence[Path]:
         return [self._path]

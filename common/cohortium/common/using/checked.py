@@ -9,6 +9,7 @@ from cohortium.common.preprocessing.encode import encode_inputs
 from cohortium.common.preprocessing.mock import mock_table
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
+from cohortium.common.task import ContactsTask, LabellingTask
 from cohortium.common.using.described import prediction_names
 from cohortium.common.using.onnx_form import AGREEMENT, disagreement, onnx_form
 
@@ -45,8 +46,8 @@ def checked_onnx(study: Study, module: nn.Module, statistics: Statistics | None)
 
 
 def _none(study: Study, module: nn.Module) -> str:
-    if not prediction_names(study):
-        return f"a {study.task.kind} outcome has no line a patient"
+    if not prediction_names(study) or isinstance(study.task, LabellingTask | ContactsTask):
+        return f"a model of kind {study.task.kind} gives more than a few numbers a patient"
     if sum(parameter.numel() for parameter in module.parameters()) > MOST:
         return f"it would hold more than {MOST} parameters"
     return ""

@@ -13,6 +13,8 @@ from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.common.task import (
     BinaryTask,
+    ContactsTask,
+    LabellingTask,
     MulticlassTask,
     MultilabelTask,
     RegressionTask,
@@ -46,7 +48,7 @@ class Described(Document):
 
 def described(study: Study, statistics: Statistics | None) -> Described:
     """What `study.json` holds of a study and the statistics that its sites measured together."""
-    told = _without_names(study) if study.evaluation.blinded else study
+    told = told_of(study)
     facts = tuple(one.model_dump(mode="json") for one in recipe(told, statistics))
     uncounted = None if statistics is None else _uncounted(statistics)
     return Described(study=told, statistics=uncounted, recipe=facts, outputs=prediction_names(told))
@@ -105,7 +107,10 @@ def load_module(folder: Path, study: Study) -> "nn.Module":
 
 
 def prediction_names(study: Study) -> tuple[str, ...]:
-    """What a patient's predictions are called, in the order of `predict.predictions`."""
+    """What a patient's predictions are called, in the order of `predict.predictions`.
+
+    States and contacts along a sequence are one text; of inputs given back there is none.
+    """
     task = study.task
     match task:
         case BinaryTask():
@@ -114,7 +119,7 @@ def prediction_names(study: Study) -> tuple[str, ...]:
             return tuple(f"probability_{name}" for name in task.classes(study.data_model))
         case MultilabelTask():
             return tuple(f"probability_{name}" for name in task.labels)
-        case RegressionTask():
+        case RegressionTask() | LabellingTask() | ContactsTask():
             return (task.label,)
         case SurvivalTask() if task.likelihood == "discrete":
             return tuple(f"survival_{horizon:g}" for horizon in task.horizons)
@@ -123,7 +128,12 @@ def prediction_names(study: Study) -> tuple[str, ...]:
     return ()
 
 
-def _without_names(study: Study) -> Study:
+def told_of(study: Study) -> Study:
+    """The study as a model's files tell of it: where it is blinded, its sites have numbers."""
+    return without_names(study) if study.evaluation.blinded else study
+
+
+def without_names(study: Study) -> Study:
     """Sites by number, in the study's order."""
     new = {name: f"site-{place}" for place, name in enumerate(study.sites.names, start=1)}
     sites = json.loads(study.sites.model_dump_json())
