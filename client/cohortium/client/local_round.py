@@ -83,9 +83,6 @@ def _trained(
     place = torch.device(device)
     if study.strategy.name == "newton":
         return newton.train(study.model.name, *data[1:], weight(study, cohort))
-    if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
-        exact = study.strategy.weighting == "exact"
-        return cox.train(*data, cohort.patients if exact else cohort.nominal, place)
     if study.training.batches == "full":
         return _full_batch(study, cohort, mechanism, data, place, team)
     if mechanism is None:
@@ -182,9 +179,12 @@ def _full_batch(
     device: torch.device,
     team: Team,
 ) -> LocalUpdate:
-    exact = study.strategy.weighting == "exact"
-    plan = full_batch_plan(study, cohort.patients if exact else cohort.nominal)
-    update = full_batch.train(*data, plan, NoiseSource(), device, team)
+    rows = cohort.patients if study.strategy.weighting == "exact" else cohort.nominal
+    if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
+        update = cox.train(*data, rows, device)
+    else:
+        plan = full_batch_plan(study, rows)
+        update = full_batch.train(*data, plan, NoiseSource(), device, team)
     delta = update.delta
     if study.training.l1:  # behind clipping and noise: it is no patient's
         delta = (delta - study.training.l1 * np.sign(data[1])).astype(np.float32)
