@@ -10,6 +10,7 @@ whenever it is made. None of it belongs to this project, and none of it is copie
 import argparse
 import csv
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -135,6 +136,41 @@ def radiographs(data: Path, out: Path) -> None:
         )
 
 
+def _relapse_free(row: dict[str, str]) -> tuple[str, str]:
+    """Days until recurrence or death, whichever is first, and whether either came."""
+    if row["recur"] == "1":
+        return row["rtime"], "1"
+    return row["dtime"], row["death"]
+
+
+def _size(millimetres: str) -> str:
+    mm = float(millimetres)
+    return "<=20" if mm <= 20 else "20-50" if mm <= 50 else ">50"
+
+
+def survival(data: Path, out: Path) -> None:
+    """Breast cancer in Rotterdam (2,982) and at the German Breast Cancer Study Group (686).
+
+    Royston & Altman 2013, BMC Med Res Methodol 13:33. Counts of nodes and receptors as ln(1 + x).
+    """
+    shared = ("age", "meno", "size", "grade", "hormon")
+    logs = ("nodes", "pgr", "er")
+    for site, file in (("rotterdam", "rotterdam.csv"), ("germany", "gbsg.csv")):
+        rows = read(data / "survival" / file)
+        for row in rows:
+            if site == "rotterdam":
+                row["days"], row["relapse"] = _relapse_free(row)
+            else:
+                row["days"], row["relapse"] = row["rfstime"], row["status"]
+                row["size"] = _size(row["size"])
+            for name in logs:
+                row[f"log_{name}"] = f"{math.log1p(float(row[name])):.6f}"
+            drawn = hashed(f"{site}/{row['pid']}")
+            row["split"] = "test" if drawn < TEST_FRACTION else "train"
+        columns = (*shared, *(f"log_{name}" for name in logs), "days", "relapse", "split")
+        write(out / f"{site}.csv", rows, columns)
+
+
 EXAMPLES: Mapping[str, Callable[[Path, Path], None]] = {
     "splice": splice,
     "omics": omics,
@@ -142,6 +178,7 @@ EXAMPLES: Mapping[str, Callable[[Path, Path], None]] = {
     "barrier": barrier,
     "solubility": solubility,
     "radiographs": radiographs,
+    "survival": survival,
 }
 
 

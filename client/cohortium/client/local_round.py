@@ -5,7 +5,6 @@ request that asks for the round.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -88,10 +87,6 @@ def _trained(
     place = torch.device(device)
     if study.strategy.name == "newton":
         return newton.train(study.model.name, *data[1:], weight(study, cohort))
-    if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
-        exact = study.strategy.weighting == "exact"
-        rows = cohort.patients if exact else cohort.nominal
-        return _penalised(study, start, cox.train(*data, rows, place))
     if study.training.batches == "full":
         return _full_batch(study, cohort, mechanism, data, place, team)
     if mechanism is None:
@@ -188,18 +183,18 @@ def _full_batch(
     device: torch.device,
     team: Team,
 ) -> LocalUpdate:
-    exact = study.strategy.weighting == "exact"
-    plan = full_batch_plan(study, cohort.patients if exact else cohort.nominal)
-    update = full_batch.train(*data, plan, NoiseSource(), device, team)
-    return _penalised(study, data[1], update if mechanism else LocalUpdate(update.delta, None))
-
-
-def _penalised(study: Study, start: Vector, update: LocalUpdate) -> LocalUpdate:
-    """One gradient with that of the L1 penalty, behind clipping and noise: it is no patient's."""
-    if not study.training.l1:
-        return update
-    pull = study.training.l1 * np.sign(start)
-    return replace(update, delta=(update.delta - pull).astype(np.float32))
+    rows = cohort.patients if study.strategy.weighting == "exact" else cohort.nominal
+    if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
+        update = cox.train(*data, rows, device)
+    else:
+        plan = full_batch_plan(study, rows)
+        update = full_batch.train(*data, plan, NoiseSource(), device, team)
+    delta = update.delta
+    if study.training.l1:  # behind clipping and noise: it is no patient's
+        delta = (delta - study.training.l1 * np.sign(data[1])).astype(np.float32)
+    return (
+        LocalUpdate(delta, update.mechanism, update.loss) if mechanism else LocalUpdate(delta, None)
+    )
 
 
 def full_batch_plan(study: Study, rows: int) -> full_batch.FullBatchPlan:

@@ -10,6 +10,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from cohortium.common import newton
 from cohortium.common.errors import UnreachableError
 from cohortium.common.messages import Consent
 from cohortium.common.study import Study, load_study
@@ -117,7 +118,7 @@ def _allow(site_toml: Path, study: Study, minimum_cell: int) -> None:
     rounds, epsilon = study.rounds_in_all, study.privacy.epsilon
     if epsilon is None:
         text = re.sub(r"(?m)^allow_unprotected = false", "allow_unprotected = true", text)
-    if study.strategy.weighting == "exact":
+    if study.strategy.weighting == "exact" or newton.asked(study):
         text = re.sub(r"(?m)^allow_exact_counts = false", "allow_exact_counts = true", text)
     if rounds > MAX_ROUNDS:
         text = re.sub(r"(?m)^max_rounds = \d+", f"max_rounds = {rounds}", text)
