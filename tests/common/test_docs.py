@@ -23,8 +23,6 @@ from cohortium.common.schema import (
 )
 from cohortium.common.study import Study
 from cohortium.common.task import Task
-from cohortium.common.transfer import Lora, Transfer
-from cohortium.common.tuning import Range, Tuning
 from cohortium.common.wide_columns import WideColumn
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,10 +54,6 @@ def test_every_key_of_a_study_is_explained() -> None:
         *get_args(get_args(Task)[0]),
         *get_args(WideColumn),
         *FAMILIES,
-        Transfer,
-        Lora,
-        Tuning,
-        Range,
         Explanation,
         Reduction,
     ]

@@ -79,9 +79,6 @@ def _check_newton(study: "Study") -> None:
         "training.l1": training.l1,
         "training.class_weights": training.class_weights,
         "training.sampling": training.sampling != "none",
-        "transfer.freeze": study.transfer.freeze,
-        "transfer.lora": study.transfer.lora,
-        "transfer.site_heads": study.transfer.site_heads,
     }
     for key, given in unused.items():
         if given:

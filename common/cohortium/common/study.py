@@ -36,8 +36,6 @@ from cohortium.common.schema import (
 from cohortium.common.task import GenerationTask, ReconstructionTask, Task
 from cohortium.common.tracks import Track, check_left_out, track
 from cohortium.common.training import Privacy, Strategy, Training
-from cohortium.common.transfer import Transfer
-from cohortium.common.tuning import Tuning
 
 
 class Data(Document):
@@ -98,9 +96,7 @@ class Split(GrownDocument):
 class Study(GrownDocument):
     """One study, checked as a whole: what is impossible together is refused with the reason."""
 
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"mitigation", "release", "transfer", "tuning", "explanation"}
-    )
+    later: ClassVar[frozenset[str]] = frozenset({"mitigation", "release", "explanation"})
 
     name: Name
     purpose: Purpose
@@ -119,8 +115,6 @@ class Study(GrownDocument):
     release: Release = Release()
     sites: Sites
     continues: Continues | None = None
-    transfer: Transfer = Transfer()
-    tuning: Tuning | None = None
     explanation: Explanation | None = None
 
     @model_validator(mode="after")
