@@ -28,7 +28,7 @@ def difference(old: Study, new: Study) -> tuple[str, ...]:
         *_order("column", old.data.features, new.data.features),
         *_order("site", old.sites.names, new.sites.names),
     ]
-    if old.continues != new.continues:
+    if start(old) != start(new):
         lines.append(f"starts from {start(new)}")
     for section in Study.model_fields:
         before, after = getattr(old, section), getattr(new, section)
@@ -39,6 +39,8 @@ def difference(old: Study, new: Study) -> tuple[str, ...]:
 
 def start(study: Study) -> str:
     """The model that a study's first round starts from, in words."""
+    if study.transfer.start is not None:
+        return f"parameters of a file, SHA-256 {study.transfer.start[:16]}..."
     if study.continues is None:
         return "a fresh model"
     return f"round {study.continues.round} of {study.continues.name}"

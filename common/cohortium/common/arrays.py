@@ -32,6 +32,12 @@ def load_into(module: nn.Module, vector: NDArray[np.float32]) -> None:
             start = end
 
 
+def trained(module: nn.Module) -> NDArray[np.bool_]:
+    """bool (d,): which values of the vector are trained, in the order of `flatten`."""
+    parts = [np.full(p.numel(), p.requires_grad) for p in module.parameters()]
+    return np.concatenate(parts)
+
+
 def layout(module: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
     """Name and shape of each parameter, in the order of `flatten`."""
     return [(name, tuple(parameter.shape)) for name, parameter in module.named_parameters()]

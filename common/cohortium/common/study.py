@@ -4,6 +4,7 @@
 digest covers all that a site is asked to agree to.
 """
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import pairwise
@@ -36,6 +37,7 @@ from cohortium.common.schema import (
 from cohortium.common.task import GenerationTask, ReconstructionTask, Task
 from cohortium.common.tracks import Track, check_left_out, track
 from cohortium.common.training import Privacy, Strategy, Training
+from cohortium.common.transfer import Transfer, check_transfer
 
 
 class Data(Document):
@@ -96,7 +98,9 @@ class Split(GrownDocument):
 class Study(GrownDocument):
     """One study, checked as a whole: what is impossible together is refused with the reason."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"mitigation", "release", "explanation"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"mitigation", "release", "explanation", "transfer"}
+    )
 
     name: Name
     purpose: Purpose
@@ -116,6 +120,7 @@ class Study(GrownDocument):
     sites: Sites
     continues: Continues | None = None
     explanation: Explanation | None = None
+    transfer: Transfer = Transfer()
 
     @model_validator(mode="after")
     def _columns_exist(self) -> Self:
@@ -228,6 +233,7 @@ class Study(GrownDocument):
         coherence.check_evaluate_only(self)
         coherence_likelihood.check(self)
         check_left_out(self)
+        check_transfer(self)
         return self
 
     @model_validator(mode="after")
@@ -327,4 +333,25 @@ def load_study(path: Path) -> Study:
     if "data_model" in values:
         raise DocumentError(f'{path}: unknown key "data_model"; the schema goes into data.schema')
     data = {key: value for key, value in data.items() if key != "schema"}
+    values = _with_start(values, path)
     return parse({**values, "data": data, "data_model": schema.model_dump()}, Study, str(path))
+
+
+def start_file(path: Path) -> Path | None:
+    """The safetensors file that a study.toml names, if any."""
+    transfer = read_toml(path).get("transfer")
+    given = transfer.get("start") if isinstance(transfer, dict) else None
+    return path.parent / given if isinstance(given, str) else None
+
+
+def _with_start(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """With the file's hash instead of its path: the digest covers what a study begins with."""
+    file = start_file(path)
+    if file is None:
+        return values
+    try:
+        with file.open("rb") as opened:
+            digested = hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise DocumentError(f"{path}: transfer.start: {file}: {error.strerror}") from None
+    return {**values, "transfer": {**values["transfer"], "start": digested}}

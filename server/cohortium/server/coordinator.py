@@ -171,6 +171,10 @@ def _start(study: Study, desk: Desk) -> ServerState:
     """Before the first round of a track."""
     if study.continues is not None:
         return ServerState.start(start_of(study.continues, desk.store))
+    if study.transfer.start is not None:
+        raise ProtocolError(
+            "the parameters that the study begins with are not here: they come with `study submit`"
+        )
     return ServerState.start(initial_model(study))
 
 

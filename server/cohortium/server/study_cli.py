@@ -9,13 +9,15 @@ import typer
 from cohortium.common import daemon
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.errors import RefusedError, UnreachableError, UsageError
-from cohortium.common.study import Study, load_study
+from cohortium.common.study import Study, load_study, start_file
+from cohortium.common.transfer import Transfer
 from cohortium.server import release_cli, synthetic_cli, touched_cli
 from cohortium.server.config import CoordinatorDir
 from cohortium.server.gates import ranges
 from cohortium.server.store import Store, StudyRow
 
 if TYPE_CHECKING:
+    from cohortium.common.messages import Vector
     from cohortium.server.opened import Opened
 
 study = typer.Typer(
@@ -41,6 +43,7 @@ def validate(file: StudyFile, as_json: JsonFlag = False) -> None:
     from cohortium.server.progress import describe
 
     loaded = load_study(file)
+    _begin_with(loaded, file)
     document, text = describe(loaded)
     emit(document, text, as_json)
 
@@ -51,15 +54,20 @@ def submit(file: StudyFile, directory: StateDir, as_json: JsonFlag = False) -> N
 
     Example: cohortium study submit study.toml --dir DIR
     """
+    from cohortium.server.aggregation.optimizer import ServerState
+    from cohortium.server.checkpoints import Checkpoints
     from cohortium.server.opened import open_coordinator
 
     loaded = load_study(file)
+    begun = _begin_with(loaded, file)
     opened = open_coordinator(directory)
     opened.incident.check()
     _require_enrolled(loaded, set(opened.roster.enrolled()))
     with opened.database.transaction():
         known = any(row.digest == loaded.digest for row in opened.store.studies())
         row = opened.store.submit(loaded, int(time.time() * 1000))
+        if begun is not None and not known:
+            Checkpoints(opened.database, loaded.digest).keep(0, ServerState.start(begun))
         event = "" if known else _created(opened, loaded)
     if not daemon.is_running(opened.directory.lock):
         note(f"the coordinator is not running: cohortium coordinator up --dir {directory}")
@@ -71,6 +79,17 @@ def submit(file: StudyFile, directory: StateDir, as_json: JsonFlag = False) -> N
         f"      cohortium site approve {loaded.name} --as PERSON --dir SITE_DIR"
     )
     emit(document, text, as_json)
+
+
+def _begin_with(study: Study, file: Path) -> "Vector | None":
+    """The parameters that the study's file gives, checked against its model; None for none."""
+    if study.transfer == Transfer():
+        return None
+    from cohortium.server.starting import check_frozen, start_vector
+
+    check_frozen(study)
+    given = start_file(file)
+    return None if given is None else start_vector(study, given)
 
 
 @study.command("list")

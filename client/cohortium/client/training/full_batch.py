@@ -77,6 +77,8 @@ def train(
     )
     team.add_up([torch.from_numpy(total)])
     noise = source.gaussian(total.shape, plan.noise_multiplier * plan.clip_norm)
+    moves = arrays.trained(module)
+    noise[: len(moves)] *= moves  # what is frozen tells nothing, and gets no noise
     mean = (total + noise) / plan.nominal_rows
     loss = None
     if plan.tell_loss:
@@ -112,15 +114,17 @@ def clipped_sum(
     """
     module.train()
     gradients = _per_example(module, outcome, class_weights)
-    parameters = {name: p.detach() for name, p in module.named_parameters()}
-    size = sum(parameter.numel() for parameter in parameters.values())
+    parameters = {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}
+    sizes = {name: p.numel() for name, p in module.named_parameters()}
+    size = sum(sizes.values())
     total = torch.zeros(size + tell_loss, dtype=torch.float64)
     physical = memory.fitting(module, features, of_each=True, device=features.device)
     physical.rows = min(physical.rows, max(1, CHUNK_VALUES // size))
 
     def sum_up(rows: Tensor) -> None:
         found, losses = gradients(parameters, features[rows], labels[rows])
-        flat = torch.cat([g.flatten(1) for g in found.values()], dim=1).cpu().double()
+        parts = [_of(found, name, len(rows), wide) for name, wide in sizes.items()]
+        flat = torch.cat(parts, dim=1).double()
         flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         if tell_loss:
             flat = torch.cat([flat, _scaled(losses, clip_norm)], dim=1)
@@ -129,6 +133,11 @@ def clipped_sum(
     if len(features):
         physical.over(torch.arange(len(features), device=features.device), sum_up)
     return total.numpy()
+
+
+def _of(found: dict[str, Tensor], name: str, rows: int, wide: int) -> Tensor:
+    """(rows, wide) of one parameter on the processor; zeros of one that is frozen."""
+    return found[name].flatten(1).cpu() if name in found else torch.zeros(rows, wide)
 
 
 def _scaled(losses: Tensor, clip_norm: float) -> Tensor:
@@ -145,8 +154,10 @@ def _clipped(flat: Tensor, clip_norm: float) -> Tensor:
 def _per_example(
     module: nn.Module, outcome: Outcome, class_weights: tuple[float, ...]
 ) -> PerExample:
+    frozen = {n: p.detach() for n, p in module.named_parameters() if not p.requires_grad}
+
     def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        logits = functional_call(module, parameters, (x[None],))
+        logits = functional_call(module, {**frozen, **parameters}, (x[None],))
         return weighted(per_example(outcome, logits, y[None]), y[None], class_weights)[0]
 
     return vmap(grad_and_value(loss), in_dims=(None, 0, 0), randomness="different")

@@ -24,6 +24,7 @@ from cohortium.common.models.sequence import Per
 from cohortium.common.models.tensor_train import tensor_train
 from cohortium.common.models.transformer import transformer
 from cohortium.common.study import Study
+from cohortium.common.transfer import matches
 
 Builder = Callable[..., nn.Module]  # each takes the document of its own family
 
@@ -81,4 +82,7 @@ def build_seeded(
 def study_module(study: Study) -> nn.Module:
     """The module of a study, initialised by its seed: the same at every site."""
     seed = study.training.seed
-    return build_seeded(study.model, study.layout, study.outputs, seed, study.task.per)
+    module = build_seeded(study.model, study.layout, study.outputs, seed, study.task.per)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(not matches(name, study.transfer.freeze))
+    return module

@@ -1,0 +1,60 @@
+"""Starting from what was learnt before, and which parameters are trained."""
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from cohortium.common.continuation import Sha256
+from cohortium.common.document import Document
+
+if TYPE_CHECKING:
+    from cohortium.common.study import Study
+
+
+class Transfer(Document):
+    """Where parameters begin, and which of them stay as they are.
+
+    start: the safetensors file that parameters come from, as SHA-256 of its bytes; in a study.toml
+    its path, relative to it. initialise: patterns (as of a shell) of names that begin anew, such as
+    a head for another outcome; every other parameter must be in the file, in its shape.
+    freeze: patterns of names that are not trained. They get no noise, and an update leaves them be.
+    """
+
+    start: Sha256 | None = None
+    initialise: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a parameter's name is meant by one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def check_transfer(study: "Study") -> None:
+    """Raise ValueError where frozen or given parameters and the rest cannot be together."""
+    transfer = study.transfer
+    if transfer.initialise and transfer.start is None:
+        raise ValueError("transfer.initialise: without transfer.start everything begins anew")
+    if transfer.start is not None and study.continues is not None:
+        raise ValueError("transfer.start: this study goes on from another's model already")
+    if transfer.start is not None and study.evaluation.leave_one_site_out:
+        raise ValueError(
+            "transfer.start: what a model without one site begins with may have seen that site; "
+            "remove evaluation.leave_one_site_out"
+        )
+    unfit = {
+        "strategy.name": study.strategy.name == "newton",
+        "strategy.weight_decay": study.strategy.weight_decay > 0,
+        "training.l1": study.training.l1 > 0,
+        "task.likelihood": getattr(study.task, "likelihood", "") == "cox",
+    }
+    for key, given in unfit.items():
+        if given and transfer.freeze:
+            raise ValueError(
+                f"transfer.freeze: {key} would move what is frozen; change one of them"
+            )
+    beside = study.evaluation.own_model or study.mitigation.ditto is not None
+    if beside and (transfer.start or transfer.freeze):
+        raise ValueError(
+            "transfer: a site's own models (evaluation.own_model, mitigation.ditto) begin anew and "
+            "could not be compared with one that does not; remove one of the two"
+        )
