@@ -23,6 +23,7 @@ from cohortium.common.schema import (
 )
 from cohortium.common.study import Study
 from cohortium.common.task import Task
+from cohortium.common.transfer import Transfer
 from cohortium.common.wide_columns import WideColumn
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,6 +57,7 @@ def test_every_key_of_a_study_is_explained() -> None:
         *FAMILIES,
         Explanation,
         Reduction,
+        Transfer,
     ]
     for section in parts:
         for key in section.model_fields:

@@ -41,6 +41,12 @@ def without(row: StudyRow, site: str, from_round: int, store: Store) -> Study:
         values["training"]["shared_stream_rows"] = tuple(n for name, n in pairs if name != site)
     if kept:
         values["continues"] = _continues(row, kept, store).model_dump()
+        values["transfer"] |= {"start": None, "initialise": ()}  # its model has them already
+    elif study.transfer.start is not None:
+        raise UsageError(
+            f"{study.name} begins with parameters of a file, which only `study submit` brings: "
+            f"take {site} out of its study.toml and submit that under another name"
+        )
     left_out = [name for name in study.left_out if name != site]
     tracks = len(left_out) if len(left_out) > 1 and not kept else 1
     values["evaluation"]["leave_one_site_out"] = tracks > 1
