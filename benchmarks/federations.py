@@ -141,7 +141,7 @@ def _cohort(site: Site, study: Study) -> Cohort:
 
 def _scores(study: Study, cohort: Cohort, model: NDArray[np.float32]) -> NDArray[np.float64]:
     """A model's predictions of held-out patients."""
-    module = build_seeded(study.model, cohort.test_features.shape[1], 1, study.training.seed)
+    module = build_seeded(study.model, study.layout, 1, study.training.seed)
     arrays.load_into(module, model)
     module.eval()
     with torch.no_grad():

@@ -75,7 +75,7 @@ def test_a_site_that_only_evaluates_is_not_left_out(tmp_path: Path) -> None:
     ("part", "why"),
     [
         ("[preprocessing]\nsite_intercept = true\n", "intercept of the site left out"),
-        ('[preprocessing]\nscaling = "federated-standard"\n', "scale by statistics"),
+        ('[preprocessing]\nscaling = "federated-standard"\n', "prepare inputs by statistics"),
     ],
 )
 def test_what_a_left_out_site_would_still_leak_into_is_refused(

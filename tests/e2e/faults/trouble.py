@@ -217,7 +217,7 @@ def begin(
         changes={
             "min_sites = 2": who,
             "round_deadline = 60.0": f"round_deadline = {round_deadline}",
-            "approval_deadline = 60.0": "approval_deadline = 180.0",
+            "approval_deadline = 300.0": "approval_deadline = 180.0",
             **(changes or {}),
         },
     )
