@@ -7,6 +7,7 @@ from cohortium.common.privacy.accounting import gaussian_mu, in_words
 from cohortium.common.privacy.plan import in_words as in_words_of_tracks
 from cohortium.common.privacy.plan import planned_at, price_of_tracks
 from cohortium.common.study import Study
+from cohortium.common.tuning import cost_in_words
 
 WHAT_LEAVES = {
     "full": "the noised sum of the patients' clipped gradients, once a round",
@@ -47,6 +48,7 @@ def sheet(
         f'Data       "{study.data.dataset}", columns read: {", ".join(study.columns_read)}',
         f"Predicts   {study.task.outcome}",
         f"Model      {study.model.name}, {study.training.rounds} rounds, from {start(study)}",
+        *_tuned(study),
         *_tracks(study),
         *_leaves(study, trains),
         f"Privacy    {_privacy(study) if trains else NOT_TRAINED}",
@@ -60,6 +62,13 @@ def sheet(
         changes = "; ".join(difference(before, study)) or "nothing but the name"
         lines.append(f"Changes    against {before.name}: {changes}")
     return "\n".join(lines)
+
+
+def _tuned(study: Study) -> list[str]:
+    """Where settings come from that were tried before; not from this site."""
+    if study.tuning is None:
+        return []
+    return [f"Tuning     it {cost_in_words(study, study.tuning)}"]
 
 
 def _tracks(study: Study) -> list[str]:

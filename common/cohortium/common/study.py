@@ -38,6 +38,7 @@ from cohortium.common.task import GenerationTask, ReconstructionTask, Task
 from cohortium.common.tracks import Track, check_left_out, track
 from cohortium.common.training import Privacy, Strategy, Training
 from cohortium.common.transfer import Transfer, check_transfer
+from cohortium.common.tuning import Tuning, check_tuning
 
 
 class Data(Document):
@@ -99,7 +100,7 @@ class Study(GrownDocument):
     """One study, checked as a whole: what is impossible together is refused with the reason."""
 
     later: ClassVar[frozenset[str]] = frozenset(
-        {"mitigation", "release", "explanation", "transfer"}
+        {"mitigation", "release", "explanation", "transfer", "tuning"}
     )
 
     name: Name
@@ -121,6 +122,7 @@ class Study(GrownDocument):
     continues: Continues | None = None
     explanation: Explanation | None = None
     transfer: Transfer = Transfer()
+    tuning: Tuning | None = None
 
     @model_validator(mode="after")
     def _columns_exist(self) -> Self:
@@ -249,6 +251,7 @@ class Study(GrownDocument):
                 "strategy.proximal_mu: the proximal term acts on ordinary training only; use "
                 'training.batches = "shuffle" or another strategy.name'
             )
+        check_tuning(self)
         return self
 
     @property

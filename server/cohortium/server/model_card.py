@@ -18,6 +18,7 @@ from cohortium.common.fairness.verdicts import Contrast
 from cohortium.common.messages import Consent
 from cohortium.common.metrics.performance import Estimate, Performance
 from cohortium.common.study import Study
+from cohortium.common.tuning import tuned_in_words
 from cohortium.server.gates import (
     OVERALL,
     Flag,
@@ -190,6 +191,7 @@ def _training(facts: Facts) -> str:
         f"weighted by `{strategy.weighting}`; batches `{training.batches}`, {training.local_steps} "
         f"local steps a round; seed {training.seed}; scaling `{inputs.scaling}`, missing values "
         f"`{inputs.missing}`. {before}".strip(),
+        *([f"It {tuned}."] if (tuned := tuned_in_words(study)) else []),
         *(f"{record.stopped.capitalize()}." for record in facts.rounds if record.stopped),
     )
 

@@ -13,6 +13,7 @@ from cohortium.common.messages import Consent, Spent
 from cohortium.common.metrics.summary import Mean, SiteScores
 from cohortium.common.metrics.summary import Summary as Scores
 from cohortium.common.study import Study
+from cohortium.common.tuning import tuned_in_words
 from cohortium.server.config import CoordinatorConfig
 from cohortium.server.measured import Measured
 from cohortium.server.model_file import describe
@@ -114,6 +115,7 @@ def _report(
         horizons=found.horizons(),
         worth=value_of(study, rounds),
         release=release,
+        tuned=tuned_in_words(study),
         rounds=tuple(_round(record) for record in main),
         model=model,
         proof=Proof(

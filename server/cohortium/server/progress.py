@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from cohortium.common.metrics.summary import Mean, Summary
+from cohortium.common.metrics.followed import followed, mean_of
+from cohortium.common.metrics.summary import Summary
 from cohortium.common.privacy import accounting
 from cohortium.common.privacy.accounting import cap_needed, epsilon
 from cohortium.common.privacy.count_noise import CountNoise
@@ -16,7 +17,7 @@ from cohortium.common.privacy.plan import (
     price_of_tracks,
 )
 from cohortium.common.study import Study
-from cohortium.common.task import SurvivalTask
+from cohortium.common.tuning import cost_in_words
 from cohortium.server import early_stopping
 from cohortium.server.store import RoundRecord
 
@@ -32,18 +33,6 @@ NAMES = {
     "precision_l": "precision L",
     "mse": "MSE",
     "variance_explained": "explained",
-}
-FOLLOWED = {
-    "binary": ("log_loss", "auroc", "accuracy"),
-    "multiclass": ("log_loss", "accuracy"),
-    "multilabel": ("log_loss", "accuracy"),
-    "regression": ("mae", "rmse", "r2"),
-    "survival": ("concordance", "brier"),
-    "cox": ("concordance",),
-    "labelling": ("log_loss", "accuracy"),
-    "contacts": ("precision_l5", "precision_l", "auroc"),
-    "reconstruction": ("mse", "variance_explained"),
-    "generation": ("mse", "variance_explained"),
 }
 
 
@@ -65,6 +54,7 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         "rounds": study.training.rounds,
         "rounds_in_all": study.rounds_in_all,
         "left_out": list(study.left_out),
+        "tuning": None,
         "privacy": None,
     }
     lines = [
@@ -79,6 +69,9 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
             f"stops early after {study.training.patience} rounds without a lower loss on "
             f"{study.split.validation_fraction:.0%} of the training patients, who then do not train"
         )
+    if study.tuning is not None:
+        document["tuning"] = study.tuning.model_dump(mode="json")
+        lines.append(cost_in_words(study, study.tuning))
     if study.left_out:
         lines.append(
             f"leaves one of {len(study.left_out)} sites out after the other: "
@@ -200,17 +193,7 @@ def line(study: Study, record: RoundRecord) -> tuple[dict[str, Any], str]:
 
 def _headline(study: Study, scores: Summary | None) -> dict[str, float | None]:
     """Means over sites of what this kind of outcome is followed by; None what is not known."""
-    kind: str = study.task.kind
-    if isinstance(study.task, SurvivalTask) and study.task.likelihood == "cox":
-        kind = "cox"
-    return {name: _mean(scores, name) for name in FOLLOWED[kind]}
-
-
-def _mean(scores: Summary | None, name: str) -> float | None:
-    if scores is None:
-        return None
-    found = scores.headline.get(name) or getattr(scores, name, None)  # rounds of older versions
-    return found.unweighted if isinstance(found, Mean) else None
+    return {name: mean_of(scores, name) for name in followed(study.task)}
 
 
 def _number(value: object) -> str:

@@ -11,10 +11,21 @@ from numpy.typing import NDArray
 from cohortium.common.errors import UsageError
 from cohortium.common.messages import Vector
 from cohortium.common.models.building import study_module
-from cohortium.common.study import Study
+from cohortium.common.study import Study, start_file
 from cohortium.common.transfer import matches
 
 Tensors = Mapping[str, NDArray[Any]]
+
+
+def begin_with(study: Study, file: Path) -> Vector | None:
+    """float32 (parameters,) that a study.toml's transfer gives; None where it gives none.
+
+    Raises:
+        UsageError: they do not fit the study's model, or a pattern of `transfer` means nothing.
+    """
+    check_frozen(study)
+    given = start_file(file)
+    return None if given is None else start_vector(study, given)
 
 
 def start_vector(study: Study, file: Path) -> Vector:

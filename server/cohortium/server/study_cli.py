@@ -9,9 +9,9 @@ import typer
 from cohortium.common import daemon
 from cohortium.common.console import JsonFlag, StateDir, emit, note, table
 from cohortium.common.errors import RefusedError, UnreachableError, UsageError
-from cohortium.common.study import Study, load_study, start_file
+from cohortium.common.study import Study, load_study
 from cohortium.common.transfer import Transfer
-from cohortium.server import release_cli, synthetic_cli, touched_cli
+from cohortium.server import release_cli, synthetic_cli, touched_cli, tuning_cli
 from cohortium.server.config import CoordinatorDir
 from cohortium.server.gates import ranges
 from cohortium.server.store import Store, StudyRow
@@ -59,6 +59,11 @@ def submit(file: StudyFile, directory: StateDir, as_json: JsonFlag = False) -> N
     from cohortium.server.opened import open_coordinator
 
     loaded = load_study(file)
+    if loaded.tuning is not None and loaded.tuning.found is None:
+        raise UsageError(
+            f"{file}: [tuning] has not been done; run cohortium study tune {file} and submit what "
+            "it writes, or remove [tuning]"
+        )
     begun = _begin_with(loaded, file)
     opened = open_coordinator(directory)
     opened.incident.check()
@@ -85,11 +90,9 @@ def _begin_with(study: Study, file: Path) -> "Vector | None":
     """The parameters that the study's file gives, checked against its model; None for none."""
     if study.transfer == Transfer():
         return None
-    from cohortium.server.starting import check_frozen, start_vector
+    from cohortium.server.starting import begin_with
 
-    check_frozen(study)
-    given = start_file(file)
-    return None if given is None else start_vector(study, given)
+    return begin_with(study, file)
 
 
 @study.command("list")
@@ -234,6 +237,7 @@ def report(
 
 
 for command in (
+    tuning_cli.tune,
     release_cli.flags,
     release_cli.disposition,
     synthetic_cli.synthesise,

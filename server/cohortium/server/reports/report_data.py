@@ -136,6 +136,7 @@ class ReportData(Document):
     by group. `blinding`: `none`, `blinded`, or `coordinator`: the coordinator's own copy of a study
     whose shared reports are blinded. `traffic`: over all sites, where a
     blinded report does not give it by site. `release` is None before the study has completed.
+    `tuned`: on what its settings were tried, and that no patient's privacy was spent on it.
     """
 
     study: str
@@ -158,6 +159,7 @@ class ReportData(Document):
     horizons: tuple[Horizon, ...] = ()
     worth: Value = Value()
     release: ReleaseReport | None = None
+    tuned: str = ""
     rounds: tuple[RoundReport, ...] = ()
     traffic: tuple[Traffic, ...] = ()
     model: ModelReport | None = None
