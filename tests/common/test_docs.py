@@ -24,6 +24,7 @@ from cohortium.common.schema import (
 from cohortium.common.study import Study
 from cohortium.common.task import Task
 from cohortium.common.transfer import Transfer
+from cohortium.common.tuning import Found, Range, Tuning
 from cohortium.common.wide_columns import WideColumn
 
 ROOT = Path(__file__).parent.parent.parent
@@ -58,6 +59,9 @@ def test_every_key_of_a_study_is_explained() -> None:
         Explanation,
         Reduction,
         Transfer,
+        Tuning,
+        Range,
+        Found,
     ]
     for section in parts:
         for key in section.model_fields:

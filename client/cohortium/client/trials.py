@@ -1,16 +1,18 @@
 """The sites of a trial, made up in one process; on nobody's patients, or on public ones."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.client import local_round
 from cohortium.client.cohort import Cohort, measure, prepare
+from cohortium.client.config import Dataset
 from cohortium.client.data.table import read_table
+from cohortium.client.fingerprint import Fingerprints
 from cohortium.common.errors import DataError
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.encode import encode_inputs
@@ -89,7 +91,7 @@ def open_bench(study: Study, tuning: Tuning, table: Path | None) -> MadeUpSites:
     else:
         agreeing = study.task.columns
         whole = read_table(table, study.data_model, study.columns_read, (), agreeing)
-        digest = _digest(table)
+        digest = _digest(table, study)
     site, fold = _dealt(whole.patients, len(names), tuning.folds, rng)
     return MadeUpSites(
         tables={name: whole.select(site == number) for number, name in enumerate(names)},
@@ -130,7 +132,7 @@ def _mock(study: Study, count: int, rng: np.random.Generator) -> Table:
     inputs = encode_inputs(table, plain, study.sites.training[0], None)
     score = inputs @ rng.normal(size=inputs.shape[1])
     score += NOISE * score.std() * rng.normal(size=count)
-    drawn = {**table.numbers, **table.codes}
+    drawn: dict[str, NDArray[Any]] = {**table.numbers, **table.codes}
     place = np.empty(count, np.int64)  # whose outcome each patient gets
     place[np.argsort(score)] = np.lexsort([drawn[name] for name in reversed(columns)])
     return replace(
@@ -140,6 +142,6 @@ def _mock(study: Study, count: int, rng: np.random.Generator) -> Table:
     )
 
 
-def _digest(table: Path) -> str:
-    with table.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(table: Path, study: Study) -> str:
+    """As a site takes that of its own: over the images that a table names, too."""
+    return Fingerprints().of_dataset(Dataset("public", table, study.data_model, 0.0, 0.0))

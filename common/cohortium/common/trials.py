@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cohortium.common.errors import UsageError
+from cohortium.common.evaluating import Evaluation
 from cohortium.common.metrics.tallies import SiteEvaluation
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Split, Study
@@ -83,7 +84,7 @@ def for_trials(study: Study) -> Study:
 
     Leaving one site out stays: it decides how much noise each round gets.
     """
-    keep = {"leave_one_site_out": study.evaluation.leave_one_site_out}
+    leaving_out = study.evaluation.leave_one_site_out
     fields = type(study).model_fields
     defaults = {key: fields[key].default for key in ("fairness", "mitigation", "explanation")}
     sites = {"names": study.sites.training, "evaluate_only": ()}
@@ -92,7 +93,7 @@ def for_trials(study: Study) -> Study:
             **defaults,
             "tuning": None,
             "split": Split(column=FOLD),
-            "evaluation": type(study.evaluation)(**keep),
+            "evaluation": Evaluation(leave_one_site_out=leaving_out),
             "sites": study.sites.model_copy(update=sites),
             "training": study.training.model_copy(update={"patience": None}),
         }

@@ -101,6 +101,16 @@ class Tuning(Document):
         """TOML reads `training.momentum = [0, 0.9]` as a table in a table."""
         return dict(_flat(space)) if isinstance(space, Mapping) else space
 
+    @field_validator("on", mode="before")
+    @classmethod
+    def _nobody_s(cls, on: Any) -> Any:
+        if on == "sites":
+            raise ValueError(
+                "trials at the sites would train on patients, and choosing the best of them would "
+                "tell what no epsilon covers yet; tune on mock patients or a public table"
+            )
+        return on
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if (self.on == "public") != (self.table is not None):
@@ -137,11 +147,27 @@ class Tuning(Document):
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Each key with all its dots, and its choices."""
     for key, value in values.items():
-        if isinstance(value, Mapping) and not {"low", "high", "log"} & set(value):
-            yield from _flat(value, f"{before}{key}.")
+        name = f"{before}{key}"
+        if not isinstance(value, Mapping):
+            yield name, _tuples(value)
+        elif {"low", "high", "log"} & set(value):
+            yield name, _range(name, value)
         else:
-            yield f"{before}{key}", value
+            yield from _flat(value, f"{name}.")
+
+
+def _tuples(value: Any) -> Any:
+    """JSON and TOML know lists only."""
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _range(name: str, value: Mapping[str, Any]) -> Range:
+    try:
+        return parse(value, Range, name)
+    except DocumentError as error:  # of its own, not of all that choices may be
+        raise ValueError(str(error)) from None
 
 
 def objective(study: "Study", tuning: Tuning) -> str:
@@ -213,7 +239,7 @@ def check_tuning(study: "Study") -> None:
     for key, choices in tuning.space.items():
         _check_key(study, key)
         ends = (choices.low, choices.high) if isinstance(choices, Range) else choices
-        for value in ends:
+        for value in ends if tuning.found is None else ():
             _check_value(study, key, value)
     _check_found(study, tuning)
 

@@ -90,5 +90,5 @@ def _suggested(trial: "Trial", key: str, choices: tuple[Value, ...] | Range) -> 
         place: Any = trial.suggest_categorical(key, tuple(range(len(choices))))
         return choices[place]
     if choices.whole:
-        return trial.suggest_int(key, int(choices.low), int(choices.high), log=choices.log)
-    return trial.suggest_float(key, choices.low, choices.high, log=choices.log)
+        return int(trial.suggest_int(key, int(choices.low), int(choices.high), log=choices.log))
+    return float(trial.suggest_float(key, choices.low, choices.high, log=choices.log))

@@ -95,7 +95,9 @@ def _check_places(file: Path, places: tuple[Path, ...], force: bool) -> None:
         if place.resolve() == file.resolve():
             raise UsageError(f"{place}: is the study itself; give another --out")
         if place.exists() and not force:
-            raise UsageError(f"{place} exists and is not overwritten: give --force or another --out")
+            raise UsageError(
+                f"{place} exists and is not overwritten: give --force or another --out"
+            )
     if places[0].suffix != ".toml":
         raise UsageError(f"--out {places[0]}: a study is a .toml file")
     if places[0].resolve().parent != file.resolve().parent:
