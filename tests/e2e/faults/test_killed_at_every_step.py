@@ -26,15 +26,12 @@ from cohortium.common.audit.log import EventLog
 from cohortium.common.study import Study, load_study
 from cohortium.server.store import RoundRecord
 
+pytestmark = pytest.mark.slow
+
 SITES = ("a", "b")
 ROUNDS = [1, 2]
 PARTS = (ALL, COORDINATOR, "b")
 UNCALIBRATED = "\n[evaluation]\ncurves = false\n"  # the steps of calibration pay nothing
-
-
-def parts(quick: str) -> list[Any]:
-    """Whom to kill: one of them always, the others with the slow tests."""
-    return [part if part == quick else pytest.param(part, marks=pytest.mark.slow) for part in PARTS]
 
 
 @pytest.fixture(scope="module")
