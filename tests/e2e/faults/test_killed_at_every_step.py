@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +105,7 @@ def deaths(part: str, steps: list[str]) -> Iterator[tuple[int, bool]]:
 
 
 @pytest.mark.timeout(600)  # dozens of whole studies
-@pytest.mark.parametrize("part", parts(quick=ALL))
+@pytest.mark.parametrize("part", PARTS)
 def test_killed_at_any_step_a_study_ends_with_the_same_model(
     nurse: Nursery, tmp_path: Path, part: str
 ) -> None:
@@ -126,7 +125,7 @@ def test_killed_at_any_step_a_study_ends_with_the_same_model(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", parts(quick="b"))
+@pytest.mark.parametrize("part", PARTS)
 def test_killed_at_any_step_a_private_study_pays_each_round_once(
     nurse: Nursery, tmp_path: Path, part: str
 ) -> None:
