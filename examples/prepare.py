@@ -101,9 +101,7 @@ def _molecules(rows: Rows, out: Path, columns: Sequence[str]) -> None:
         molecule = Chem.MolFromSmiles(row["smiles"])
         if molecule is None or molecule.GetNumAtoms() > 64 or not molecule.GetNumBonds():
             continue
-        scaffold = (
-            _scaffold(molecule) or row["smiles"]
-        )
+        scaffold = _scaffold(molecule) or row["smiles"]
         row["split"] = "test" if hashed(f"split/{scaffold}") < TEST_FRACTION else "train"
         by_site[FOUR[int(hashed(f"site/{scaffold}") * len(FOUR))]].append(row)
     del quiet

@@ -78,9 +78,7 @@ def chosen_classes(logits: Tensor) -> Tensor:
     return logits.argmax(dim=1)
 
 
-def answers(
-    study: Study, module: nn.Module, rows: Floats, beside: Method | None = None
-) -> Floats:
+def answers(study: Study, module: nn.Module, rows: Floats, beside: Method | None = None) -> Floats:
     """What is explained of each row, (n,); or of the empty patient `beside` it of a method.
 
     An empty patient has every block that the row has. Where integrated gradients begin, the places
