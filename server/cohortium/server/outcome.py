@@ -15,6 +15,7 @@ from cohortium.common.metrics.summary import Summary as Scores
 from cohortium.common.study import Study
 from cohortium.common.tuning import tuned_in_words
 from cohortium.server.config import CoordinatorConfig
+from cohortium.server.explained import explained_by
 from cohortium.server.measured import Measured
 from cohortium.server.model_file import describe
 from cohortium.server.reports.blinding import blinded
@@ -114,6 +115,7 @@ def _report(
         calibration=found.calibration(),
         horizons=found.horizons(),
         worth=value_of(study, rounds),
+        explained=explained_by(study, last.evaluations if last else {}),
         release=release,
         tuned=tuned_in_words(study),
         rounds=tuple(_round(record) for record in main),
