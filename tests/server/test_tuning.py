@@ -15,10 +15,9 @@ from cohortium.common import cli
 from cohortium.common.errors import CohortiumError, DataError
 from cohortium.common.study import Study, load_study
 from cohortium.common.trials import FOLD, for_trials, open_bench
-from cohortium.common.tuning import changed
+from cohortium.common.tuning import changed, tuned_in_words
 from cohortium.server import tuning
 from cohortium.server.coordinator import initial_model
-from cohortium.server.model_card import tuned_in_words
 from cohortium.server.search import search
 
 QUICK = PLAIN.replace("rounds = 4", "rounds = 2")
@@ -54,11 +53,11 @@ def test_a_search_finds_the_learning_rate_at_which_something_is_learnt(
     study = write_study(tmp_path, QUICK, section)
     found = tried(study)
     assert found.objective == "log_loss"
-    rates = {t.values["training.learning_rate"]: t.score for t in found.trials}
+    rates = {float(str(t.values["training.learning_rate"])): t.score for t in found.trials}
     assert len(rates) == (3 if "grid" in section else 6)
     assert found.best is not None
     assert found.best.score == min(score for score in rates.values() if score is not None)
-    assert found.best.values["training.learning_rate"] == max(rates, key=float)  # never too fast
+    assert found.best.values["training.learning_rate"] == max(rates)  # never too fast
 
 
 def test_where_more_is_better_the_highest_score_is_the_best(tmp_path: Path) -> None:
@@ -85,9 +84,9 @@ def test_a_search_stays_within_its_ranges_and_keeps_whole_numbers_whole(tmp_path
     )
     for name in ("random", "bayesian"):
         section = searching(name).replace("trials = 6", "trials = 40") + space
-        section = write_study(tmp_path, QUICK, section).tuning
-        assert section is not None
-        asking, seen = search(section, lower=True), list[dict[str, object]]()
+        asked = write_study(tmp_path, QUICK, section).tuning
+        assert asked is not None
+        asking, seen = search(asked, lower=True), list[dict[str, object]]()
         try:
             values = next(asking)
             while True:
@@ -151,7 +150,7 @@ def write_fold(path: Path, sites: MadeUpSites, name: str) -> Path:
         writer = csv.writer(file)
         writer.writerow([*table.numbers, *table.codes, FOLD])
         side = np.where(sites.folds[name] == 1, "test", "train")
-        columns = [*table.numbers.values(), *table.codes.values(), side]
+        columns: list[np.ndarray] = [*table.numbers.values(), *table.codes.values(), side]
         writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
     return path
 

@@ -1,5 +1,7 @@
 """The review sheet: what a study wants, in words, for the person who decides."""
 
+from textwrap import wrap
+
 from cohortium.client.budget import Balance
 from cohortium.client.difference import difference, start
 from cohortium.common import newton
@@ -28,6 +30,7 @@ RESULTS = {
     "reconstruction": "means of the patients' errors, and of how they vary",
     "generation": "means of the patients' errors, if the model gives them back",
 }
+WIDTH = 88  # of a line beside its heading
 NOT_TRAINED = "no model is trained on this site's patients"
 
 
@@ -66,10 +69,11 @@ def sheet(
 
 
 def _tuned(study: Study) -> list[str]:
-    """Where settings come from that were tried before; not from this site."""
+    """On whom settings were tried before anybody was asked, as the coordinator says."""
     if study.tuning is None:
         return []
-    return [f"Tuning     it {cost_in_words(study, study.tuning)}"]
+    first, *others = wrap(f"the study {cost_in_words(study, study.tuning)}", WIDTH)
+    return [f"Tuning     {first}", *(f"           {line}" for line in others)]
 
 
 def _tracks(study: Study) -> list[str]:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Generator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -87,8 +87,7 @@ def _bayesian(tuning: Tuning, lower: bool) -> Search:
 
 def _suggested(trial: "Trial", key: str, choices: tuple[Value, ...] | Range) -> Value:
     if not isinstance(choices, Range):
-        place: Any = trial.suggest_categorical(key, tuple(range(len(choices))))
-        return choices[place]
+        return choices[int(trial.suggest_categorical(key, tuple(range(len(choices)))))]
     if choices.whole:
         return int(trial.suggest_int(key, int(choices.low), int(choices.high), log=choices.log))
     return float(trial.suggest_float(key, choices.low, choices.high, log=choices.log))
