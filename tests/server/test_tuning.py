@@ -8,16 +8,22 @@ import numpy as np
 import pytest
 from tests.any_study import federation_of, run
 from tests.federation import PLAIN, PRIVATE, write_study, write_ward
+from tests.server.test_model_card import facts
 
+from cohortium.client.review import sheet
 from cohortium.client.trials import MadeUpSites
 from cohortium.client.trials import open_bench as open_made_up
 from cohortium.common import cli
 from cohortium.common.errors import CohortiumError, DataError
+from cohortium.common.privacy.plan import planned
 from cohortium.common.study import Study, load_study
 from cohortium.common.trials import FOLD, for_trials, open_bench
 from cohortium.common.tuning import changed, tuned_in_words
 from cohortium.server import tuning
+from cohortium.server.config import CoordinatorConfig
 from cohortium.server.coordinator import initial_model
+from cohortium.server.model_card import card, plain
+from cohortium.server.outcome import Evidence, publish
 from cohortium.server.search import search
 
 QUICK = PLAIN.replace("rounds = 4", "rounds = 2")
@@ -157,8 +163,6 @@ def write_fold(path: Path, sites: MadeUpSites, name: str) -> Path:
 
 def test_trials_of_a_private_study_carry_the_noise_that_the_study_would(tmp_path: Path) -> None:
     study = write_study(tmp_path, PRIVATE, GRID + LISTED, "[evaluation]\nleave_one_site_out=true\n")
-    from cohortium.common.privacy.plan import planned
-
     plain, noise = planned(for_trials(study)), planned(study)
     assert plain is not None
     assert plain == noise
@@ -203,3 +207,32 @@ def test_the_tuned_study_says_what_was_tried_on_whom(
     assert bytes_ == (made.read_bytes(), (tmp_path / "study-tuned.json").read_bytes())
     assert tune("validate", str(made)) == 0
     assert "was tuned on a public table" in capsys.readouterr().out
+
+
+FOUND = f"""
+[tuning.found]
+values = {{ "training.learning_rate" = 0.2 }}
+trials = 7
+failed = 0
+score = 0.5
+data = "{"ab" * 32}"
+record = "{"0" * 64}"
+"""
+SAID = "7 trials of training.learning_rate; no patient of a site took part"
+
+
+def test_sheet_report_and_card_say_on_whom_it_was_tuned(tmp_path: Path) -> None:
+    study = write_study(tmp_path, QUICK, searching("random", PUBLIC) + RANGE + FOUND)
+    shown = " ".join(sheet(study, None).split())
+    assert f"a public table (SHA-256 {'ab' * 8}...), says its coordinator: {SAID}" in shown
+    assert plain(SAID) in card(facts(study, reason="for the committee"))
+    tables = {name: write_ward(tmp_path / f"{name}.csv", seed) for seed, name in enumerate("abc")}
+    federation = federation_of(tmp_path, study, tables)
+    run(study, federation)
+    evidence = Evidence(CoordinatorConfig(name="consortium", host="127.0.0.1"), "TLSv1.3", "ab")
+    row = federation.store.study(study.name)
+    page = publish(row, federation.store, federation.log, evidence, tmp_path / "report")
+    assert SAID in page.read_text()
+    federation.close()
+    untuned = changed(study, {})
+    assert "tuned" not in sheet(untuned, None) + card(facts(untuned, reason="for the committee"))

@@ -191,7 +191,7 @@ def _training(facts: Facts) -> str:
         f"weighted by `{strategy.weighting}`; batches `{training.batches}`, {training.local_steps} "
         f"local steps a round; seed {training.seed}; scaling `{inputs.scaling}`, missing values "
         f"`{inputs.missing}`. {before}".strip(),
-        *([f"It {tuned}."] if (tuned := tuned_in_words(study)) else []),
+        *([f"It {plain(tuned)}."] if (tuned := tuned_in_words(study)) else []),
         *(f"{record.stopped.capitalize()}." for record in facts.rounds if record.stopped),
     )
 
