@@ -15,6 +15,7 @@ from cohortium.client import (
     consent,
     egress,
     halt,
+    held,
     measuring,
     policy,
     recording,
@@ -35,6 +36,8 @@ from cohortium.common.messages import (
     Closed,
     Evaluate,
     Evaluated,
+    Held,
+    Hold,
     Invite,
     Measure,
     Measured,
@@ -216,9 +219,23 @@ def _measure(request: Request) -> Answer:
     return measuring.measured(request.site, study)
 
 
+def _hold(request: Request) -> Answer:
+    site, header = request.site, request.header
+    _, came = unpack(request.body, Hold)
+    study = _approved(request)
+    _place(header, study)
+    if not study.transfer.holds or not len(came):
+        raise RefusedError("transfer.held", "all of the study's model travels")
+
+    with site.database.transaction():
+        if held.Held(site.database).begin(study.digest, came):
+            recording.received(site, header, recording.model(came))
+    return Answer(Held(), study, stored=False)
+
+
 def _train(request: Request) -> Answer:
     site, header = request.site, request.header
-    message, start = unpack(request.body, Train)
+    message, came = unpack(request.body, Train)
     study = _approved(request)
     at = _place(header, study)
     _trains(site, study)
@@ -228,19 +245,20 @@ def _train(request: Request) -> Answer:
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     _check_budget(site, study, planned(study))
+    start = held.whole(site, study, came)
     update = site.workshop.train(study, message.statistics, start, at.round)
     keep = staying.train_personal(site, study, message.statistics, start, at)
-    parameters, came = len(start), recording.model(start)
-    del start
+    parameters, model = len(came), recording.model(came)
+    del start, came
     request.body = memoryview(b"")
     return Answer(
         Update(weight=cohort.weight, spent=None, loss=update.loss),
         study,
-        update.delta,
+        held.leaving(study, update.delta, parameters),
         parameters,
         update.mechanism,
         keep=keep,
-        model=came,
+        model=model,
     )
 
 
@@ -282,7 +300,7 @@ def _evaluate(request: Request) -> Answer:
     found = site.workshop.evaluate(
         study,
         message.statistics,
-        model,
+        held.whole(site, study, model),
         site.policy.minimum_cell,
         at.final,
         staying.personal(site, study, at),
@@ -306,7 +324,8 @@ def _validate(request: Request) -> Answer:
         raise RefusedError("study.validation", "the study holds nobody out to stop early")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    loss = site.workshop.validate(study, message.statistics, model, site.policy.minimum_cell)
+    whole = held.whole(site, study, model)
+    loss = site.workshop.validate(study, message.statistics, whole, site.policy.minimum_cell)
     return Answer(Validated(loss=loss, weight=cohort.weight), study, model=recording.model(model))
 
 
@@ -318,8 +337,8 @@ def _calibrate(request: Request) -> Answer:
     statistics = message.evaluate.statistics
     cohort = site.workshop.prepare(study, statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    minimum = site.policy.minimum_cell
-    return Answer(site.workshop.calibrate(study, statistics, model, inquiry, minimum), study)
+    whole, minimum = held.whole(site, study, model), site.policy.minimum_cell
+    return Answer(site.workshop.calibrate(study, statistics, whole, inquiry, minimum), study)
 
 
 def _close(request: Request) -> Answer:
@@ -331,6 +350,7 @@ def _close(request: Request) -> Answer:
         with site.database.transaction():
             site.studies.mark(known.digest, "ended", message.outcome)
             site.release(known.digest)
+            held.Held(site.database).forget(known.digest)  # whoever goes on sends it again
             site.log.append(
                 "run.completed" if message.outcome == "completed" else "run.stopped",
                 actor=site.actor,
@@ -343,6 +363,7 @@ def _close(request: Request) -> Answer:
 HANDLERS: dict[str, Callable[[Request], Answer]] = {
     "invite": _invite,
     "measure": _measure,
+    "hold": _hold,
     "train": _train,
     "evaluate": _evaluate,
     "validate": _validate,

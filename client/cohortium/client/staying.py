@@ -6,6 +6,7 @@ interrupted is made anew from what the round before had left.
 
 from collections.abc import Callable
 
+from cohortium.client.held import Held
 from cohortium.client.personal_models import PersonalModels
 from cohortium.client.results import Evaluation, KeptResults
 from cohortium.client.site import Site
@@ -51,3 +52,4 @@ def forget(site: Site, study: str) -> None:
     """Drop what a study (by digest) made here, inside the caller's transaction."""
     PersonalModels(site.database).forget(study)
     KeptResults(site.database).forget(study)
+    Held(site.database).forget(study)

@@ -46,7 +46,10 @@ class Shadow:
     device: torch.device
 
     def train(self, module: nn.Module, features: Vector, labels: Vector, look: Look) -> None:
-        """All rounds; `look` gets the model before each release, (d,), and the released sum."""
+        """All rounds; `look` gets the model before each release, and the released sum.
+
+        Both are (trained,): nothing else of the model moves.
+        """
         model = arrays.flatten(module)
         rounds = self.study.rounds_at_a_site
         for _ in range(rounds):
@@ -76,7 +79,8 @@ class Shadow:
         plan = local_round.full_batch_plan(self.study, bands.nominal(len(features)))
         less = replace(plan, noise_multiplier=self.noise * plan.noise_multiplier)
         done = full_batch.train(module, start, features, labels, less, NoiseSource(), self.device)
-        look(start, -done.delta.astype(np.float64) * plan.nominal_rows)
+        moves = arrays.trained(module)
+        look(start[moves], -done.delta[moves].astype(np.float64) * plan.nominal_rows)
         moved: Vector = start + np.float32(self.study.strategy.learning_rate) * done.delta
         return moved
 
@@ -119,7 +123,7 @@ class Attacker:
     def look(self, model: Vector, released: Wide) -> None:
         """Learn from one release."""
         q = self._rate
-        arrays.load_into(self._module, model)
+        arrays.load_trained(self._module, model)
         own = self._clipped()
         known = full_batch.clipped_sum(
             self._module, *self._others, self._study.task.kind, self._clip_norm
@@ -146,8 +150,8 @@ class Attacker:
         return max(found, key=lambda run: run.epsilon)
 
     def _clipped(self) -> Vector:
-        """The canaries' gradients, clipped, (m, d)."""
-        named = {name: p.detach() for name, p in self._module.named_parameters()}
+        """The canaries' gradients, clipped, (m, trained)."""
+        named = {name: p.detach() for name, p in arrays.trained_of(self._module)}
 
         def loss(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             logits = functional_call(self._module, values, (x[None],))
@@ -172,7 +176,8 @@ def audit(study: Study, device: torch.device, noise: float = 1.0) -> OneRun:
         raise UsageError(f"{study.name} promises no privacy: there is nothing to audit")
     features, labels = patients(study, MOST + OTHERS, np.random.default_rng())
     module, copy = (study_module(study) for _ in range(2))
-    count = _canaries(sum(p.numel() for p in module.parameters()), mechanism.steps)
+    trained = sum(p.numel() for _, p in arrays.trained_of(module))
+    count = _canaries(trained, mechanism.steps)
     planted: Mask = NoiseSource().uniform(count) < 0.5
     attacker = Attacker(
         study,
