@@ -21,10 +21,13 @@ LINEAR = '[model]\nname = "logistic"\n'
 FROZEN = '\n[transfer]\nfreeze = ["0.*"]\n'
 
 
-def made(root: Path, training: str, transfer: str, model: str = MLP) -> Study:
+def made(
+    root: Path, training: str, transfer: str, model: str = MLP, sites: str = "names = ["
+) -> Study:
     root.mkdir(parents=True, exist_ok=True)
     write_study(root, training)
     text = (root / "study.toml").read_text().replace(LINEAR, model) + transfer
+    text = text.replace("names = [", sites)
     (root / "study.toml").write_text(text)
     return load_study(root / "study.toml")
 

@@ -10,7 +10,7 @@ import typer
 from cohortium.client.config import SiteDir
 from cohortium.client.data_cli import data
 from cohortium.client.incident_cli import incident
-from cohortium.client.results_cli import crossvalidate, results
+from cohortium.client.results_cli import crossvalidate, model, results
 from cohortium.client.selftest_cli import selftest
 from cohortium.client.witness_cli import alarms, witness
 from cohortium.common import daemon
@@ -30,6 +30,7 @@ site = typer.Typer(
 site.add_typer(data, name="data")
 site.command()(incident)
 site.command()(results)
+site.command()(model)
 site.command()(crossvalidate)
 site.command()(witness)
 site.command()(selftest)

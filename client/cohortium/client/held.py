@@ -1,4 +1,8 @@
-"""What of a study's model does not travel: it comes once, and is put beside whatever comes then."""
+"""What of a study's model does not travel: it comes once, and is put beside whatever comes then.
+
+What of it is frozen stays as it came; what is this site's own (`transfer.own`) moves with each
+round that the site trains, and is in no message.
+"""
 
 import hashlib
 
@@ -36,6 +40,15 @@ class Held:
         if not before:
             self._keep(study, digest, came)
         return not before
+
+    def move(self, study: str, by: Vector) -> None:
+        """What is this site's own was trained: add the change of all that is held, (held,)."""
+        rows = self._database.execute(
+            "SELECT came_sha256 FROM held_parameters WHERE study = ? AND part = 0", (study,)
+        )
+        moved = self.of(study) + by
+        self.forget(study)
+        self._keep(study, rows[0]["came_sha256"], moved)
 
     def of(self, study: str) -> Vector:
         """A study's parameters; empty where none have come."""

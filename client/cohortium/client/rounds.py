@@ -247,7 +247,10 @@ def _train(request: Request) -> Answer:
     _check_budget(site, study, planned(study))
     start = held.whole(site, study, came)
     update = site.workshop.train(study, message.statistics, start, at.round)
-    keep = staying.train_personal(site, study, message.statistics, start, at)
+    keep = [
+        staying.train_personal(site, study, message.statistics, start, at),
+        staying.train_own(site, study, update.delta[len(came) :]),
+    ]
     parameters, model = len(came), recording.model(came)
     del start, came
     request.body = memoryview(b"")
@@ -257,7 +260,7 @@ def _train(request: Request) -> Answer:
         held.leaving(study, update.delta, parameters),
         parameters,
         update.mechanism,
-        keep=keep,
+        keep=staying.both(*keep),
         model=model,
     )
 
@@ -297,10 +300,11 @@ def _evaluate(request: Request) -> Answer:
     noise = planned_noise(study) if at.final else None
     paid = noise.mechanism if noise is not None else None
     _check_budget(site, study, paid)
+    whole = held.whole(site, study, model)
     found = site.workshop.evaluate(
         study,
         message.statistics,
-        held.whole(site, study, model),
+        whole,
         site.policy.minimum_cell,
         at.final,
         staying.personal(site, study, at),
@@ -309,7 +313,10 @@ def _evaluate(request: Request) -> Answer:
         Evaluated(evaluation=found.leaves),
         study,
         spent=paid,
-        keep=staying.results(site, study, found),
+        keep=staying.both(
+            staying.results(site, study, found),
+            staying.final_own(site, study, message.statistics, whole, at),
+        ),
         model=recording.model(model),
     )
 
@@ -350,7 +357,7 @@ def _close(request: Request) -> Answer:
         with site.database.transaction():
             site.studies.mark(known.digest, "ended", message.outcome)
             site.release(known.digest)
-            held.Held(site.database).forget(known.digest)  # whoever goes on sends it again
+            staying.let_go(site, known.study)
             site.log.append(
                 "run.completed" if message.outcome == "completed" else "run.stopped",
                 actor=site.actor,

@@ -31,17 +31,19 @@ class Transfer(Document):
     a head for another outcome; every other parameter must be in the file, in its shape.
     freeze: patterns of names that are not trained. They get no noise, and an update leaves them be.
     adapters: with them all is frozen but the adapters, and what begins anew.
+    own: patterns of names that are trained at each site for itself, and never leave it.
     """
 
     start: Sha256 | None = None
     initialise: tuple[str, ...] = ()
     freeze: tuple[str, ...] = ()
     adapters: Adapters | None = None
+    own: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
         """Whether some of the model is not in every round's message: sites hold on to it."""
-        return bool(self.freeze or self.adapters)
+        return bool(self.freeze or self.adapters or self.own)
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -80,13 +82,35 @@ def check_transfer(study: "Study") -> None:
     }
     for key, given in unfit.items():
         if given and transfer.holds:
-            which = "freeze" if transfer.freeze else "adapters"
+            which = "freeze" if transfer.freeze else "adapters" if transfer.adapters else "own"
             raise ValueError(
-                f"transfer.{which}: {key} would move what is frozen; change one of them"
+                f"transfer.{which}: {key} would move what does not travel; change one of them"
             )
     beside = study.evaluation.own_model or study.mitigation.ditto is not None
-    if beside and (transfer.start or transfer.freeze):
+    if beside and (transfer.start or transfer.holds):
         raise ValueError(
             "transfer: a site's own models (evaluation.own_model, mitigation.ditto) begin anew and "
             "could not be compared with one that does not; remove one of the two"
+        )
+    if transfer.own:
+        _check_own(study)
+
+
+def _check_own(study: "Study") -> None:
+    """What would take a site's parameters and the shared ones of different rounds for one model."""
+    unfit = {
+        "evaluation.leave_one_site_out": study.evaluation.leave_one_site_out,
+        "training.patience": study.training.patience is not None,
+        "strategy.average_last": study.strategy.average_last > 0,
+    }
+    for key, given in unfit.items():
+        if given:
+            raise ValueError(
+                f"transfer.own: {key} takes models of earlier rounds, and a site has its own "
+                "parameters of its last round only; remove one of the two"
+            )
+    if study.sites.evaluate_only:
+        raise ValueError(
+            "transfer.own: a site that only evaluates has no parameters of its own; remove "
+            "sites.evaluate_only"
         )

@@ -92,6 +92,7 @@ def check_patterns(study: Study) -> None:
     for key, patterns in (
         ("freeze", study.transfer.freeze),
         ("initialise", study.transfer.initialise),
+        ("own", study.transfer.own),
     ):
         for pattern in patterns:
             if not any(matches(name, (pattern,)) for name in names):
@@ -101,8 +102,21 @@ def check_patterns(study: Study) -> None:
                 )
     if study.transfer.adapters is not None:
         _check_adapters(study, study.transfer.adapters)
-    if not any(parameter.requires_grad for parameter in study_module(study).parameters()):
+    module = study_module(study)
+    trained = [name for name, _ in arrays.trained_of(module)]
+    if not trained:
         raise UsageError("transfer.freeze: everything is frozen, and nothing left to train")
+    for name in names:
+        if name not in trained and matches(name, study.transfer.own):
+            raise UsageError(
+                f"transfer.own: {name} is frozen, and no site trains it; name what is trained: "
+                f"{', '.join(trained[:12])}"
+            )
+    if not arrays.travelling(module):
+        raise UsageError(
+            "transfer.own: everything that is trained is each site's own, and nothing left to "
+            "learn together"
+        )
 
 
 def _check_adapters(study: Study, adapters: Adapters) -> None:

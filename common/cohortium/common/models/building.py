@@ -91,7 +91,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def study_module(study: Study) -> nn.Module:
     """The module that a study trains, initialised by its seed: the same at every site.
 
-    What `transfer` freezes needs no gradient, and stays (`arrays.py`).
+    What `transfer` freezes needs no gradient; that and what is each site's own stays (`arrays.py`).
     """
     transfer = study.transfer
     with _seeded(study.training.seed):
@@ -100,7 +100,12 @@ def study_module(study: Study) -> nn.Module:
             module = adapt(module, transfer.adapters, transfer.initialise)
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(_is_trained(name, transfer))
-    arrays.let_stay(module, [n for n, p in module.named_parameters() if not p.requires_grad])
+    stays = [
+        name
+        for name, parameter in module.named_parameters()
+        if not parameter.requires_grad or matches(name, transfer.own)
+    ]
+    arrays.let_stay(module, stays)
     return module
 
 
