@@ -83,5 +83,5 @@ def test_the_path_is_the_papers_equation() -> None:
 
 def test_what_begins_anew_gets_no_adapter() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    adapted = adapt(module, ADAPTERS, ("2.*",))
-    assert [type(one) for one in adapted] == [Adapted, nn.ReLU, nn.Linear]  # type: ignore[arg-type, union-attr]
+    adapt(module, ADAPTERS, ("2.*",))
+    assert [type(one) for one in module] == [Adapted, nn.ReLU, nn.Linear]

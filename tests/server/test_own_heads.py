@@ -104,8 +104,8 @@ def test_a_head_is_clipped_and_noised_with_the_body(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     features = torch.from_numpy(rng.normal(size=(30, 3)).astype(np.float32))
     labels = torch.from_numpy((rng.random(30) < 0.5).astype(np.float32))
-    data = (features, labels, "binary", 0.1)
-    sums = [clipped_sum(study_module(one), *data) for one in (own, whole)]
+    rows = features, labels
+    sums = [clipped_sum(study_module(one), *rows, "binary", 0.1) for one in (own, whole)]
     np.testing.assert_allclose(sums[0], sums[1], rtol=1e-6)
     assert np.linalg.norm(sums[0][BODY:]) > 0.1
 

@@ -28,12 +28,8 @@ site = typer.Typer(
     rich_markup_mode=None,
 )
 site.add_typer(data, name="data")
-site.command()(incident)
-site.command()(results)
-site.command()(model)
-site.command()(crossvalidate)
-site.command()(witness)
-site.command()(selftest)
+for command in (incident, results, model, crossvalidate, witness, selftest):
+    site.command()(command)
 
 Person = Annotated[str, typer.Option("--as", help="Who decides, by name: it is signed and kept.")]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
