@@ -16,7 +16,7 @@ from tests.server.test_transfer import made, write_start
 from cohortium.common import arrays
 from cohortium.common.envelope import unseal
 from cohortium.common.errors import DocumentError, UnreachableError, UsageError
-from cohortium.common.messages import EMPTY, Hold, Train
+from cohortium.common.messages import EMPTY, Evaluate, Hold, Train
 from cohortium.common.models.adapters import of_adapter
 from cohortium.common.models.building import released_module, study_module
 from cohortium.common.study import Study, load_study
@@ -201,6 +201,7 @@ def test_a_site_trains_nothing_of_which_the_rest_has_not_come(tmp_path: Path) ->
     assert asker.ask(study, Hold(), 2, start[TRAINED:]).header.kind == "held"
     assert asker.ask(study, Hold(), 2, start[TRAINED:] * 2).rule == "transfer.held"
     assert asker.ask(study, Train(), 1, start).rule  # nobody gets a model of another length in
+    assert asker.ask(study, Evaluate(), 1, start).rule
     assert asker.ask(study, Train(), 1, start[:TRAINED]).header.kind == "update"
     came = [e for e in asker.site.log.events() if e.action == "round.task.received"]
     assert [event.detail["kind"] for event in came] == ["hold", "train"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from tests.any_study import federation_of, run
+from tests.asking import Asker
 from tests.federation import FULL, PLAIN, PRIVATE, Federation, InProcessSites, clock, write_ward
 from tests.needles import images
 from tests.server.test_adapters import travelled
@@ -22,6 +23,7 @@ from cohortium.client.training.private import train
 from cohortium.common import arrays
 from cohortium.common.envelope import unseal
 from cohortium.common.errors import DocumentError, RefusedError, UnreachableError, UsageError
+from cohortium.common.messages import Evaluate, Hold, Train
 from cohortium.common.models.building import study_module
 from cohortium.common.privacy.noise import NoiseSource
 from cohortium.common.study import Study
@@ -114,6 +116,21 @@ def test_a_head_is_clipped_and_noised_with_the_body(tmp_path: Path) -> None:
     start = arrays.flatten(module)
     update = train(module, start, *nobody, plan, NoiseSource(), torch.device("cpu"))
     assert (update.delta[BODY:] != 0).all()
+
+
+def test_a_coordinator_that_holds_back_too_little_gets_no_head(tmp_path: Path) -> None:
+    """It sends the head as if it travelled, so that its change would be in the update."""
+    study, federation = prepared(tmp_path, PLAIN)
+    start = arrays.flatten(study_module(study))
+    asker = Asker(federation.key, federation.sites["a"])
+    asker.invite(study)
+    asker.ask(study, Hold(), 1, start[-1:])
+    for question in (Train(), Evaluate()):
+        heard = asker.ask(study, question, 1, start[:-1])
+        assert heard.rule == "protocol"
+        assert f"{BODY} of this study" in heard.message.explanation
+    assert asker.ask(study, Train(), 1, start[:BODY]).rule
+    federation.close()
 
 
 class Off(InProcessSites):

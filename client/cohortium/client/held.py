@@ -10,7 +10,7 @@ import numpy as np
 
 from cohortium.client.site import Site
 from cohortium.common.database import Database
-from cohortium.common.errors import RefusedError
+from cohortium.common.errors import ProtocolError, RefusedError
 from cohortium.common.messages import EMPTY, Vector
 from cohortium.common.study import Study
 
@@ -70,14 +70,23 @@ class Held:
             )
 
 
-def whole(site: Site, study: Study, came: Vector) -> Vector:
+def whole(site: Site, study: Study, came: Vector, travelling: int | None) -> Vector:
     """The model of which `came` is what travels: float32 (parameters,).
+
+    Args:
+        travelling: how long that is by the study; who asks has no say in what leaves.
 
     Raises:
         RefusedError: the rest of it has not come.
+        ProtocolError: `came` has another length.
     """
-    if not study.transfer.holds:
+    if travelling is None:
         return came
+    if len(came) != travelling:
+        raise ProtocolError(
+            f"parameters: got {len(came)}, and {travelling} of this study's model travel; the "
+            "sender must use the study's own model"
+        )
     held = Held(site.database).of(study.digest)
     if not len(held):
         raise RefusedError("transfer.held", "the parameters that do not travel have not come")

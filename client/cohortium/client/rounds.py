@@ -245,7 +245,7 @@ def _train(request: Request) -> Answer:
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     _check_budget(site, study, planned(study))
-    start = held.whole(site, study, came)
+    start = held.whole(site, study, came, cohort.travelling)
     update = site.workshop.train(study, message.statistics, start, at.round)
     keep = [
         staying.train_personal(site, study, message.statistics, start, at),
@@ -300,7 +300,7 @@ def _evaluate(request: Request) -> Answer:
     noise = planned_noise(study) if at.final else None
     paid = noise.mechanism if noise is not None else None
     _check_budget(site, study, paid)
-    whole = held.whole(site, study, model)
+    whole = held.whole(site, study, model, cohort.travelling)
     found = site.workshop.evaluate(
         study,
         message.statistics,
@@ -331,7 +331,7 @@ def _validate(request: Request) -> Answer:
         raise RefusedError("study.validation", "the study holds nobody out to stop early")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    whole = held.whole(site, study, model)
+    whole = held.whole(site, study, model, cohort.travelling)
     loss = site.workshop.validate(study, message.statistics, whole, site.policy.minimum_cell)
     return Answer(Validated(loss=loss, weight=cohort.weight), study, model=recording.model(model))
 
@@ -344,7 +344,7 @@ def _calibrate(request: Request) -> Answer:
     statistics = message.evaluate.statistics
     cohort = site.workshop.prepare(study, statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    whole, minimum = held.whole(site, study, model), site.policy.minimum_cell
+    whole, minimum = held.whole(site, study, model, cohort.travelling), site.policy.minimum_cell
     return Answer(site.workshop.calibrate(study, statistics, whole, inquiry, minimum), study)
 
 

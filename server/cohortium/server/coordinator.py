@@ -10,7 +10,7 @@ from dataclasses import replace
 from cohortium.common import arrays, bands
 from cohortium.common.errors import CohortiumError, ProtocolError
 from cohortium.common.messages import Measure, Measured, Vector
-from cohortium.common.models.building import study_module
+from cohortium.common.models.building import study_module, travelling
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.server import early_stopping
@@ -21,7 +21,7 @@ from cohortium.server.consent import invite
 from cohortium.server.conversation import StudyStopped
 from cohortium.server.desk import Desk, StudyFailed, for_good
 from cohortium.server.ending import end, resume_it
-from cohortium.server.holding import holders, travelling
+from cohortium.server.holding import holders
 from cohortium.server.plausibility import check_statistics
 from cohortium.server.reducing import agree_on_projection
 from cohortium.server.round import Exchange, Plan, Progress, gather, run_round

@@ -4,25 +4,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from cohortium.common import arrays
 from cohortium.common.messages import Held, Hold, Vector, pack
-from cohortium.common.models.building import study_module
+from cohortium.common.models.building import travelling
 from cohortium.common.study import Study
 from cohortium.server.desk import Desk, for_good
 from cohortium.server.store import RoundRecord
 
 if TYPE_CHECKING:
     from cohortium.server.round import Exchange, Plan, Progress
-
-
-def travelling(study: Study) -> int | None:
-    """How many parameters travel, which are the vector's first; None for all."""
-    if not study.transfer.holds:
-        return None
-    with torch.device("meta"):  # nothing of that size is made
-        return arrays.travelling(study_module(study))
 
 
 def sent(study: Study, model: Vector) -> Vector:

@@ -109,6 +109,14 @@ def study_module(study: Study) -> nn.Module:
     return module
 
 
+def travelling(study: Study) -> int | None:
+    """How many parameters travel, which are the vector's first; None for all."""
+    if not study.transfer.holds:
+        return None
+    with torch.device("meta"):  # nothing of that size is made
+        return arrays.travelling(study_module(study))
+
+
 def released_module(study: Study) -> nn.Module:
     """The module whose parameters a released model holds: nothing adapted, nothing frozen."""
     seed = study.training.seed
