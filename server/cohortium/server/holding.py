@@ -45,7 +45,8 @@ def hand_out(
     lacking = tuple(n for n in lacking if not for_good(seen.refused.get(n, "")))
     if not lacking:
         return
-    question, there = Hold(), replace(seen, replied=list(progress.able(plan.sites)))
+    # that they have it says nothing of patients: it is no egress to be recorded
+    question, there = Hold(), replace(seen, received={}, replied=list(progress.able(plan.sites)))
     body = pack(question, progress.state.model[progress.travelling :])
     doing = f"{named(plan, number)}, sending what does not travel again"
     asked: dict[str, Any] = {"round": number, "body": body}
