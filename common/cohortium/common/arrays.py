@@ -46,15 +46,7 @@ def load_into(module: nn.Module, vector: NDArray[np.float32]) -> None:
         ProtocolError: another length than the module's, not float32, or not all finite; the
             module is then unchanged.
     """
-    _put([parameter for _, parameter in named(module)], vector)
-
-
-def load_trained(module: nn.Module, vector: NDArray[np.float32]) -> None:
-    """The same of the parameters that are trained alone, float32 (trained,)."""
-    _put([parameter for _, parameter in trained_of(module)], vector)
-
-
-def _put(parameters: list[nn.Parameter], vector: NDArray[np.float32]) -> None:
+    parameters = [parameter for _, parameter in named(module)]
     _check(vector, sum(parameter.numel() for parameter in parameters))
     whole = torch.from_numpy(vector.copy())  # the vector may be a read-only view of a message
     start = 0

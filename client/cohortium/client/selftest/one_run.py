@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from cohortium.client import local_round
-from cohortium.client.selftest.check import Vector, Watched, Wide, gradient, parameters
+from cohortium.client.selftest.check import Vector, Watched, Wide, gradient
 from cohortium.client.selftest.result import Found
 from cohortium.client.selftest.synthetic import patients
 from cohortium.client.training import full_batch, private
@@ -48,7 +48,7 @@ class Shadow:
     def train(self, module: nn.Module, features: Vector, labels: Vector, look: Look) -> None:
         """All rounds; `look` gets the model before each release, and the released sum.
 
-        Both are (trained,): nothing else of the model moves.
+        Of the sum, (trained,), those values of the model, (d,), that are trained.
         """
         model = arrays.flatten(module)
         rounds = self.study.rounds_at_a_site
@@ -63,7 +63,7 @@ class Shadow:
 
         def seen(optimiser: torch.optim.Optimizer) -> None:
             released = gradient(optimiser).astype(np.float64) * plan.expected_batch_size
-            look(parameters(optimiser), released)
+            look(arrays.flatten(module), released)
 
         watched = replace(
             plan,
@@ -79,8 +79,8 @@ class Shadow:
         plan = local_round.full_batch_plan(self.study, bands.nominal(len(features)))
         less = replace(plan, noise_multiplier=self.noise * plan.noise_multiplier)
         done = full_batch.train(module, start, features, labels, less, NoiseSource(), self.device)
-        moves = arrays.trained(module)
-        look(start[moves], -done.delta[moves].astype(np.float64) * plan.nominal_rows)
+        released = -done.delta.astype(np.float64) * plan.nominal_rows
+        look(start, released[arrays.trained(module)])
         moved: Vector = start + np.float32(self.study.strategy.learning_rate) * done.delta
         return moved
 
@@ -121,9 +121,9 @@ class Attacker:
         self._releases = 0
 
     def look(self, model: Vector, released: Wide) -> None:
-        """Learn from one release."""
+        """Learn from one release: the model (d,), and the sum of what of it is trained."""
         q = self._rate
-        arrays.load_trained(self._module, model)
+        arrays.load_into(self._module, model)
         own = self._clipped()
         known = full_batch.clipped_sum(
             self._module, *self._others, self._study.task.kind, self._clip_norm

@@ -98,14 +98,11 @@ def study_module(study: Study) -> nn.Module:
         module = build(study.model, study.layout, study.outputs, study.task.per)
         if transfer.adapters is not None:
             module = adapt(module, transfer.adapters, transfer.initialise)
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad_(_is_trained(name, transfer))
-    stays = [
-        name
-        for name, parameter in module.named_parameters()
-        if not parameter.requires_grad or matches(name, transfer.own)
-    ]
-    arrays.let_stay(module, stays)
+    frozen = {name for name, _ in module.named_parameters() if not _is_trained(name, transfer)}
+    for name in frozen:
+        module.get_parameter(name).requires_grad_(False)
+    own = {name for name, _ in module.named_parameters() if matches(name, transfer.own)}
+    arrays.let_stay(module, frozen | own)
     return module
 
 
