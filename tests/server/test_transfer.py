@@ -9,6 +9,7 @@ from tests.any_study import federation_of, run
 from tests.federation import FULL, PLAIN, PRIVATE, Federation, write_study, write_ward
 
 from cohortium.common import arrays
+from cohortium.common.envelope import unseal
 from cohortium.common.errors import DocumentError, UsageError
 from cohortium.common.models.building import study_module
 from cohortium.common.study import Study, load_study, start_file
@@ -55,6 +56,29 @@ def test_what_is_frozen_neither_moves_nor_gets_noise(tmp_path: Path, training: s
     model = trained(tmp_path, study)
     assert np.array_equal(model[~moves], start[~moves])
     assert (model[moves] != start[moves]).all()
+
+
+def test_models_without_one_site_each_freeze_the_same(tmp_path: Path) -> None:
+    study = made(tmp_path, FULL + "\n[evaluation]\nleave_one_site_out = true\n", FROZEN)
+    start = arrays.flatten(study_module(study))
+    tables = {name: write_ward(tmp_path / f"{name}.csv", seed) for seed, name in enumerate("abc")}
+    federation = federation_of(tmp_path, study, tables)
+    run(study, federation)
+    checkpoints = Checkpoints(federation.store.database, study.digest)
+    assert len(checkpoints.rounds()) == study.rounds_in_all == 12
+    for number in checkpoints.rounds():
+        model = checkpoints.load(number).model
+        assert np.array_equal(model[6:], start[6:])
+        assert (model[:6] != start[:6]).all()
+    asked = [
+        unseal(request, federation.key.public)[0] for _, request, _ in federation.transport.wire
+    ]
+    assert [(one.recipient, one.round) for one in asked if one.kind == "hold"] == [
+        ("a", 1),
+        ("b", 1),
+        ("c", 1),
+    ]
+    federation.close()
 
 
 def write_start(path: Path, study: Study, **changes: np.ndarray) -> dict[str, np.ndarray]:
