@@ -176,7 +176,7 @@ def test_a_site_is_measured_with_its_own_head_and_can_use_that_model(tmp_path: P
     assert record.evaluations["a"].overall == measured[0] != measured[1]
 
     out = tmp_path / "model"
-    files = [path.name for path in write_own(study, a.database, out)]
+    files = [path.name for path in write_own(study, a.directory.root, out)]
     assert files == ["model.safetensors", "study.json", "model.onnx", "load_model.py"]
     parameters = load_file(out / "model.safetensors")
     assert np.array_equal(parameters["2.weight"].ravel(), found["a"][:5])
@@ -184,10 +184,10 @@ def test_a_site_is_measured_with_its_own_head_and_can_use_that_model(tmp_path: P
     module = load_module(out, load_described(out).study)
     assert np.array_equal(arrays.flatten(module), whole)
     with pytest.raises(UsageError, match="not overwritten"):
-        write_own(study, a.database, out)
+        write_own(study, a.directory.root, out)
     staying.forget(a, study.digest)
     with pytest.raises(UsageError, match="goes when the dataset is withdrawn"):
-        write_own(study, a.database, tmp_path / "again")
+        write_own(study, a.directory.root, tmp_path / "again")
     federation.close()
 
 

@@ -164,10 +164,6 @@ CREATE TABLE held_parameters (
     bytes BLOB NOT NULL,
     PRIMARY KEY (study, part)
 ) STRICT;
-CREATE TABLE own_statistics (
-    study TEXT PRIMARY KEY,
-    document TEXT NOT NULL
-) STRICT;
 """
 
 

@@ -3,46 +3,18 @@
 from importlib.resources import files as files_of
 from pathlib import Path
 
-from cohortium.client.personal_models import PersonalModels
-from cohortium.common.database import Database
-from cohortium.common.document import canonical, parse_json
+from cohortium.client import final_model
 from cohortium.common.errors import UsageError
 from cohortium.common.messages import Vector
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 
 
-class OwnModels:
-    """A study's final model with this site's own parameters, in its database and in no message."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    def keep(self, study: str, round: int, model: Vector, statistics: Statistics | None) -> None:
-        """Inside the transaction of the last evaluation's reply."""
-        PersonalModels(self._database).keep(study, round, model)
-        document = "" if statistics is None else canonical(statistics).decode()
-        self._database.execute(
-            "INSERT OR REPLACE INTO own_statistics VALUES (?, ?)", (study, document)
-        )
-
-    def of(self, study: str) -> tuple[Vector, Statistics | None] | None:
-        """The model, float32 (parameters,), and what its inputs are scaled by; None for none."""
-        rows = self._database.execute(
-            "SELECT document FROM own_statistics WHERE study = ?", (study,)
-        )
-        if not rows:
-            return None
-        text = rows[0]["document"]
-        statistics = parse_json(text.encode(), Statistics, "stored statistics") if text else None
-        return PersonalModels(self._database).of(study), statistics
-
-    def forget(self, study: str) -> None:
-        self._database.execute("DELETE FROM own_statistics WHERE study = ?", (study,))
-
-
-def write_own(study: Study, database: Database, out: Path) -> tuple[Path, ...]:
+def write_own(study: Study, root: Path, out: Path) -> tuple[Path, ...]:
     """The files that `cohortium predict` and the loader want, in a new directory.
+
+    Args:
+        root: the site's.
 
     Raises:
         UsageError: there is no such model here, or the directory is there already.
@@ -62,7 +34,7 @@ def write_own(study: Study, database: Database, out: Path) -> tuple[Path, ...]:
         written,
     )
 
-    found = _found(study, database)
+    found = _found(study, root)
     if out.exists():
         raise UsageError(f"{out} exists and is not overwritten: give another --out")
     model, statistics = found
@@ -83,13 +55,13 @@ def write_own(study: Study, database: Database, out: Path) -> tuple[Path, ...]:
     return tuple(out / name for name in files)
 
 
-def _found(study: Study, database: Database) -> tuple[Vector, Statistics | None]:
+def _found(study: Study, root: Path) -> tuple[Vector, Statistics | None]:
     if not study.transfer.own:
         raise UsageError(
             f"{study.name} gives no site parameters of its own (transfer.own): its model is the "
             "coordinator's to release"
         )
-    found = OwnModels(database).of(study.digest)
+    found = final_model.of(root, study.digest)
     if found is None:
         raise UsageError(
             f"{study.name} has no model here: it is kept at the study's last evaluation, and goes "

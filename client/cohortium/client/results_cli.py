@@ -56,7 +56,7 @@ def model(
 
     opened = open_site(directory)
     known = opened.studies.by_name(study)
-    files = write_own(known.study, opened.database, out)
+    files = write_own(known.study, opened.directory.root, out)
     document = {"study": known.study.name, "files": [str(file) for file in files]}
     text = (
         f"{', '.join(file.name for file in files)} of {known.study.name} are in {out}; they were "

@@ -14,6 +14,7 @@ from cohortium.client import (
     calibration,
     consent,
     egress,
+    final_model,
     halt,
     held,
     measuring,
@@ -309,14 +310,13 @@ def _evaluate(request: Request) -> Answer:
         at.final,
         staying.personal(site, study, at),
     )
+    if at.final and (study.explanation is not None or study.transfer.own):
+        final_model.keep(site.directory.root, study, whole, message.statistics)
     return Answer(
         Evaluated(evaluation=found.leaves),
         study,
         spent=paid,
-        keep=staying.both(
-            staying.results(site, study, found),
-            staying.final_own(site, study, message.statistics, whole, at),
-        ),
+        keep=staying.results(site, study, found),
         model=recording.model(model),
     )
 

@@ -6,8 +6,8 @@ interrupted is made anew from what the round before had left.
 
 from collections.abc import Callable
 
+from cohortium.client import final_model
 from cohortium.client.held import Held
-from cohortium.client.own_file import OwnModels
 from cohortium.client.personal_models import PersonalModels
 from cohortium.client.results import Evaluation, KeptResults
 from cohortium.client.site import Site
@@ -60,15 +60,6 @@ def personal(site: Site, study: Study, at: Track) -> Vector:
     return PersonalModels(site.database).of(study.digest)
 
 
-def final_own(
-    site: Site, study: Study, statistics: Statistics | None, model: Vector, at: Track
-) -> Keep:
-    """The final model with this site's own parameters, which is nowhere else (`own_file.py`)."""
-    if not study.transfer.own or not at.final:
-        return nothing
-    return lambda: OwnModels(site.database).keep(study.digest, at.round, model, statistics)
-
-
 def results(site: Site, study: Study, found: Evaluation) -> Keep:
     """What the last evaluation says to the site alone."""
     stays = found.stays
@@ -88,4 +79,4 @@ def forget(site: Site, study: str) -> None:
     PersonalModels(site.database).forget(study)
     KeptResults(site.database).forget(study)
     Held(site.database).forget(study)
-    OwnModels(site.database).forget(study)
+    final_model.forget(site.directory.root, study)
