@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.any_study import federation_of, run, write_documents
 
+from cohortium.client import consent
 from cohortium.common.cli import main
 from cohortium.common.errors import DocumentError, ProtocolError
 from cohortium.common.explaining.document import Told
@@ -276,3 +277,11 @@ def test_a_site_explains_one_of_its_patients_to_itself(
     with pytest.raises(SystemExit):
         main(["site", "explain", "reads", "--row", str(row), *where])
     assert "stays here" in capsys.readouterr().out
+
+
+def test_a_site_without_the_package_says_so_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consent, "find_spec", lambda name: None)
+    with pytest.raises(StudyFailed, match=r"policy.packages .*cohortium\[explain\]"):
+        explained(tmp_path, asked(tmp_path, TABLE))
