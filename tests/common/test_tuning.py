@@ -138,3 +138,7 @@ def test_a_site_reads_from_the_wire_what_the_coordinator_wrote(tmp_path: Path) -
     again = parse_json(canonical(study), Study, "wire")
     assert again == study
     assert again.digest == study.digest
+
+
+def test_what_stays_at_a_site_is_in_no_trial(tmp_path: Path) -> None:
+    assert "transfer.own" in refusal(tmp_path, MOCK + RATES + '[transfer]\nown = ["0.*"]\n')

@@ -236,6 +236,11 @@ def check_tuning(study: "Study") -> None:
         )
     if study.training.shared_stream_rows:
         raise ValueError("tuning: training.shared_stream_rows replays a paper; remove one of them")
+    if study.transfer.own:
+        raise ValueError(
+            "tuning: transfer.own keeps parameters at each site, which trials would average; "
+            "remove one of them"
+        )
     for key, choices in tuning.space.items():
         _check_key(study, key)
         ends = (choices.low, choices.high) if isinstance(choices, Range) else choices

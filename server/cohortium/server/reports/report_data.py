@@ -138,6 +138,7 @@ class ReportData(Document):
     whose shared reports are blinded. `traffic`: over all sites, where a
     blinded report does not give it by site. `release` is None before the study has completed.
     `tuned`: on what its settings were tried, and that no patient's privacy was spent on it.
+    `own`: patterns of the parameters that are each site's own, with which it was measured.
     """
 
     study: str
@@ -148,6 +149,7 @@ class ReportData(Document):
     state: str
     blinding: Literal["none", "blinded", "coordinator"] = "none"
     minimum_cell: Count | None = None
+    own: tuple[str, ...] = ()
     promise: Promise = Promise()
     sites: tuple[SiteReport, ...]
     summary: Summary = Summary()
