@@ -135,7 +135,14 @@ def test_every_patient_is_held_out_once_and_is_at_one_site(tmp_path: Path) -> No
             assert len(site.cohort.labels) == len(site.cohort.test_labels) == 20
 
 
-@pytest.mark.parametrize("strategy", ["", '[strategy]\nname = "fedadam"\naverage_last = 0.9\n'])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "",
+        '[strategy]\nname = "fedadam"\naverage_last = 0.9\n',
+        '[transfer]\nfreeze = ["*bias"]\n',
+    ],
+)
 def test_a_trial_trains_the_model_that_the_study_would(tmp_path: Path, strategy: str) -> None:
     study = write_study(tmp_path, QUICK, strategy, searching("random", PUBLIC) + RANGE)
     table = write_ward(tmp_path / "public.csv", 1, patients=120)
