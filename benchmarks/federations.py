@@ -26,8 +26,9 @@ from cohortium.common.errors import CohortiumError, UnreachableError
 from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Evaluated
 from cohortium.common.metrics.tallies import SiteEvaluation
-from cohortium.common.models.building import build_seeded
+from cohortium.common.models.building import study_module
 from cohortium.common.predict import predictions
+from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.server.coordinator import run_study
 from cohortium.server.demo.processes import Daemon, command, stop_all
@@ -108,6 +109,42 @@ def measured(study: Study, tables: Tables, policy: Policy) -> Measured:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a trained model says of all sites' held-out patients, and what is true.
+
+    Attributes:
+        model: the final one, float32 (parameters,).
+        predictions: as `predictions` gives them, (n, ...); the sites one after another.
+        outcomes: float64 (n,) or (n, columns), as they were observed.
+        epsilon: the most that any site's ledger holds after the run; 0 without privacy.
+    """
+
+    model: NDArray[np.float32]
+    predictions: NDArray[np.float64]
+    outcomes: NDArray[np.float64]
+    epsilon: float
+
+
+def held_out(study: Study, tables: Tables, policy: Policy) -> HeldOut:
+    """Run a study at new sites, then look at their held-out patients in one place.
+
+    Raises:
+        CohortiumError: the study failed.
+    """
+    with assembled(study, tables, policy) as federation:
+        model = run_study(study, federation.desk(study))
+        statistics = federation.store.statistics(study.digest)
+        sites = federation.sites.values()
+        cohorts = [_cohort(site, study, statistics) for site in sites]
+        return HeldOut(
+            model=model,
+            predictions=np.concatenate([_scores(study, cohort, model) for cohort in cohorts]),
+            outcomes=np.concatenate([cohort.test_labels for cohort in cohorts]),
+            epsilon=max(site.ledger(study).balance().epsilon_spent for site in sites),
+        )
+
+
 @contextmanager
 def assembled(study: Study, tables: Tables, policy: Policy) -> Iterator[Federation]:
     """New sites below a temporary folder, which have approved the study."""
@@ -134,14 +171,14 @@ def assembled(study: Study, tables: Tables, policy: Policy) -> Iterator[Federati
             federation.close()
 
 
-def _cohort(site: Site, study: Study) -> Cohort:
+def _cohort(site: Site, study: Study, statistics: Statistics | None = None) -> Cohort:
     dataset = site.directory.load_dataset(study.data.dataset)
-    return prepare(load_table(study, dataset, site.name), study, site.name)
+    return prepare(load_table(study, dataset, site.name), study, site.name, statistics)
 
 
 def _scores(study: Study, cohort: Cohort, model: NDArray[np.float32]) -> NDArray[np.float64]:
     """A model's predictions of held-out patients."""
-    module = build_seeded(study.model, study.layout, 1, study.training.seed)
+    module = study_module(study)
     arrays.load_into(module, model)
     module.eval()
     with torch.no_grad():

@@ -84,18 +84,21 @@ def expression(data: Path, out: Path) -> None:
 
 def _molecules(rows: Rows, out: Path, columns: Sequence[str]) -> None:
     """Whole Bemis-Murcko scaffolds go to one site and one side of the split."""
-    from rdkit import Chem, RDLogger
-    from rdkit.Chem.Scaffolds import MurckoScaffold
+    from rdkit import Chem, rdBase
+    from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
 
-    RDLogger.DisableLog("rdApp.*")
+    quiet = rdBase.BlockLogs()
     by_site: dict[str, Rows] = defaultdict(list)
     for row in rows:
         molecule = Chem.MolFromSmiles(row["smiles"])
         if molecule is None or molecule.GetNumAtoms() > 64 or not molecule.GetNumBonds():
             continue
-        scaffold = MurckoScaffold.MurckoScaffoldSmiles(mol=molecule) or row["smiles"]
+        scaffold = (
+            Chem.MolToSmiles(GetScaffoldForMol(molecule), isomericSmiles=False) or row["smiles"]
+        )
         row["split"] = "test" if hashed(f"split/{scaffold}") < TEST_FRACTION else "train"
         by_site[FOUR[int(hashed(f"site/{scaffold}") * len(FOUR))]].append(row)
+    del quiet
     for site, rows_there in by_site.items():
         write(out / f"{site}.csv", rows_there, [*columns, "split"])
 

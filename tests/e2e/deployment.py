@@ -299,7 +299,7 @@ def deployment(root: Path) -> Iterator[Deployment]:
 def write_patient_study(
     directory: Path, *parts: str, name: str, changes: Mapping[str, str] | None = None
 ) -> Study:
-    """A study.toml whose sites get five minutes to approve, on a busy machine too; `changes` replaces other text of it."""
+    """A study.toml whose sites get five minutes to approve; `changes` replaces other text of it."""
     write_study(directory, *parts, name=name)
     path = directory / "study.toml"
     text = path.read_text()

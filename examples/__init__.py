@@ -1,0 +1,1 @@
+"""Studies on public data, as documents alone, and how their tables are made."""
