@@ -39,7 +39,7 @@ def nearest(patients: Vector, synthetic: Vector) -> Wide:
     GAN-Leaks' attack on a generator that only gives rows (Chen et al. 2020, Section 5.2).
     """
     table = torch.from_numpy(synthetic)
-    parts = torch.from_numpy(patients).split(256)
+    parts = torch.split(torch.from_numpy(patients), 256)
     found: Wide = -torch.cat([torch.cdist(p, table).amin(dim=1) for p in parts]).double().numpy()
     return found
 

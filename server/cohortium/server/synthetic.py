@@ -7,13 +7,13 @@ training cost (post-processing; Dwork & Roth 2014, Proposition 2.1).
 import csv
 import json
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from cohortium.common import arrays
 from cohortium.common.errors import UsageError
 from cohortium.common.files import write_whole
-from cohortium.common.models.autoencoder import VariationalAutoencoder
 from cohortium.common.models.building import study_module
 from cohortium.common.preprocessing.decode import decode
 from cohortium.common.study import Study
@@ -27,6 +27,13 @@ ABOUT = (
 )
 
 
+@runtime_checkable
+class Generator(Protocol):
+    """A model that makes rows (rows, inputs) of nobody."""
+
+    def sample(self, rows: int, generator: torch.Generator) -> torch.Tensor: ...
+
+
 def synthesise(row: StudyRow, store: Store, rows: int, seed: int, out: Path) -> Path:
     """Write so many rows as a table of the study's schema; the file that says what they are.
 
@@ -36,7 +43,7 @@ def synthesise(row: StudyRow, store: Store, rows: int, seed: int, out: Path) -> 
     study = row.study
     _check(study, out)
     module = study_module(study)
-    assert isinstance(module, VariationalAutoencoder)
+    assert isinstance(module, Generator)
     arrays.load_into(module, final_vector(row, store))
     with torch.no_grad():
         drawn = module.eval().sample(rows, torch.Generator().manual_seed(seed)).numpy()

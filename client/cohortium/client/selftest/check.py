@@ -70,11 +70,6 @@ def gradient(optimiser: torch.optim.Optimizer) -> Vector:
     return _flat([p.grad for group in optimiser.param_groups for p in group["params"]])
 
 
-def parameters(optimiser: torch.optim.Optimizer) -> Vector:
-    """The model to which it is about to apply that, flat; (d,) float32."""
-    return _flat([p.detach() for group in optimiser.param_groups for p in group["params"]])
-
-
 def _flat(tensors: list[Tensor]) -> Vector:
     whole = torch.cat([tensor.reshape(-1) for tensor in tensors])
     flat: Vector = whole.to("cpu", torch.float32, copy=True).numpy()

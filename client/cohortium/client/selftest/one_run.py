@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from cohortium.client import local_round
-from cohortium.client.selftest.check import Vector, Watched, Wide, gradient, parameters
+from cohortium.client.selftest.check import Vector, Watched, Wide, gradient
 from cohortium.client.selftest.result import Found
 from cohortium.client.selftest.synthetic import patients
 from cohortium.client.training import full_batch, private
@@ -46,7 +46,10 @@ class Shadow:
     device: torch.device
 
     def train(self, module: nn.Module, features: Vector, labels: Vector, look: Look) -> None:
-        """All rounds; `look` gets the model before each release, (d,), and the released sum."""
+        """All rounds; `look` gets the model before each release, and the released sum.
+
+        Of the sum, (t,), those values of the model, (d,), that are trained.
+        """
         model = arrays.flatten(module)
         rounds = self.study.rounds_at_a_site
         for _ in range(rounds):
@@ -60,7 +63,7 @@ class Shadow:
 
         def seen(optimiser: torch.optim.Optimizer) -> None:
             released = gradient(optimiser).astype(np.float64) * plan.expected_batch_size
-            look(parameters(optimiser), released)
+            look(arrays.flatten(module), released)
 
         watched = replace(
             plan,
@@ -76,7 +79,8 @@ class Shadow:
         plan = local_round.full_batch_plan(self.study, bands.nominal(len(features)))
         less = replace(plan, noise_multiplier=self.noise * plan.noise_multiplier)
         done = full_batch.train(module, start, features, labels, less, NoiseSource(), self.device)
-        look(start, -done.delta.astype(np.float64) * plan.nominal_rows)
+        released = -done.delta.astype(np.float64) * plan.nominal_rows
+        look(start, released[arrays.trained(module)])
         moved: Vector = start + np.float32(self.study.strategy.learning_rate) * done.delta
         return moved
 
@@ -117,13 +121,14 @@ class Attacker:
         self._releases = 0
 
     def look(self, model: Vector, released: Wide) -> None:
-        """Learn from one release."""
+        """Learn from one release: the model (d,), and the sum of what of it is trained, (t,)."""
         q = self._rate
         arrays.load_into(self._module, model)
         own = self._clipped()
         known = full_batch.clipped_sum(
             self._module, *self._others, self._study.task.kind, self._clip_norm
         )
+        known = known[arrays.trained(self._module)]
         expected = q * (known + own.sum(axis=0, dtype=np.float64) / 2)
         self._products += q * (own @ (released - expected))
         self._overlaps += q**2 * (own @ own.T)
@@ -146,15 +151,17 @@ class Attacker:
         return max(found, key=lambda run: run.epsilon)
 
     def _clipped(self) -> Vector:
-        """The canaries' gradients, clipped, (m, d)."""
-        named = {name: p.detach() for name, p in self._module.named_parameters()}
+        """The canaries' gradients, clipped, (m, t)."""
+        named = dict(self._module.named_parameters())
+        trained = {name: p.detach() for name, p in named.items() if p.requires_grad}
+        still = {name: p for name, p in named.items() if not p.requires_grad}
 
         def loss(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            logits = functional_call(self._module, values, (x[None],))
+            logits = functional_call(self._module, {**still, **values}, (x[None],))
             return per_example(self._study.task.kind, logits, y[None])[0]
 
         each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
-        found = each(named, *self._canaries)
+        found = each(trained, *self._canaries)
         flat = torch.cat([g.flatten(1) for g in found.values()], dim=1).nan_to_num(0.0)
         norms = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
         clipped: Vector = (flat * (self._clip_norm / norms.clamp(min=self._clip_norm))).numpy()
@@ -172,7 +179,7 @@ def audit(study: Study, device: torch.device, noise: float = 1.0) -> OneRun:
         raise UsageError(f"{study.name} promises no privacy: there is nothing to audit")
     features, labels = patients(study, MOST + OTHERS, np.random.default_rng())
     module, copy = (study_module(study) for _ in range(2))
-    count = _canaries(sum(p.numel() for p in module.parameters()), mechanism.steps)
+    count = _canaries(int(arrays.trained(module).sum()), mechanism.steps)
     planted: Mask = NoiseSource().uniform(count) < 0.5
     attacker = Attacker(
         study,

@@ -62,7 +62,7 @@ class VariationalAutoencoder(Autoencoder):
         return found
 
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
-        """(rows, inputs) of patients who never were: a code from the prior, and what it leaves open.
+        """(rows, inputs) of patients who never were: a code of the prior, and what it leaves open.
 
         Without the likelihood's own noise every patient would be as its code has it on average,
         and rare codes of a column would never come.

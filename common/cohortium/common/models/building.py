@@ -8,6 +8,7 @@ from torch import nn
 
 from cohortium.common.errors import ProtocolError
 from cohortium.common.layout import Layout
+from cohortium.common.models.adversarial import adversarial
 from cohortium.common.models.autoencoder import autoencoder
 from cohortium.common.models.cnn1d import cnn1d
 from cohortium.common.models.fusion import fusion
@@ -46,6 +47,7 @@ BUILDERS: dict[str, Builder] = {
     "mps": tensor_train,
     "autoencoder": autoencoder,
     "vae": autoencoder,
+    "gan": adversarial,
     "fusion": lambda options, layout, outputs: fusion(options, layout, outputs, build),
 }
 
@@ -84,5 +86,6 @@ def study_module(study: Study) -> nn.Module:
     seed = study.training.seed
     module = build_seeded(study.model, study.layout, study.outputs, seed, study.task.per)
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(not matches(name, study.transfer.freeze))
+        if matches(name, study.transfer.freeze):
+            parameter.requires_grad_(False)
     return module
