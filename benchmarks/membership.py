@@ -22,7 +22,7 @@ Vector = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 FALSE_ALARMS = 0.01
-GRID = 400  # false positive rates at which the bound's curve is taken
+GRID = 100  # false positive rates at which the bound's curve is taken
 
 
 @dataclass(frozen=True)
