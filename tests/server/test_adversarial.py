@@ -9,10 +9,13 @@ from safetensors.numpy import load
 from tests.any_study import federation_of, run, write_documents
 from tests.federation import Federation
 
+from cohortium.client import local_round
+from cohortium.client.cohort import Cohort
 from cohortium.client.data.table import read_table
 from cohortium.client.selftest import one_run
 from cohortium.client.selftest.check import CPU
-from cohortium.common.errors import DocumentError
+from cohortium.client.training.team import Team
+from cohortium.common.errors import DocumentError, RefusedError
 from cohortium.common.metrics.reconstruction import GENERATOR
 from cohortium.common.study import Study
 from cohortium.server.model_file import describe, pieces
@@ -150,6 +153,38 @@ def test_a_gan_can_be_audited_in_one_run(
 
 
 POISSON = STUDY[STUDY.index("batches") : STUDY.index("[privacy]")]
+
+
+def test_a_gan_stops_early_by_nothing(tmp_path: Path) -> None:
+    plain = STUDY[: STUDY.index("[training]")].replace(
+        "test_fraction = 0.2", "test_fraction = 0.2\nvalidation_fraction = 0.2"
+    )
+    plain += """
+[training]
+rounds = 6
+batches = "shuffle"
+batch_size = 32
+local_steps = 50
+learning_rate = 0.01
+patience = 2
+
+[privacy]
+mechanism = "none"
+
+[sites]
+names = ["a", "b"]
+min_sites = 2
+"""
+    with pytest.raises(DocumentError, match="no loss of one to follow"):
+        write_documents(tmp_path, SCHEMA, plain)
+    study = write_documents(
+        tmp_path,
+        SCHEMA,
+        plain.replace("patience = 2\n", "").replace("\nvalidation_fraction = 0.2", ""),
+    )
+    cohort = Cohort(*(np.zeros((4, 2), np.float32),) * 4, {}, 4, "1-4")
+    with pytest.raises(RefusedError, match="a gan"):
+        local_round.train(study, cohort, np.zeros(0, np.float32), 1, "a", "cpu", Team(0, 2, True))
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ import json
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
 from cohortium.common import arrays
 from cohortium.common.errors import UsageError
 from cohortium.common.files import write_whole
 from cohortium.common.models.building import study_module
-from cohortium.common.preprocessing.decode import decode
+from cohortium.common.preprocessing.decode import Chance, decode
 from cohortium.common.study import Study
 from cohortium.server.model_file import final_vector
 from cohortium.server.store import Store, StudyRow
@@ -29,7 +30,10 @@ ABOUT = (
 
 @runtime_checkable
 class Generator(Protocol):
-    """A model that makes rows (rows, inputs) of nobody."""
+    """A model that makes rows (rows, inputs) of nobody, and says how far inputs lie from them."""
+
+    @property
+    def spread(self) -> float: ...
 
     def sample(self, rows: int, generator: torch.Generator) -> torch.Tensor: ...
 
@@ -47,7 +51,8 @@ def synthesise(row: StudyRow, store: Store, rows: int, seed: int, out: Path) -> 
     arrays.load_into(module, final_vector(row, store))
     with torch.no_grad():
         drawn = module.eval().sample(rows, torch.Generator().manual_seed(seed)).numpy()
-    columns = decode(drawn, study)
+    chance = Chance(module.spread, np.random.default_rng(seed)) if module.spread else None
+    columns = decode(drawn, study, chance)
     with out.open("x", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=study.data_model.table.delimiter, lineterminator="\n")
         writer.writerow(columns)

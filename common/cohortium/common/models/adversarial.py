@@ -49,6 +49,8 @@ class Adversarial(nn.Module):
         like = next(self.generator.parameters()).new_zeros(rows, 1)
         return softplus(-self._told(self.generator(self._codes(like)))).mean()
 
+    spread = 0.0  # rows are as they are made, and vary as it has learnt that patients do
+
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
         """(rows, inputs) of patients who never were."""
         found: Tensor = self.generator(torch.randn(rows, self.latent, generator=generator))

@@ -39,7 +39,7 @@ class VariationalAutoencoder(Autoencoder):
 
     Kingma & Welling 2014, Equation 10; `beta` as in Higgins et al. 2017. A squared error and
     `beta` times the divergence are together `beta` times the bound of a Gaussian likelihood of
-    variance beta / 2, which patients are drawn with. In training a code is drawn for each patient
+    variance beta / 2. In training a code is drawn for each patient
     while `draws` is set.
     """
 
@@ -62,14 +62,13 @@ class VariationalAutoencoder(Autoencoder):
         return found
 
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
-        """(rows, inputs) of patients who never were: a code of the prior, and what it leaves open.
+        """(rows, inputs) of patients who never were, as codes of the prior have them on average."""
+        return self.decode(torch.randn(rows, self.latent, generator=generator))
 
-        Without the likelihood's own noise every patient would be as its code has it on average,
-        and rare codes of a column would never come.
-        """
-        means = self.decode(torch.randn(rows, self.latent, generator=generator))
-        noise = torch.randn(means.shape, generator=generator)
-        return means + math.sqrt(self._beta / 2) * noise
+    @property
+    def spread(self) -> float:
+        """Deviation of an input from what a code says of it."""
+        return math.sqrt(self._beta / 2)
 
 
 def autoencoder(options: AutoencoderModel, layout: Layout, outputs: int) -> nn.Module:
