@@ -186,7 +186,8 @@ def lines(example: str, tables: Tables, only: str | None = None) -> list[Line]:
         if only in (None, run.file):
             study = load_study(FOLDER / IN_FOLDER.get(example, example) / run.file)
             seen = [held_out(one, tables, POLICY) for one in begun(study, run.seeds)]
-            where = f"{run.what}, {len(tables)} sites" + _seeds(run)
+            private = "" if study.privacy.mechanism == "none" else ", private"
+            where = f"{run.what}{private}, {len(tables)} sites" + _seeds(run)
             found += _measured(example, where, run, seen)
             simplest = simplest or _simplest(example, study, seen[0])
             if run.pooled:

@@ -70,6 +70,7 @@ def test_a_stopped_study_is_resumed_where_it_was_and_pays_each_round_once(
     )
 
 
+@pytest.mark.slow
 def test_a_site_withdraws_and_the_others_train_again_without_it(
     hospitals: Deployment, tmp_path: Path
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_site_withdraws_and_the_others_train_again_without_it(
     assert [event["detail"]["sites"] for event in withdrawn] == ["c"]
 
 
+@pytest.mark.slow
 def test_a_site_that_was_away_when_a_study_ended_is_told_when_it_is_back(
     hospitals: Deployment, tmp_path: Path
 ) -> None:

@@ -22,6 +22,8 @@ from tests.federation import COORDINATOR
 
 from cohortium.server.config import CoordinatorDir
 
+pytestmark = pytest.mark.slow
+
 VOLUME = "64m"
 BALLAST = 1 << 20
 
@@ -48,7 +50,6 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
-@pytest.mark.slow
 def test_disk_full_at_the_coordinator(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "disk-full")
     ballast = hospitals.coordinator / "ballast"
@@ -65,7 +66,6 @@ def test_disk_full_at_the_coordinator(hospitals: Deployment, tmp_path: Path) -> 
     assert_paid_once(run, rounds=4)
 
 
-@pytest.mark.slow
 def test_read_only_disk_at_the_coordinator(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "disk-read-only")
     with run.held("c"):
@@ -138,7 +138,6 @@ def test_database_restored_from_an_old_backup(hospitals: Deployment, tmp_path: P
         assert len(set(run.paid(name))) == len(run.paid(name))
 
 
-@pytest.mark.slow
 def test_database_that_is_none(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "garbage", rounds=3)
     home = CoordinatorDir(hospitals.coordinator)
@@ -155,7 +154,6 @@ def test_database_that_is_none(hospitals: Deployment, tmp_path: Path) -> None:
     assert_paid_once(run, rounds=3)
 
 
-@pytest.mark.slow
 def test_certificate_renewed_amid_a_round(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "renewed")
     with run.held("c"):

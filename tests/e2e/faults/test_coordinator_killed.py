@@ -34,6 +34,7 @@ from cohortium.server.coordinator import run_study
 ASK_A_PERSON = {"epsilon = 0.5": "epsilon = 2.0"}  # more than the sites' rule allows
 
 
+@pytest.mark.slow
 def test_superlink_killed_while_a_round_is_trained(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "superlink-amid-round")
     with run.held("c"):
@@ -88,6 +89,7 @@ def test_coordinator_killed_while_sites_train(hospitals: Deployment, tmp_path: P
     assert len(run.events("coordinator", "run.resumed")) == 1
 
 
+@pytest.mark.slow
 def test_coordinator_killed_while_inviting(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "killed-while-inviting", changes=ASK_A_PERSON)
     until(lambda: all(run.reached(name) for name in SITES))
@@ -131,6 +133,7 @@ def test_coordinator_killed_between_the_end_and_the_farewell(
     hospitals.export(run.study.name, tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_everything_killed_at_once_as_by_a_power_cut(hospitals: Deployment, tmp_path: Path) -> None:
     """And without noise the model is the one of a study that nothing happened to."""
     run = begin(hospitals, tmp_path, "power-cut", training=PLAIN)

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,15 +25,12 @@ from cohortium.common.audit.log import EventLog
 from cohortium.common.study import Study, load_study
 from cohortium.server.store import RoundRecord
 
+pytestmark = pytest.mark.slow
+
 SITES = ("a", "b")
 ROUNDS = [1, 2]
 PARTS = (ALL, COORDINATOR, "b")
 UNCALIBRATED = "\n[evaluation]\ncurves = false\n"  # the steps of calibration pay nothing
-
-
-def parts(quick: str) -> list[Any]:
-    """Whom to kill: one of them always, the others with the slow tests."""
-    return [part if part == quick else pytest.param(part, marks=pytest.mark.slow) for part in PARTS]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +105,7 @@ def deaths(part: str, steps: list[str]) -> Iterator[tuple[int, bool]]:
 
 
 @pytest.mark.timeout(600)  # dozens of whole studies
-@pytest.mark.parametrize("part", parts(quick=ALL))
+@pytest.mark.parametrize("part", PARTS)
 def test_killed_at_any_step_a_study_ends_with_the_same_model(
     nurse: Nursery, tmp_path: Path, part: str
 ) -> None:
@@ -129,7 +125,7 @@ def test_killed_at_any_step_a_study_ends_with_the_same_model(
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", parts(quick="b"))
+@pytest.mark.parametrize("part", PARTS)
 def test_killed_at_any_step_a_private_study_pays_each_round_once(
     nurse: Nursery, tmp_path: Path, part: str
 ) -> None:

@@ -22,6 +22,8 @@ from cohortium.server.config import CoordinatorDir
 
 Lines = dict[str, Link]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Deployment, Lines]]:
@@ -71,7 +73,6 @@ def test_network_of_one_site_cut_for_seconds(
     assert_paid_once(run, rounds=4)
 
 
-@pytest.mark.slow
 def test_network_of_one_site_cut_past_the_deadline(
     hospitals: Deployment, cables: Lines, tmp_path: Path
 ) -> None:
@@ -89,7 +90,6 @@ def test_network_of_one_site_cut_past_the_deadline(
     assert [event.round for event in run.events("c", "privacy.spent")] == run.paid("c")
 
 
-@pytest.mark.slow
 def test_network_of_all_sites_cut_until_all_are_offline(
     hospitals: Deployment, cables: Lines, tmp_path: Path
 ) -> None:
@@ -104,7 +104,6 @@ def test_network_of_all_sites_cut_until_all_are_offline(
     assert_paid_once(run, rounds=4)
 
 
-@pytest.mark.slow
 def test_connections_broken_in_every_round(
     hospitals: Deployment, cables: Lines, tmp_path: Path
 ) -> None:
@@ -117,7 +116,6 @@ def test_connections_broken_in_every_round(
     assert_paid_once(run, rounds=6)
 
 
-@pytest.mark.slow
 def test_network_cut_while_sites_are_invited(
     hospitals: Deployment, cables: Lines, tmp_path: Path
 ) -> None:
@@ -131,7 +129,6 @@ def test_network_cut_while_sites_are_invited(
     assert_paid_once(run, rounds=2)
 
 
-@pytest.mark.slow
 def test_coordinator_started_again_while_a_site_is_cut_off(
     hospitals: Deployment, cables: Lines, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def test_site_ended_by_its_service_manager_while_it_trains(
     assert_paid_once(run, rounds=4)
 
 
+@pytest.mark.slow
 def test_training_process_killed_and_started_again(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "worker-killed", min_sites=3)
     with run.held("c") as worker:
@@ -178,6 +179,7 @@ def test_study_stopped_while_its_sites_are_away(hospitals: Deployment, tmp_path:
     run.tells("stopped")
 
 
+@pytest.mark.slow
 def test_one_of_two_studies_at_once_fails_and_the_other_does_not_notice(
     hospitals: Deployment, tmp_path: Path
 ) -> None:
@@ -192,6 +194,7 @@ def test_one_of_two_studies_at_once_fails_and_the_other_does_not_notice(
     assert all(record.missing == () for record in healthy.rounds)
 
 
+@pytest.mark.slow
 def test_site_paused_amid_a_round_and_resumed(hospitals: Deployment, tmp_path: Path) -> None:
     run = begin(hospitals, tmp_path, "paused", min_sites=3)
     with run.held("b"):
@@ -244,6 +247,7 @@ def outcast(hospitals: Deployment) -> str:
     return "d"
 
 
+@pytest.mark.slow
 def test_site_revoked_amid_a_round(hospitals: Deployment, tmp_path: Path, outcast: str) -> None:
     names = {'["a", "b", "c"]': '["a", "b", "d"]'}
     run = begin(hospitals, tmp_path, "revoked", round_deadline="10.0", changes=names)

@@ -13,6 +13,8 @@ from tests.e2e.faults.trouble import SITES, assert_paid_once, begin, kill, let_i
 
 from cohortium.client.config import SiteDir
 
+pytestmark = pytest.mark.slow
+
 VOLUME = "64m"
 
 
@@ -37,7 +39,6 @@ def hospitals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
-@pytest.mark.slow
 def test_disk_full_at_a_site(hospitals: Deployment, tmp_path: Path) -> None:
     """Its log lies on that disk, too: the reason stands on standard error meanwhile."""
     run = begin(hospitals, tmp_path, "site-disk-full", min_sites=3, on_missing="wait")
