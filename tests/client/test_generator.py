@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -22,6 +23,8 @@ from cohortium.common.models.options_base import TableModel
 from cohortium.common.models.options_generative import AdversarialModel
 from cohortium.common.privacy.noise import NoiseSource
 
+Vector = NDArray[np.float32]
+
 CPU = torch.device("cpu")
 INPUTS, EXPECTED, CLIP = 3, 7.0, 0.3
 PLAN = PrivatePlan("generation", Optimiser(1.0), 1, 1.0, EXPECTED, CLIP, 0.0)
@@ -37,17 +40,17 @@ def gan(every: int = 1, seed: int = 1, draws: bool = False) -> Adversarial:
     return module
 
 
-def patients(seed: int, count: int = 20) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def patients(seed: int, count: int = 20) -> Vector:
     return np.random.default_rng(seed).normal(2.0, 1.0, (count, INPUTS)).astype(np.float32)
 
 
-def parts(module: Adversarial) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def parts(module: Adversarial) -> NDArray[np.bool_]:
     """bool (d,): which values are the generator's."""
     found = [np.full(p.numel(), n.startswith("generator")) for n, p in module.named_parameters()]
     return np.concatenate(found)
 
 
-def train(module: Adversarial, rows: np.ndarray, plan: PrivatePlan) -> np.ndarray:  # type: ignore[type-arg]
+def train(module: Adversarial, rows: Vector, plan: PrivatePlan) -> Vector:
     start = arrays.flatten(module)
     return private.train(module, start, rows, rows, plan, NoiseSource(), CPU).delta
 
@@ -63,7 +66,7 @@ def test_a_patients_loss_is_the_discriminators_of_it_and_of_one_row_made_up() ->
 
 def test_codes_and_blur_are_each_patients_own() -> None:
     module, rows = gan(draws=True), torch.zeros(50, INPUTS)
-    assert len(per_example("generation", module(rows), rows).unique()) == 50
+    assert len({*per_example("generation", module(rows), rows).tolist()}) == 50
 
 
 def test_a_private_step_is_the_clipped_sum_of_each_patients_gradient_for_the_discriminator() -> (
@@ -95,7 +98,7 @@ def test_noise_falls_on_the_discriminator_and_on_nothing_else() -> None:
 
 def test_the_generator_is_a_function_of_the_noised_discriminator_alone() -> None:
     """Replayed from what was released of the discriminator, without a patient, bit by bit."""
-    seen: list[np.ndarray[tuple[int], np.dtype[np.float32]]] = []
+    seen: list[Vector] = []
     module = gan(every=2)
     plan = replace(PLAN, local_steps=6, noise_multiplier=1.0, sample_rate=0.5)
     watched = Watched(

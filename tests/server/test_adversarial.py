@@ -182,7 +182,8 @@ min_sites = 2
         SCHEMA,
         plain.replace("patience = 2\n", "").replace("\nvalidation_fraction = 0.2", ""),
     )
-    cohort = Cohort(*(np.zeros((4, 2), np.float32),) * 4, {}, 4, "1-4")
+    rows = np.zeros((4, 2), np.float32)
+    cohort = Cohort(rows, rows, rows, rows.astype(np.float64), {}, 4, "1-4")
     with pytest.raises(RefusedError, match="a gan"):
         local_round.train(study, cohort, np.zeros(0, np.float32), 1, "a", "cpu", Team(0, 2, True))
 
