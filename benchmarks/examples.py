@@ -29,6 +29,7 @@ POLICY = {
     "purposes": '["HMB", "GRU"]',
     "allow_unprotected": "true",
     "allow_exact_counts": "true",
+    "allow_explanations": "true",
     "minimum_patients": "5",
     "minimum_cell": "2",
     "max_rounds": "1000",

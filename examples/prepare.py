@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 Rows = list[dict[str, str]]
 
@@ -82,10 +83,17 @@ def expression(data: Path, out: Path) -> None:
         write(out / f"{site}.csv", rows, columns)
 
 
+def _scaffold(molecule: Any) -> str:
+    """Rings and what links them, without regard to handedness; empty for a chain."""
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    found: Any = MurckoScaffold
+    return str(found.MurckoScaffoldSmiles(mol=molecule))
+
+
 def _molecules(rows: Rows, out: Path, columns: Sequence[str]) -> None:
     """Whole Bemis-Murcko scaffolds go to one site and one side of the split."""
     from rdkit import Chem, rdBase
-    from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
 
     quiet = rdBase.BlockLogs()
     by_site: dict[str, Rows] = defaultdict(list)
@@ -93,9 +101,7 @@ def _molecules(rows: Rows, out: Path, columns: Sequence[str]) -> None:
         molecule = Chem.MolFromSmiles(row["smiles"])
         if molecule is None or molecule.GetNumAtoms() > 64 or not molecule.GetNumBonds():
             continue
-        scaffold = (
-            Chem.MolToSmiles(GetScaffoldForMol(molecule), isomericSmiles=False) or row["smiles"]
-        )
+        scaffold = _scaffold(molecule) or row["smiles"]
         row["split"] = "test" if hashed(f"split/{scaffold}") < TEST_FRACTION else "train"
         by_site[FOUR[int(hashed(f"site/{scaffold}") * len(FOUR))]].append(row)
     del quiet

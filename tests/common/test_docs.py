@@ -31,8 +31,10 @@ PAGES = ("README.md", "CHANGELOG.md", *(str(p.relative_to(ROOT)) for p in ROOT.g
 
 
 def words(text: str) -> set[str]:
-    """Every word that stands in code marks, keys of `[a] b, c` cells one by one."""
-    return {word for code in re.findall(r"`([^`]+)`", text) for word in re.findall(r"\w+", code)}
+    """Every word that stands in code marks or a block, keys of `[a] b, c` cells one by one."""
+    blocks = re.findall(r"```(.*?)```", text, re.DOTALL)
+    marked = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return {word for code in (*blocks, *marked) for word in re.findall(r"\w+", code)}
 
 
 def test_every_key_of_a_study_is_explained() -> None:

@@ -9,6 +9,7 @@ import typer
 
 from cohortium.client.config import SiteDir
 from cohortium.client.data_cli import data
+from cohortium.client.explain_cli import explain
 from cohortium.client.incident_cli import incident
 from cohortium.client.results_cli import crossvalidate, results
 from cohortium.client.selftest_cli import selftest
@@ -28,11 +29,8 @@ site = typer.Typer(
     rich_markup_mode=None,
 )
 site.add_typer(data, name="data")
-site.command()(incident)
-site.command()(results)
-site.command()(crossvalidate)
-site.command()(witness)
-site.command()(selftest)
+for one in (incident, results, explain, crossvalidate, witness, selftest):
+    site.command()(one)
 
 Person = Annotated[str, typer.Option("--as", help="Who decides, by name: it is signed and kept.")]
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]

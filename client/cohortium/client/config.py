@@ -70,6 +70,7 @@ class Policy(Document):
     allow_unprotected: bool = False
     allow_exact_counts: bool = False
     allow_own_model: bool = False
+    allow_explanations: bool = False
 
 
 class AutoApprove(Document):
@@ -275,6 +276,7 @@ require_secure_aggregation = false  # true refuses until updates are masked from
 allow_unprotected = false      # true lets studies without differential privacy run
 allow_exact_counts = false     # true lets exact numbers of patients leave
 allow_own_model = false        # true lets counts leave that depend on models trained without noise
+allow_explanations = false     # true lets means of what a model goes by leave, over enough patients
 """
 
 

@@ -1,5 +1,7 @@
 """Whether this site takes part in a study: policy, budget, a person and the data, in that order."""
 
+from importlib.util import find_spec
+
 from cohortium.client import halt, policy, snapshot
 from cohortium.client.budget import Plan
 from cohortium.client.ledger_rows import RNG, clip_norm
@@ -125,6 +127,12 @@ def _reserved(
 def _may_take_part(site: Site, study: Study) -> None:
     """Everything that site.toml, the roster and the budget can say before a person is asked."""
     policy.check(study, site.policy, site.directory.config, site.name)
+    if study.explanation is not None and find_spec("captum") is None:
+        raise RefusedError(
+            "policy.packages",
+            "explanations need a package that this site has not; the site operator runs "
+            "`pip install 'cohortium[explain]'`",
+        )
     if site.name not in study.sites.names:
         raise RefusedError("study.sites", "this site is not among the sites of the study")
     if study.data.dataset not in site.directory.datasets():

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from cohortium.client import beside
+from cohortium.client import beside, explaining
 from cohortium.client.calibration import Inquiry, groups_of
 from cohortium.client.cohort import Cohort
 from cohortium.client.results import Evaluation, Results
@@ -147,7 +147,9 @@ def evaluate(
     models = {**alone, FEDERATED: _counted(study, cohort, scored, 0)}
     stays = Results(models=models, recalibration=others.recalibration, own=others.own)
     if noise is None:
-        return Evaluation(_counted(study, cohort, scored, minimum_cell), stays)
+        counted = _counted(study, cohort, scored, minimum_cell)
+        explained = explaining.leaves(study, cohort, model, minimum_cell)
+        return Evaluation(counted.model_copy(update={"explained": explained}), stays)
     patients = (cohort.test_labels.astype(np.float64), cohort.test_attributes)
     return Evaluation(noisy.evaluate(federated, *patients, study, noise, others.scored), stays)
 

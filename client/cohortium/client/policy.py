@@ -105,6 +105,11 @@ def _broken(study: Study, policy: Policy, site: str) -> list[tuple[str, str]]:
             f"the study counts results of models without noise ({', '.join(beside)})",
         ),
         (
+            study.explanation is not None and not policy.allow_explanations,
+            "allow_explanations",
+            "the study asks what the model goes by, as exact means over held-out patients",
+        ),
+        (
             trains and policy.require_secure_aggregation,
             "require_secure_aggregation",
             "updates are not yet masked from the coordinator",
@@ -125,6 +130,7 @@ def _covers(rule: AutoApprove, study: Study) -> bool:
         study.purpose.duo in rule.purposes
         and study.data.dataset in rule.datasets
         and study.rounds_at_a_site <= rule.max_rounds
+        and study.explanation is None
         and study.privacy.epsilon is not None
         and _epsilon(study, trains=True) <= rule.max_epsilon
     )

@@ -3,6 +3,7 @@
 from cohortium.client.budget import Balance
 from cohortium.client.difference import difference, start
 from cohortium.common import newton
+from cohortium.common.explanation import Explanation
 from cohortium.common.privacy.accounting import gaussian_mu, in_words
 from cohortium.common.privacy.plan import in_words as in_words_of_tracks
 from cohortium.common.privacy.plan import planned_at, price_of_tracks
@@ -98,11 +99,24 @@ def _leaves(study: Study, trains: bool) -> list[str]:
         elif wanted and trains:
             lines.append(f"for how many of them {model} is right; it stays here,")
             lines.append("and such counts are covered by the minimum cell, not by epsilon;")
+    if study.explanation is not None:
+        lines += _explained(study.explanation)
     if trains and study.training.patience is not None:
         lines.append("of patients held out to decide when to stop: the mean loss, each round;")
     lines.append(f"the site's size as {_size(study)}")
     first, *others = lines
     return [f"Leaves     {first}", *(f"           {line}" for line in others)]
+
+
+def _explained(asked: Explanation) -> list[str]:
+    """What of the model's reasons leaves."""
+    what = ["columns"]
+    what += ["letters at each place"] * asked.motifs + ["pixels"] * asked.saliency
+    how = ", ".join(asked.methods)
+    return [
+        f"of the first {asked.patients} of them, what the final model goes by ({how}):",
+        f"means of {', '.join(what)}, each over enough patients;",
+    ]
 
 
 def _update(study: Study) -> list[str]:

@@ -14,6 +14,7 @@ from cohortium.client import (
     calibration,
     consent,
     egress,
+    final_model,
     halt,
     measuring,
     policy,
@@ -287,6 +288,8 @@ def _evaluate(request: Request) -> Answer:
         at.final,
         staying.personal(site, study, at),
     )
+    if at.final and study.explanation is not None:
+        final_model.keep(site.directory.root, study, model, message.statistics)
     return Answer(
         Evaluated(evaluation=found.leaves),
         study,

@@ -20,7 +20,7 @@ from cohortium.common.continuation import Continues
 from cohortium.common.document import Document, GrownDocument, digest, nearest, parse, read_toml
 from cohortium.common.errors import DocumentError
 from cohortium.common.evaluating import Evaluation, Fairness, Fraction, Mitigation, Release
-from cohortium.common.explanation import Explanation
+from cohortium.common.explanation import Explanation, check_explanation
 from cohortium.common.layout import Layout, layout_of
 from cohortium.common.models.options import Model
 from cohortium.common.participation import Sites
@@ -234,6 +234,7 @@ class Study(GrownDocument):
         coherence_likelihood.check(self)
         check_left_out(self)
         check_transfer(self)
+        check_explanation(self)
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from cohortium.common.metrics.summary import Mean, SiteScores
 from cohortium.common.metrics.summary import Summary as Scores
 from cohortium.common.study import Study
 from cohortium.server.config import CoordinatorConfig
+from cohortium.server.explained import explained_by
 from cohortium.server.measured import Measured
 from cohortium.server.model_file import describe
 from cohortium.server.reports.blinding import blinded
@@ -113,6 +114,7 @@ def _report(
         calibration=found.calibration(),
         horizons=found.horizons(),
         worth=value_of(study, rounds),
+        explained=explained_by(study, last.evaluations if last else {}),
         release=release,
         rounds=tuple(_round(record) for record in main),
         model=model,

@@ -11,6 +11,7 @@ from typing import Any
 
 from cohortium.common.document import one_line
 from cohortium.common.errors import ProtocolError
+from cohortium.common.explaining.told import check_told
 from cohortium.common.metrics.facets import table_levels
 from cohortium.common.metrics.tallies import (
     UNKNOWN,
@@ -51,6 +52,8 @@ def check_evaluation(study: Study, evaluation: SiteEvaluation, last: bool) -> No
             raise ProtocolError(f"an evaluation with levels that {name} does not have")
     if not set(evaluation.beside) <= (_asked_beside(study) if last else set()):
         raise ProtocolError("an evaluation beside models that the study does not ask for")
+    if evaluation.explained:
+        _check_explained(study, evaluation, last)
     _check_noise(study, evaluation, last)
     _check_magnitudes(evaluation.model_dump())
     for tally in (evaluation.overall, *_of_groups(evaluation.groups)):
@@ -58,6 +61,15 @@ def check_evaluation(study: Study, evaluation: SiteEvaluation, last: bool) -> No
     for beside in evaluation.beside.values():
         for one in (beside.overall, *_of_groups(beside.groups)):
             _check_comparison(one)
+
+
+def _check_explained(study: Study, evaluation: SiteEvaluation, last: bool) -> None:
+    if not last:
+        raise ProtocolError("an explanation of a model that is not the final one")
+    try:
+        check_told(study, evaluation.explained)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from None
 
 
 def _check_noise(study: Study, evaluation: SiteEvaluation, last: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from cohortium.common.document import Document
+from cohortium.common.explaining.document import Told
 
 Natural = Annotated[int, Field(ge=0)]
 Count = Natural | None
@@ -308,3 +309,4 @@ class SiteEvaluation(Document):
     groups: Mapping[str, Mapping[str, Tally]]
     beside: Mapping[str, Beside] = {}
     noise_std: Annotated[float, Field(ge=0)] = 0.0
+    explained: tuple[Told, ...] = ()

@@ -120,6 +120,8 @@ def _allow(site_toml: Path, study: Study, minimum_cell: int) -> None:
         text = re.sub(r"(?m)^allow_unprotected = false", "allow_unprotected = true", text)
     if study.strategy.weighting == "exact" or newton.asked(study):
         text = re.sub(r"(?m)^allow_exact_counts = false", "allow_exact_counts = true", text)
+    if study.explanation is not None:
+        text = re.sub(r"(?m)^allow_explanations = false", "allow_explanations = true", text)
     if rounds > MAX_ROUNDS:
         text = re.sub(r"(?m)^max_rounds = \d+", f"max_rounds = {rounds}", text)
     if (epsilon or 0.0) > MAX_EPSILON:

@@ -72,6 +72,9 @@ def blinded(data: ReportData, secret: bytes) -> ReportData:
             "calibration": _calibration(data.calibration),
             "horizons": tuple(h for h in data.horizons if _pooled(h)),
             "worth": _worth(data.worth),
+            "explained": data.explained
+            if data.explained and data.explained.sites >= FEWEST
+            else None,
             "release": _release(data.release) if data.release else None,
             "rounds": tuple(_round(one, enough) for one in data.rounds),
             "proof": data.proof.model_copy(update={"hosts": ()}),

@@ -7,6 +7,7 @@ of the sites that show it; of them there are `sites`.
 from typing import Literal
 
 from cohortium.common.document import Document
+from cohortium.common.explaining.document import Told
 from cohortium.common.metrics.performance import Performance
 from cohortium.common.metrics.reliability import ReliabilityBin
 
@@ -108,3 +109,14 @@ class ReleaseReport(Document):
     reason: str = ""
     problem: str = ""
     flags: tuple[FlagState, ...] = ()
+
+
+class ExplainedReport(Document):
+    """What the final model goes by: means in which each of `sites` counts the same.
+
+    `letters`: of a sequence, in the order of a motif's columns.
+    """
+
+    told: tuple[Told, ...]
+    sites: int
+    letters: str = ""

@@ -8,6 +8,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from cohortium.common.metrics.performance import Performance
 from cohortium.server.reports import forest, headline, measures, numbers
 from cohortium.server.reports.decision import decision_figure
+from cohortium.server.reports.explaining import explained_figures
 from cohortium.server.reports.margins import margin_figures
 from cohortium.server.reports.reliability import reliability_figures
 from cohortium.server.reports.report_data import ReportData, SiteReport
@@ -117,6 +118,9 @@ def html(data: ReportData) -> str:
         decision=decision_figure(data.net_benefit),
         horizons=horizon_figures(data.horizons),
         worth=worth_figures(data.worth.compared),
+        explained=explained_figures(data.explained.told, data.explained.letters)
+        if data.explained
+        else [],
         progress=_progress(data),
     )
 

@@ -15,6 +15,7 @@ from cohortium.common.metrics.value import Value
 from cohortium.server.reports.findings import (
     CalibrationLine,
     Curve,
+    ExplainedReport,
     GroupPerformance,
     Horizon,
     NetBenefit,
@@ -157,6 +158,7 @@ class ReportData(Document):
     calibration: tuple[CalibrationLine, ...] = ()
     horizons: tuple[Horizon, ...] = ()
     worth: Value = Value()
+    explained: ExplainedReport | None = None
     release: ReleaseReport | None = None
     rounds: tuple[RoundReport, ...] = ()
     traffic: tuple[Traffic, ...] = ()

@@ -1,6 +1,7 @@
 """All tables of a report."""
 
 from cohortium.server.reports import fairness_tables, result_tables, site_tables
+from cohortium.server.reports.explaining import explained_table
 from cohortium.server.reports.report_data import ReportData
 from cohortium.server.reports.table import Table
 
@@ -18,6 +19,7 @@ MADE = (
     fairness_tables.equalised_odds,
     fairness_tables.extremes,
     fairness_tables.invisible,
+    explained_table,
     fairness_tables.worth_table,
     fairness_tables.crossed,
     fairness_tables.flags,

@@ -1,0 +1,108 @@
+"""Attributions by Captum, against what can be told without it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from cohortium.common.explaining.attribution import answers, attribute
+from cohortium.common.explaining.columns import columns
+from cohortium.common.explanation import Method
+from cohortium.common.models.building import study_module
+from cohortium.common.study import Study, load_study
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def study_of(name: str) -> Study:
+    return load_study(EXAMPLES / name)
+
+
+def rows_of(study: Study, n: int, seed: int = 0) -> NDArray[np.float32]:
+    """Made-up patients who have every block."""
+    rng = np.random.default_rng(seed)
+    rows = np.zeros((n, study.layout.inputs), np.float32)
+    for block in study.layout.blocks:
+        if block.kind != "table":
+            rows[:, block.start] = 1
+        values = rng.normal(size=(n, block.stop - block.first))
+        if block.kind == "sequence":
+            values = rng.integers(1, block.levels - 1, values.shape)
+        rows[:, block.first : block.stop] = values
+    return rows
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "gradient_shap", "kernel_shap"])
+def test_of_a_linear_model_every_method_gives_weight_times_value(method: Method) -> None:
+    study = study_of("survival/study.toml")
+    module, rows = study_module(study).eval(), rows_of(study, 3)
+    (weights,) = (parameter.detach().numpy() for parameter in module.parameters())
+    found, expected = attribute(study, module, rows, method), rows * weights[0]
+    for column in columns(study):
+        places = list(column.places)
+        assert found[:, places].sum(axis=1) == pytest.approx(
+            expected[:, places].sum(axis=1), abs=2e-3
+        )
+
+
+@pytest.mark.parametrize("name", ["splice/study.toml", "omics/study.toml"])
+def test_integrated_gradients_add_up_to_the_answer_less_that_of_nothing(name: str) -> None:
+    study = study_of(name)
+    module, rows = study_module(study).eval(), rows_of(study, 5)
+    method: Method = "integrated_gradients"
+    found = attribute(study, module, rows, method).sum(axis=1)
+    expected = answers(study, module, rows) - answers(study, module, rows, method)
+    assert found == pytest.approx(expected, abs=2e-3)
+
+
+def test_what_one_letter_adds_is_at_its_place() -> None:
+    """Of a sequence whose first half counts for nothing."""
+    study = study_of("splice/study.toml")
+    module, rows = study_module(study).eval(), rows_of(study, 4)
+    (block,) = study.layout.blocks
+    with torch.no_grad():
+        flat = next(p for name, p in module.named_parameters() if name.startswith("head"))
+        channels = study.model.channels[-1]  # type: ignore[union-attr]
+        places = flat.shape[1] // channels
+        flat.view(len(flat), places, channels)[:, : places // 2] = 0
+    found = np.abs(attribute(study, module, rows, "integrated_gradients"))
+    half = (block.first + block.stop) // 2
+    near = 16  # as far as two convolutions of width 9 and their pooling see
+    assert found[:, block.first : half - near].max() == 0
+    assert found[:, half:].max() > 0
+
+
+def test_grad_cam_is_the_weighted_map_of_the_last_convolution() -> None:
+    study = study_of("radiographs/study.toml")
+    module, rows = study_module(study).eval(), rows_of(study, 2)
+    (block,) = study.layout.blocks
+    found = attribute(study, module, rows, "grad_cam")[:, block.first : block.stop]
+    x = torch.from_numpy(rows)
+    maps = module.features(x[:, block.first :].reshape(-1, *block.shape)).detach()
+    maps.requires_grad_()
+    module.head(maps).sum().backward()
+    weights = maps.grad.mean(dim=(2, 3), keepdim=True)
+    cam = torch.relu((weights * maps).sum(dim=1, keepdim=True))
+    whole = torch.nn.functional.interpolate(cam, block.shape[1:], mode="bilinear")
+    assert found == pytest.approx(whole.detach().flatten(1).numpy(), abs=1e-6)
+    assert (found >= 0).all()
+
+
+def test_attention_of_all_places_adds_up_to_one() -> None:
+    study = study_of("splice/study-transformer.toml")
+    found = attribute(study, study_module(study).eval(), rows_of(study, 3), "attention")
+    assert found.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
+    assert (found >= 0).all()
+
+
+def test_every_input_that_may_vary_is_one_columns() -> None:
+    for name in ("survival/study.toml", "splice/study.toml", "omics/study.toml"):
+        study = study_of(name)
+        places = [place for column in columns(study) for place in column.places]
+        presence = {block.start for block in study.layout.blocks if block.kind != "table"}
+        assert sorted([*places, *presence]) == list(range(study.layout.inputs))
+        assert len({column.name for column in columns(study)}) == len(columns(study))
+    names = [column.name for column in columns(study_of("survival/study.toml"))]
+    assert names[:4] == ["age", "meno", "size", "grade"]
