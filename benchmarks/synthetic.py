@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from examples import prepare
 from numpy.typing import NDArray
 from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
@@ -82,7 +83,7 @@ def main() -> int:
     torch.set_num_threads(1)
     study = load_study(options.study)
     try:
-        patients = hospitals(options.data / "heart_flamby")
+        patients = hospitals(options.data)
         seeds = range(options.first, options.first + options.repeats)
         repeats = []
         for seed in seeds:
@@ -98,17 +99,15 @@ def main() -> int:
     return 0
 
 
-def hospitals(folder: Path) -> dict[str, Rows]:
+def hospitals(data: Path) -> dict[str, Rows]:
     """The hospitals' tables as `examples/prepare.py` writes them, by site.
 
     Raises:
-        OSError: the folder has not all of them.
+        OSError: `data` has not all of them.
     """
-    found = {}
-    for site in ("cleveland", "hungarian", "switzerland", "va"):
-        with (folder / f"{site}.csv").open(encoding="utf-8", newline="") as file:
-            found[site] = [_plain(row) for row in csv.DictReader(file)]
-    return found
+    with TemporaryDirectory() as name:
+        prepare.synthetic(data, Path(name))
+        return {site: prepare.read(Path(name) / f"{site}.csv") for site in prepare.HEART}
 
 
 def run(study: Study, patients: Mapping[str, Rows], seed: int) -> Repeat:
@@ -186,19 +185,12 @@ def _independent(files: Tables, out: Path, rng: np.random.Generator) -> Path:
     return out
 
 
-def _plain(row: dict[str, str]) -> dict[str, str]:
-    """A FLamby row, with codes that are whole numbers."""
-    dropped = ("row_id", "num", "label", "site", "split")
-    kept = {name: f"{float(cell):g}" for name, cell in row.items() if name not in dropped}
-    return {**kept, OUTCOME: row["label"]}
-
-
 def _write(path: Path, rows: Rows, inside: NDArray[np.bool_]) -> Path:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*rows[0], "split"])
-        for row, trains in zip(rows, inside, strict=True):
-            writer.writerow([*row.values(), "train" if trains else "test"])
+    divided = [
+        {**row, "split": "train" if trains else "test"}
+        for row, trains in zip(rows, inside, strict=True)
+    ]
+    prepare.write(path, divided, list(divided[0]))
     return path
 
 
@@ -231,7 +223,9 @@ def _lines(study: Study, repeats: Sequence[Repeat]) -> Iterator[str]:
 
 
 def _shown(values: Sequence[float]) -> str:
-    mean, low, high = interval(values) if len(values) > 1 else (values[0], math.nan, math.nan)
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    mean, low, high = interval(values)
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 

@@ -76,7 +76,7 @@ def test_an_interval_is_students() -> None:
 )
 def test_private_synthetic_patients_are_worth_something_and_give_little_away() -> None:
     study = load_study(PRIVATE)
-    patients = synthetic.hospitals(DATA / "heart_flamby")
+    patients = synthetic.hospitals(DATA)
     repeats = [synthetic.run(study, patients, seed) for seed in range(2)]
     plan = planned_in_all(study)
     assert plan is not None
