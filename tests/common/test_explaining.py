@@ -1,6 +1,7 @@
 """Attributions by Captum, against what can be told without it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def rows_of(study: Study, n: int, seed: int = 0) -> NDArray[np.float32]:
     for block in study.layout.blocks:
         if block.kind != "table":
             rows[:, block.start] = 1
-        values = rng.normal(size=(n, block.stop - block.first))
+        values: Any = rng.normal(size=(n, block.stop - block.first))
         if block.kind == "sequence":
             values = rng.integers(1, block.levels - 1, values.shape)
         rows[:, block.first : block.stop] = values
@@ -76,7 +77,8 @@ def test_what_one_letter_adds_is_at_its_place() -> None:
 
 def test_grad_cam_is_the_weighted_map_of_the_last_convolution() -> None:
     study = study_of("radiographs/study.toml")
-    module, rows = study_module(study).eval(), rows_of(study, 2)
+    module: Any = study_module(study).eval()
+    rows = rows_of(study, 2)
     (block,) = study.layout.blocks
     found = attribute(study, module, rows, "grad_cam")[:, block.first : block.stop]
     x = torch.from_numpy(rows)

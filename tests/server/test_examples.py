@@ -5,7 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
-from benchmarks.examples import RUNS, Line, measured
+from benchmarks.examples import POLICY, RUNS, Line, measured, tables_in
+from benchmarks.federations import assembled
+from examples.prepare import EXAMPLES
+
+from cohortium.common.explaining.pooled import pooled
+from cohortium.common.study import load_study
+from cohortium.server.coordinator import run_study
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("COHORTIUM_TEST_DATA", str(ROOT / "../shared/data")))
@@ -40,6 +46,29 @@ def test_measured_again_an_example_lies_in_the_interval_that_its_page_shows(exam
     CLAIMS[example]({what: one for (what, _), one in found.items()})
 
 
+def test_the_logos_of_splice_junctions_show_gt_and_ag(tmp_path: Path) -> None:
+    """A donor begins its intron with GT behind the junction, an acceptor ends it with AG before."""
+    if not (DATA / "dna").is_dir():
+        pytest.skip("dna/ is not here; COHORTIUM_TEST_DATA names the directory above")
+    EXAMPLES["splice"](DATA, tmp_path)
+    study = load_study(ROOT / "examples/splice/study.toml")
+    with assembled(study, tables_in(tmp_path), POLICY) as federation:
+        run_study(study, federation.desk(study))
+        last = federation.store.rounds(study.digest)[-1].evaluations
+    (told,) = pooled({site: found.explained for site, found in last.items()})
+
+    def letters(of: str, *places: int) -> str:
+        rows = [[cell or 0.0 for cell in told.motifs[of][place - 1]] for place in places]
+        return "".join("ACGT"[row.index(max(row))] for row in rows)
+
+    assert letters("donor", 31, 32) == "GT"
+    assert letters("acceptor", 29, 30) == "AG"
+    tallest = {of: max(range(60), key=lambda at: max(c or 0 for c in told.motifs[of][at])) + 1
+               for of in ("donor", "acceptor")}  # fmt: skip
+    assert tallest["donor"] in (30, 31, 32)
+    assert tallest["acceptor"] in (28, 29, 30)
+
+
 def at_sites_as_pooled(found: dict[str, Line]) -> None:
     for what in ("1D CNN", "two-way LSTM", "Transformer"):
         at_sites, pooled = found[f"{what}, 4 sites"], found[f"{what}, pooled rows"]
@@ -53,10 +82,12 @@ def fusion_as_good(found: dict[str, Line]) -> None:
     assert found["fusion of three blocks, 4 sites, 5 seeds"].value > best - 0.01
 
 
-def fewer_inputs_better(found: dict[str, Line]) -> None:
-    every = found["all 200 genes, private, 4 sites, 10 seeds"].value
-    assert max(one.value for what, one in found.items() if "all" not in what) > every
-    assert all(one.epsilon <= 8.1 for one in found.values())
+def fewer_inputs_gain_nothing(found: dict[str, Line]) -> None:
+    """As the page says: were it otherwise, the page would be wrong."""
+    every = found["all 200 genes, private, 4 sites, 10 seeds"]
+    for what, one in found.items():
+        assert one.value < every.high
+        assert "private" not in what or 7.5 < one.epsilon <= 8.1
 
 
 def graph_better(found: dict[str, Line]) -> None:
@@ -82,7 +113,7 @@ def hazards_close(found: dict[str, Line]) -> None:
 CLAIMS = {
     "splice": at_sites_as_pooled,
     "omics": fusion_as_good,
-    "expression": fewer_inputs_better,
+    "expression": fewer_inputs_gain_nothing,
     "barrier": graph_better,
     "solubility": graph_better,
     "radiographs": private_learns,

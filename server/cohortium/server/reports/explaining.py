@@ -20,7 +20,7 @@ WORDS: dict[Method, str] = {
     "attention": "attention",
 }
 SHOWN = 20  # columns
-LINE, LABEL, BAR = 20.0, 190.0, 420.0
+LINE, LABEL, BAR = 20.0, 150.0, 160.0
 PLACE, TALL, CAP = 13.0, 90.0, 7.2  # of a logo; height of a capital letter of size 10
 ACROSS = 60  # places in a line of a logo
 CELLS, PIXEL = 32, 9.0  # of a map: at most so many a side
@@ -69,7 +69,8 @@ def _figures(told: Told, letters: str) -> Iterator[Figure]:
         yield Figure(title, _logo(rows, letters, title), "explained", wide=True)
     for name, rows in told.saliency.items():
         title = f"Where the model looks: {name} ({how})"
-        yield Figure(title, _map(rows, title), "explained", "mean over patients; darker is more")
+        note = "mean over patients; the fuller a cell, the more"
+        yield Figure(title, _map(rows, title), "explained", note)
 
 
 def _bars(told: Told, how: str) -> Figure:
@@ -79,7 +80,7 @@ def _bars(told: Told, how: str) -> Figure:
     parts = []
     for number, (name, mean) in enumerate(those):
         top = number * LINE
-        parts.append(svg.words(LABEL - 8, top + 14, svg.shortened(name, 28), "end"))
+        parts.append(svg.words(LABEL - 8, top + 14, svg.shortened(name, 22), "end"))
         kind = "adds" if mean.signed >= 0 else "takes"
         width = max(BAR * mean.size / largest, 1.0)
         parts.append(svg.rectangle(LABEL, top + 3, width, LINE - 6, kind))
