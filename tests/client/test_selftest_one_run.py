@@ -49,6 +49,14 @@ def test_a_sound_engine_stays_below_the_claim_which_no_noise_exceeds() -> None:
     assert one_run.found(FULL, sound, control).verdict == "passed"
 
 
+@pytest.mark.parametrize("batches", ["full", "poisson"])
+def test_a_study_that_trains_a_part_of_its_model_is_audited_on_that_part(batches: str) -> None:
+    study = made_up(batches, 2.0, hidden=32, transfer={"freeze": ("2.*",), "own": ("0.bias",)})
+    sound, control = one_run.audit(study, CPU), one_run.audit(study, CPU, noise=0.0)
+    assert sound.canaries == INPUTS * 32 + 32
+    assert sound.epsilon < 1.0 < control.epsilon
+
+
 def test_an_engine_with_next_to_no_noise_exceeds_the_claim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

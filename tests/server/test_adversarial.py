@@ -195,6 +195,7 @@ min_sites = 2
         (POISSON, 'batches = "full"\n\n', 'use "poisson"'),
         ("[sites]", '[strategy]\nname = "qfedavg"\nq = 1.0\n\n[sites]', "weighs sites by"),
         ("[sites]", '[transfer]\nfreeze = ["generator.*"]\n\n[sites]', "learn from each other"),
+        ("[sites]", '[transfer]\nown = ["generator.*"]\n\n[sites]', "learn from each other"),
         ('kind = "generation"', 'kind = "reconstruction"', "gives no reconstruction outcome"),
     ],
 )

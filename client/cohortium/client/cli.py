@@ -11,7 +11,7 @@ from cohortium.client.config import SiteDir
 from cohortium.client.data_cli import data
 from cohortium.client.explain_cli import explain
 from cohortium.client.incident_cli import incident
-from cohortium.client.results_cli import crossvalidate, results
+from cohortium.client.results_cli import crossvalidate, model, results
 from cohortium.client.selftest_cli import selftest
 from cohortium.client.witness_cli import alarms, witness
 from cohortium.common import daemon
@@ -29,7 +29,7 @@ site = typer.Typer(
     rich_markup_mode=None,
 )
 site.add_typer(data, name="data")
-for one in (incident, results, explain, crossvalidate, witness, selftest):
+for one in (incident, results, model, explain, crossvalidate, witness, selftest):
     site.command()(one)
 
 Person = Annotated[str, typer.Option("--as", help="Who decides, by name: it is signed and kept.")]

@@ -1,7 +1,8 @@
 """How well a site's own model does on its own patients, by cross-validation; nothing is sent.
 
 Every usable patient of the table takes part, whether the study trains on it or holds it out. In
-each fold a model is trained by the recipe of `own_model.py` and scores the patients kept from it.
+each fold a model is trained by the recipe of `own_model.py` and scores the patients kept from it:
+all of it, from the study's seed, whatever the study begins with or freezes.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from cohortium.common.preprocessing.encode import Encoded, encode
 from cohortium.common.schema import NumberColumn
 from cohortium.common.study import Study
 from cohortium.common.table import Table
+from cohortium.common.transfer import Transfer
 
 MOST_LEFT_OUT = 1000  # models to train, of one patient less each
 
@@ -64,6 +66,7 @@ def crossvalidate(
         DataError: the table does not: too few patients of an outcome, or no time.
     """
     _check(study, kind, folds, time_column)
+    study = study.model_copy(update={"transfer": Transfer()})
     table = load_table(study, dataset, site, (time_column,) if time_column else ())
     encoded = encode(table, study, site)
     places = list(_folds(encoded, table, kind, folds, time_column))

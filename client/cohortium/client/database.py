@@ -155,6 +155,16 @@ CREATE TABLE returned (
     leaf BLOB NOT NULL CHECK (length(leaf) = 32)
 ) STRICT;
 """
+# What of a study's model does not travel each round, as it came and as it is now.
+HELD = """
+CREATE TABLE held_parameters (
+    study TEXT NOT NULL,
+    part INTEGER NOT NULL,
+    came_sha256 BLOB NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (study, part)
+) STRICT;
+"""
 
 
 def open_site_database(path: Path) -> Database:
@@ -162,4 +172,4 @@ def open_site_database(path: Path) -> Database:
     record = [tables.TREE, tables.REDACTION, tables.DOCUMENTS, tables.STREAMS]
     before = [SCHEMA, LOG_MIGRATION, CLOCK, PARTS, OWN, PURPOSES]
     evidence = [SHARED_MIGRATION, WITNESS, CROSS_CHECKS, tables.SEALS, tables.SHARED_REDACTION]
-    return open_database(path, [*before, *record, *evidence, tables.NOTICED, RETURNED])
+    return open_database(path, [*before, *record, *evidence, tables.NOTICED, RETURNED, HELD])

@@ -1,10 +1,11 @@
-"""The final model of a study that explains, kept at the site for `site explain`.
+"""The final model, kept at the site for `site explain` and `site model`, where a study has these.
 
-It is what the coordinator sent to be measured: nothing of the site's patients that the consortium
-does not have as well.
+It is what the coordinator sent to be measured, with this site's own parameters where it has any
+(`transfer.own`): only they hold anything of its patients that the consortium has not as well.
 """
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,11 @@ def of(root: Path, study: str) -> tuple[Vector, Statistics | None] | None:
     path = folder / STATISTICS
     statistics = parse_json(path.read_bytes(), Statistics, str(path)) if path.exists() else None
     return np.load(folder / MODEL), statistics
+
+
+def forget(root: Path, study: str) -> None:
+    """Its data were withdrawn: what was made of them goes."""
+    shutil.rmtree(_folder(root, study), ignore_errors=True)
 
 
 def _folder(root: Path, study: str) -> Path:

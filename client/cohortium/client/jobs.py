@@ -78,6 +78,7 @@ class Done(Document):
     patients: int = 0
     band: str = ""
     weight: float = 0.0
+    travelling: int | None = None
     statistics: Statistics | None = None
     mechanism: Mechanism | None = None
     loss: float | None = None

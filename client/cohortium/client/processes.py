@@ -90,7 +90,12 @@ class Processes:
 
     def prepare(self, study: Study, statistics: Statistics | None = None) -> Prepared:
         done, _ = self._do(study, Job(task="prepare", statistics=statistics))
-        return Prepared(patients=done.patients, band=done.band, weight=done.weight)
+        return Prepared(
+            patients=done.patients,
+            band=done.band,
+            weight=done.weight,
+            travelling=done.travelling,
+        )
 
     def measure(self, study: Study) -> Statistics:
         done, _ = self._do(study, Job(task="measure"))

@@ -19,15 +19,7 @@ def reply(site: Site, header: Header, made: Reply, came: Thing | None) -> None:
     if made.event is None:
         return
     if came is not None:
-        detail = {"kind": header.kind}
-        site.log.append(
-            "round.task.received",
-            actor=site.actor,
-            study=header.study,
-            round=header.round,
-            obj=(came,),
-            detail=detail,
-        )
+        received(site, header, came)
     config = site.directory.load_config()
     rules = PolicyVersion(id=site.directory.config.name, h=f"sha256:{policy_digest(config)}")
     digest = f"sha256:{hashlib.sha256(made.body).hexdigest()}"
@@ -39,6 +31,18 @@ def reply(site: Site, header: Header, made: Reply, came: Thing | None) -> None:
         round=header.round,
         obj=(sent,),
         policy=rules,
+    )
+
+
+def received(site: Site, header: Header, came: Thing) -> None:
+    """Log which parameters came with a question, inside the caller's transaction."""
+    site.log.append(
+        "round.task.received",
+        actor=site.actor,
+        study=header.study,
+        round=header.round,
+        obj=(came,),
+        detail={"kind": header.kind},
     )
 
 

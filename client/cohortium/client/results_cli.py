@@ -1,6 +1,7 @@
-"""`cohortium site results` and `crossvalidate`: what a study says to this hospital alone."""
+"""`cohortium site results`, `model`, `crossvalidate`: what a study says to this hospital alone."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
@@ -38,6 +39,31 @@ def results(study: StudyName, directory: StateDir, as_json: JsonFlag = False) ->
         )
     document = {"study": known.study.name, "digest": known.digest, **found.model_dump(mode="json")}
     emit(document, _in_words(known.study, found), as_json)
+
+
+def model(
+    study: StudyName,
+    out: Annotated[Path, typer.Option(help="A new directory for the model's files.")],
+    directory: StateDir,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write this site's whole model, where the study lets a part of it be each site's own.
+
+    Example: cohortium site model heart-study --out model --dir DIR
+    """
+    from cohortium.client.own_file import write_own
+    from cohortium.client.site import open_site
+
+    opened = open_site(directory)
+    known = opened.studies.by_name(study)
+    files = write_own(known.study, opened.directory.root, out)
+    document = {"study": known.study.name, "files": [str(file) for file in files]}
+    text = (
+        f"{', '.join(file.name for file in files)} of {known.study.name} are in {out}; they were "
+        "made with this site's own parameters and stay here\n"
+        f"Next: cohortium predict {out} --table PATIENTS.csv --out predictions.csv"
+    )
+    emit(document, text, as_json)
 
 
 def crossvalidate(

@@ -80,7 +80,7 @@ def _leaves(study: Study, trains: bool) -> list[str]:
     """What of the patients leaves, in any form."""
     evaluation, mitigation = study.evaluation, study.mitigation
     whom = "held-out patients" if trains else "all patients"
-    lines = _update(study) if trains else []
+    lines = [*_update(study), *_of_a_part(study)] if trains else []
     if trains and study.strategy.q is not None:
         how = "WITHOUT PRIVACY" if study.privacy.mechanism == "none" else "in the same noise"
         lines.append(f"with it, {how}, the mean loss of the model on the training patients;")
@@ -129,6 +129,24 @@ def _update(study: Study) -> list[str]:
     if study.training.batches == "full" and study.privacy.mechanism == "none":
         return ["the sum of the patients' gradients, WITHOUT PRIVACY, once a round;"]
     return [f"{WHAT_LEAVES[study.training.batches]};"]
+
+
+def _of_a_part(study: Study) -> list[str]:
+    """Which part of the model that is, where it is not the whole."""
+    transfer = study.transfer
+    lines = []
+    if transfer.adapters is not None:
+        anew = "".join(f" and {pattern}" for pattern in transfer.initialise)
+        lines += [
+            f"of adapters of rank {transfer.adapters.rank}{anew} alone: the rest of the model",
+            "comes once, and stays as it came;",
+        ]
+    if transfer.freeze:
+        lines.append(f"without {', '.join(transfer.freeze)}, which comes once and is not trained;")
+    if transfer.own:
+        own = ", ".join(transfer.own)
+        lines.append(f"nothing of {own}: this site's own, trained in the same steps, kept here;")
+    return lines
 
 
 def _measured(study: Study) -> list[str]:

@@ -16,6 +16,7 @@ from cohortium.client import (
     egress,
     final_model,
     halt,
+    held,
     measuring,
     policy,
     recording,
@@ -36,6 +37,8 @@ from cohortium.common.messages import (
     Closed,
     Evaluate,
     Evaluated,
+    Held,
+    Hold,
     Invite,
     Measure,
     Measured,
@@ -217,9 +220,23 @@ def _measure(request: Request) -> Answer:
     return measuring.measured(request.site, study)
 
 
+def _hold(request: Request) -> Answer:
+    site, header = request.site, request.header
+    _, came = unpack(request.body, Hold)
+    study = _approved(request)
+    _place(header, study)
+    if not study.transfer.holds or not len(came):
+        raise RefusedError("transfer.held", "all of the study's model travels")
+
+    with site.database.transaction():
+        if held.Held(site.database).begin(study.digest, came):
+            recording.received(site, header, recording.model(came))
+    return Answer(Held(), study, stored=False)
+
+
 def _train(request: Request) -> Answer:
     site, header = request.site, request.header
-    message, start = unpack(request.body, Train)
+    message, came = unpack(request.body, Train)
     study = _approved(request)
     at = _place(header, study)
     _trains(site, study)
@@ -229,19 +246,23 @@ def _train(request: Request) -> Answer:
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
     _check_budget(site, study, planned(study))
+    start = held.whole(site, study, came, cohort.travelling)
     update = site.workshop.train(study, message.statistics, start, at.round)
-    keep = staying.train_personal(site, study, message.statistics, start, at)
-    parameters, came = len(start), recording.model(start)
-    del start
+    keep = [
+        staying.train_personal(site, study, message.statistics, start, at),
+        staying.train_own(site, study, update.delta[len(came) :]),
+    ]
+    parameters, model = len(came), recording.model(came)
+    del start, came
     request.body = memoryview(b"")
     return Answer(
         Update(weight=cohort.weight, spent=None, loss=update.loss),
         study,
-        update.delta,
+        held.leaving(study, update.delta, parameters),
         parameters,
         update.mechanism,
-        keep=keep,
-        model=came,
+        keep=staying.both(*keep),
+        model=model,
     )
 
 
@@ -280,16 +301,17 @@ def _evaluate(request: Request) -> Answer:
     noise = planned_noise(study) if at.final else None
     paid = noise.mechanism if noise is not None else None
     _check_budget(site, study, paid)
+    whole = held.whole(site, study, model, cohort.travelling)
     found = site.workshop.evaluate(
         study,
         message.statistics,
-        model,
+        whole,
         site.policy.minimum_cell,
         at.final,
         staying.personal(site, study, at),
     )
-    if at.final and study.explanation is not None:
-        final_model.keep(site.directory.root, study, model, message.statistics)
+    if at.final and (study.explanation is not None or study.transfer.own):
+        final_model.keep(site.directory.root, study, whole, message.statistics)
     return Answer(
         Evaluated(evaluation=found.leaves),
         study,
@@ -309,7 +331,8 @@ def _validate(request: Request) -> Answer:
         raise RefusedError("study.validation", "the study holds nobody out to stop early")
     cohort = site.workshop.prepare(study, message.statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    loss = site.workshop.validate(study, message.statistics, model, site.policy.minimum_cell)
+    whole = held.whole(site, study, model, cohort.travelling)
+    loss = site.workshop.validate(study, message.statistics, whole, site.policy.minimum_cell)
     return Answer(Validated(loss=loss, weight=cohort.weight), study, model=recording.model(model))
 
 
@@ -321,8 +344,8 @@ def _calibrate(request: Request) -> Answer:
     statistics = message.evaluate.statistics
     cohort = site.workshop.prepare(study, statistics)
     policy.check_cohort(cohort.patients, site.policy, site.directory.config)
-    minimum = site.policy.minimum_cell
-    return Answer(site.workshop.calibrate(study, statistics, model, inquiry, minimum), study)
+    whole, minimum = held.whole(site, study, model, cohort.travelling), site.policy.minimum_cell
+    return Answer(site.workshop.calibrate(study, statistics, whole, inquiry, minimum), study)
 
 
 def _close(request: Request) -> Answer:
@@ -334,6 +357,7 @@ def _close(request: Request) -> Answer:
         with site.database.transaction():
             site.studies.mark(known.digest, "ended", message.outcome)
             site.release(known.digest)
+            staying.let_go(site, known.study)
             site.log.append(
                 "run.completed" if message.outcome == "completed" else "run.stopped",
                 actor=site.actor,
@@ -346,6 +370,7 @@ def _close(request: Request) -> Answer:
 HANDLERS: dict[str, Callable[[Request], Answer]] = {
     "invite": _invite,
     "measure": _measure,
+    "hold": _hold,
     "train": _train,
     "evaluate": _evaluate,
     "validate": _validate,

@@ -118,13 +118,17 @@ def _usage(known: KnownStudy, had: dict[str, set[int]]) -> Usage:
 
 
 def _models(site: Site, known: KnownStudy, used: Usage) -> Iterator[str]:
-    """The models that came after the dataset was first used: that of a round is measured in it."""
+    """The models that came after the dataset was first used: that of a round is measured in it.
+
+    What does not travel is no model, and knows the dataset of this study not.
+    """
     if used.from_round is None:
         return
     for event in site.log.about(known.digest, "round.task.received"):
         number = event.round or 0
         at = known.study.track(number)
-        begins = event.detail.get("kind") == "train" and (at.first or number == used.from_round)
+        kind = event.detail.get("kind")
+        begins = (kind == "train" and (at.first or number == used.from_round)) or kind == "hold"
         if number >= used.from_round and at.left_out != site.name and not begins:
             yield from (thing.h.removeprefix("sha256:") for thing in event.obj)
 

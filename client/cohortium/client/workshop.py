@@ -27,11 +27,15 @@ Stamp = tuple[int, ...]
 
 
 class Prepared(Document):
-    """A cohort in three numbers: `patients` is exact and for the site's eyes only."""
+    """A cohort in three numbers: `patients` is exact and for the site's eyes only.
+
+    travelling: how many of the model's parameters are in a round's message; None for all.
+    """
 
     patients: int
     band: str
     weight: float
+    travelling: int | None = None
 
 
 class Workshop(Protocol):
@@ -116,9 +120,15 @@ class Inline:
 
     def prepare(self, study: Study, statistics: Statistics | None = None) -> Prepared:
         from cohortium.client.local_round import weight
+        from cohortium.common.models.building import travelling
 
         cohort = self._cohort(study, statistics)
-        return Prepared(patients=cohort.patients, band=cohort.band, weight=weight(study, cohort))
+        return Prepared(
+            patients=cohort.patients,
+            band=cohort.band,
+            weight=weight(study, cohort),
+            travelling=travelling(study),
+        )
 
     def measure(self, study: Study) -> Statistics:
         return measure(self._table(study)[1], study, self.site)

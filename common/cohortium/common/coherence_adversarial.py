@@ -36,8 +36,8 @@ def check_adversarial(model: AdversarialModel, study: "Study") -> None:
             "training.patience: a gan gives no patient back, and has no loss of one to follow; "
             "remove it"
         )
-    if study.transfer.freeze:
+    if study.transfer.holds:
         raise ValueError(
-            "transfer.freeze: the parts of a gan learn from each other, and neither without the "
-            "other; remove it"
+            "transfer: freeze, adapters and own hold parts of a model back, and the parts of a gan "
+            "learn from each other; remove them"
         )

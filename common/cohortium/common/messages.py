@@ -4,6 +4,7 @@
 | -------------------- | ---------------- | ----------------------------------------------- |
 | Invite               | Consent          | until every site has decided                    |
 | Measure              | Measured         | once, if scaling is federated-standard          |
+| Hold                 | Held             | once, if some of the model does not travel      |
 | Train                | Update           | every round                                     |
 | Evaluate             | Evaluated        | after the rounds that the study names           |
 | Validate             | Validated        | after every round, if the study may stop early  |
@@ -99,6 +100,21 @@ class Measured(Document):
     kind: ClassVar[str] = "measured"
     statistics: Statistics | None
     spent: "Spent | None" = None
+
+
+class Hold(Document):
+    """Keep the parameters in the vector: in this study's later messages the model is the others.
+
+    They are those that `study_module` lets stay (`common/arrays.py`), in its order.
+    """
+
+    kind: ClassVar[str] = "hold"
+
+
+class Held(Document):
+    """Kept."""
+
+    kind: ClassVar[str] = "held"
 
 
 class Train(Document):
@@ -294,7 +310,7 @@ class Witnessed(Document):
     lacks: Count | None = None
 
 
-Question = Invite | Measure | Train | Evaluate | Validate | Calibrate | Close | Witness
+Question = Invite | Measure | Hold | Train | Evaluate | Validate | Calibrate | Close | Witness
 M = TypeVar("M", bound=Document)
 
 EMPTY: Vector = np.zeros(0, dtype=np.float32)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from cohortium.common import arrays, bands
 from cohortium.common.errors import CohortiumError, ProtocolError
 from cohortium.common.messages import Measure, Measured, Vector
-from cohortium.common.models.building import study_module
+from cohortium.common.models.building import study_module, travelling
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.server import early_stopping
@@ -21,6 +21,7 @@ from cohortium.server.consent import invite
 from cohortium.server.conversation import StudyStopped
 from cohortium.server.desk import Desk, StudyFailed, for_good
 from cohortium.server.ending import end, resume_it
+from cohortium.server.holding import holders
 from cohortium.server.plausibility import check_statistics
 from cohortium.server.reducing import agree_on_projection
 from cohortium.server.round import Exchange, Plan, Progress, gather, run_round
@@ -105,14 +106,16 @@ def _rounds(plan: Plan, desk: Desk) -> Vector:
     study = plan.study
     checkpoints = Checkpoints(desk.store.database, study.digest)
     state, first = _resume(study, desk, checkpoints)
-    progress = Progress(state)
+    records = desk.store.rounds(study.digest)
+    since = [record for record in records if record.round > _forgiven(study, desk)]
+    progress = Progress(state, travelling(study), holders(since))
     del state  # a large model is in memory as seldom as possible
     gone, steps = dict(plan.gone), dict[str, int]()
-    for record in desk.store.rounds(study.digest):
+    for record in records:
         if record.round < first:
             steps |= _steps(record)
-        if record.round > _forgiven(study, desk):
-            gone |= _gone(record)
+    for record in since:
+        gone |= _gone(record)
     for number in range(first, study.rounds_in_all + 1):
         at = study.track(number)
         sites = tuple(name for name in plan.sites if name not in gone)

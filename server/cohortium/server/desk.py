@@ -12,7 +12,15 @@ from cohortium.server.conversation import Conversation
 from cohortium.server.store import Store
 
 # A site that refuses by one of these is not asked again in this study.
-FOR_GOOD = ("data.", "policy.", "privacy.", "reply.protocol", "site.revoked", "study.")
+FOR_GOOD = (
+    "data.",
+    "policy.",
+    "privacy.",
+    "reply.protocol",
+    "site.revoked",
+    "study.",
+    "transfer.",
+)
 
 
 def for_good(reason: str) -> bool:

@@ -102,7 +102,7 @@ def validate(
     desk.store.say(study.digest, f"round {number}, loss on validation patients")
     question = Validate(statistics=plan.statistics)
     for said in desk.talk.ask(
-        tuple(name for name in plan.trainers if not for_good(seen.refused.get(name, ""))),
+        tuple(n for n in progress.able(plan.trainers) if not for_good(seen.refused.get(n, ""))),
         question,
         Validated,
         round=number,

@@ -12,7 +12,7 @@ from cohortium.common import arrays
 from cohortium.common.audit.events import Actor, Thing
 from cohortium.common.errors import UsageError
 from cohortium.common.metrics.performance import performance
-from cohortium.common.models.building import study_module
+from cohortium.common.models.building import released_module
 from cohortium.common.using.checked import checked_onnx
 from cohortium.common.using.described import (
     LOADER_FILE,
@@ -21,6 +21,7 @@ from cohortium.common.using.described import (
     described,
     written,
 )
+from cohortium.server.adapters_file import adapters
 from cohortium.server.gates import final_evaluations
 from cohortium.server.model_card import Facts, card
 from cohortium.server.model_file import MODEL_FILE, final_vector, pieces
@@ -52,6 +53,7 @@ def export(
         CARD_FILE: [model_card(dossier, judged, kept, opened).encode()],
         RELEASE_FILE: [_release(judged, kept, dossier, opened)],
         **_usable(dossier, opened),
+        **adapters(dossier.row, opened.store),
     }
     present = out / MODEL_FILE
     if present.exists() and _sha256(present) != dossier.model.sha256:
@@ -77,7 +79,7 @@ def _usable(dossier: Dossier, opened: Opened) -> dict[str, Iterable[bytes]]:
     row = dossier.row
     facts = described(row.study, opened.store.statistics(row.digest))
     files: dict[str, Iterable[bytes]] = {STUDY_FILE: [written(facts)]}
-    module = study_module(row.study)
+    module = released_module(row.study)
     arrays.load_into(module, final_vector(row, opened.store))
     graph = checked_onnx(row.study, module, facts.statistics)
     if graph is not None:

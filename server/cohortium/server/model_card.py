@@ -18,6 +18,7 @@ from cohortium.common.fairness.verdicts import Contrast
 from cohortium.common.messages import Consent
 from cohortium.common.metrics.performance import Estimate, Performance
 from cohortium.common.study import Study
+from cohortium.common.transfer import Transfer
 from cohortium.server.gates import (
     OVERALL,
     Flag,
@@ -184,14 +185,34 @@ def _training(facts: Facts) -> str:
     study = facts.study
     training, strategy, inputs = study.training, study.strategy, study.preprocessing
     before = f"It goes on from {plain(study.continues.name)}." if study.continues else ""
+    begun = _transferred(study.transfer)
     return _section(
         "Training",
         f"Model `{study.model.name}`; {training.rounds} rounds of `{strategy.name}`, sites "
         f"weighted by `{strategy.weighting}`; batches `{training.batches}`, {training.local_steps} "
         f"local steps a round; seed {training.seed}; scaling `{inputs.scaling}`, missing values "
         f"`{inputs.missing}`. {before}".strip(),
+        *([begun] if begun else []),
         *(f"{record.stopped.capitalize()}." for record in facts.rounds if record.stopped),
     )
+
+
+def _transferred(transfer: Transfer) -> str:
+    """What it began with, and which parameters were trained; empty where all began anew."""
+    parts = []
+    if transfer.start is not None:
+        parts.append(f"It began with the parameters of a file, SHA-256 `{transfer.start}`.")
+    if transfer.adapters is not None:
+        layers = ", ".join(transfer.adapters.layers)
+        parts.append(
+            f"Trained were adapters of rank {transfer.adapters.rank} of layers `{layers}`, merged "
+            "here, and what began anew."
+        )
+    if transfer.initialise:
+        parts.append(f"`{', '.join(transfer.initialise)}` began anew.")
+    if transfer.freeze:
+        parts.append(f"`{', '.join(transfer.freeze)}` were not trained.")
+    return " ".join(parts)
 
 
 def _privacy(facts: Facts) -> str:

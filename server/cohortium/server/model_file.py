@@ -5,11 +5,13 @@ import json
 import struct
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from cohortium.common import arrays
 from cohortium.common.messages import Vector
-from cohortium.common.models.building import build
+from cohortium.common.models.adapters import merged
+from cohortium.common.models.building import build, study_module
 from cohortium.common.preprocessing.encode import feature_names
 from cohortium.common.preprocessing.recipe import recipe
 from cohortium.common.study import Study
@@ -29,7 +31,21 @@ ALIGNED = 8  # bytes, that the header's length is a multiple of
 
 
 def final_vector(row: StudyRow, store: Store) -> Vector:
-    """The final model of a completed study: float32 (parameters,)."""
+    """The final model of a completed study, in the order of `released_module`.
+
+    float32 (parameters,); adapters are merged into their layers.
+    """
+    study, trained = row.study, trained_vector(row, store)
+    if not study.transfer.holds:
+        return trained
+    module = study_module(study)
+    arrays.load_into(module, trained)
+    parts = merged(module)
+    return np.concatenate([parts[name].numpy().ravel() for name, _ in _layout(study)])
+
+
+def trained_vector(row: StudyRow, store: Store) -> Vector:
+    """The same as it was trained: float32 (parameters,), in the order of `study_module`."""
     return final_model(Checkpoints(store.database, row.digest).load(row.study.training.rounds))
 
 

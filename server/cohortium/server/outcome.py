@@ -63,7 +63,8 @@ def publish(
         release: whether the model was released, as far as it is known.
     """
     out.mkdir(parents=True, exist_ok=True)
-    model = describe(row, store) if row.state == "completed" else None
+    whole = row.state == "completed" and not row.study.transfer.own
+    model = describe(row, store) if whole else None
     data = _report(row, store, log, evidence, model, release)
     if not row.study.evaluation.blinded:
         return write_report(data, out)
@@ -103,6 +104,7 @@ def _report(
         outcome=study.task.outcome,
         kind=study.task.kind,
         state=_state(row, release),
+        own=study.transfer.own,
         promise=_promise(study, sites),
         sites=sites,
         summary=_summary(scores),

@@ -47,6 +47,25 @@ FOLLOWED = {
 }
 
 
+def _transferred(study: Study) -> dict[str, int] | None:
+    """How many parameters there are, are trained and travel; None where that is all of them."""
+    if not study.transfer.holds:
+        return None
+    import torch
+
+    from cohortium.common import arrays
+    from cohortium.common.models.building import study_module
+
+    with torch.device("meta"):  # nothing of that size is made
+        module = study_module(study)
+    trained = arrays.trained(module)
+    return {
+        "parameters": len(trained),
+        "trained": int(trained.sum()),
+        "travelling": arrays.travelling(module),
+    }
+
+
 def describe(study: Study) -> tuple[dict[str, Any], str]:
     """What each site will be asked for, and what it costs in privacy: document and text."""
     mechanism = planned_in_all(study)
@@ -65,6 +84,7 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         "rounds": study.training.rounds,
         "rounds_in_all": study.rounds_in_all,
         "left_out": list(study.left_out),
+        "transfer": _transferred(study),
         "privacy": None,
     }
     lines = [
@@ -74,6 +94,16 @@ def describe(study: Study) -> tuple[dict[str, Any], str]:
         f"trains {study.model.name} in {study.training.rounds} rounds",
         f"predicts {study.task.outcome} ({study.task.kind})",
     ]
+    if (parts := document["transfer"]) is not None:
+        lines.append(
+            f"trains {parts['trained']:,} of {parts['parameters']:,} parameters; "
+            f"{parts['travelling']:,} travel every round, the others once to each site"
+        )
+    if study.transfer.own:
+        lines.append(
+            f"leaves {', '.join(study.transfer.own)} to each site: they stay there, and no whole "
+            "model can be released"
+        )
     if study.training.patience is not None:
         lines.append(
             f"stops early after {study.training.patience} rounds without a lower loss on "

@@ -16,6 +16,7 @@ from cohortium.common.document import nearest, one_line
 from cohortium.common.errors import RefusedError, SignatureError, UsageError
 from cohortium.common.fairness.audit import audit
 from cohortium.common.fairness.verdicts import FairnessAudit
+from cohortium.common.study import Study
 from cohortium.server.gates import Findings, Flag, final_evaluations, flags
 from cohortium.server.model_file import describe
 from cohortium.server.reports.report_data import ModelReport
@@ -148,6 +149,16 @@ def _record_audit(dossier: Dossier, store: Store, log: EventLog, actor: Actor) -
     )
 
 
+def no_whole_model(study: Study) -> str:
+    """Why no model of a study can be released, where each site has a part of it for itself."""
+    if not study.transfer.own:
+        return ""
+    return (
+        f"no whole model of {study.name} is here: {', '.join(study.transfer.own)} are each site's "
+        f"own (transfer.own); a site uses its model with cohortium site model {study.name}"
+    )
+
+
 def judge(dossier: Dossier, signatures: Signatures) -> tuple[Judged, ...]:
     """Every flag with what was signed about it."""
     return tuple(_judged(flag, dossier.subject, signatures) for flag in dossier.flags)
@@ -244,9 +255,11 @@ def release(
         reason: why it is released although gates are open; empty to release only if none is.
 
     Raises:
-        RefusedError: a gate is open.
+        RefusedError: a gate is open, or each site has a part of the model for itself.
         UsageError: a reason to override, but nothing to override.
     """
+    if why := no_whole_model(dossier.row.study):
+        raise RefusedError("release.own", why)
     judged = judge(dossier, signatures)
     before = standing(dossier, judged, signatures)
     opened = [one for one in judged if one.open]

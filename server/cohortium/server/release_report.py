@@ -1,7 +1,7 @@
 """Whether a model was released, as its report says it: flags, who answered for them, what holds."""
 
 from cohortium.common.audit.log import EventLog
-from cohortium.server.release import Judged, examine, judge, standing
+from cohortium.server.release import Judged, examine, judge, no_whole_model, standing
 from cohortium.server.reports.findings import FlagState, ReleaseReport
 from cohortium.server.signed import Signatures
 from cohortium.server.store import Store, StudyRow
@@ -18,7 +18,8 @@ def release_report(
     found = standing(dossier, judged, signatures)
     flags = tuple(map(_flag, judged))
     if found.release is None or not found.holds:
-        return ReleaseReport(state="not released", problem=found.problem, flags=flags)
+        why = found.problem or no_whole_model(row.study)
+        return ReleaseReport(state="not released", problem=why, flags=flags)
     signed = found.release.document
     return ReleaseReport(
         state="released with open flags" if signed.overridden else "released",

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import numpy as np
+
 from cohortium.common import newton, timeouts
 from cohortium.common.document import Document
 from cohortium.common.errors import ProtocolError
@@ -36,6 +38,7 @@ from cohortium.server.aggregation.optimizer import ServerState, final_model
 from cohortium.server.conversation import Said
 from cohortium.server.desk import Desk, StudyFailed, for_good
 from cohortium.server.ending import resume_it
+from cohortium.server.holding import hand_out
 from cohortium.server.plausibility import check_update
 from cohortium.server.plausible_evaluation import check_evaluation
 from cohortium.server.store import RoundRecord
@@ -118,12 +121,25 @@ class Progress:
     """The state that a round starts from, and then the one that it ends in.
 
     A large model is held once: while it travels, the state's is a view of what is sent.
+
+    travelling: how many of its parameters are sent each round, the first; None for all.
+    holding: the sites that were sent the others (`holding.py`).
     """
 
     state: ServerState
+    travelling: int | None = None
+    holding: set[str] = field(default_factory=set)
+
+    def able(self, sites: tuple[str, ...]) -> tuple[str, ...]:
+        """Those of some sites that have the whole model once they are sent what travels."""
+        if self.travelling is None:
+            return sites
+        return tuple(name for name in sites if name in self.holding)
 
     def packed(self, question: Train | Evaluate | Validate | Calibrate, model: Vector) -> bytes:
         """A question with a model, which is from now on the state's own if it was before."""
+        if self.travelling is not None:
+            return pack(question, model[: self.travelling])
         body = pack(question, model)
         if model is self.state.model:
             self.state = replace(self.state, model=unpack(body, type(question))[1])
@@ -147,7 +163,7 @@ def run_round(plan: Plan, desk: Desk, progress: Progress, number: int) -> RoundR
     evaluations = {}
     counts_early = study.evaluation.noise_epsilon is None and number % study.evaluation.every == 0
     if at.last or (at.main and counts_early):
-        desk.store.say(study.digest, f"{_named(plan, number)}, evaluating")
+        desk.store.say(study.digest, f"{named(plan, number)}, evaluating")
         evaluations = _evaluate(plan, desk, progress, number, seen)
     return RoundRecord(
         round=number,
@@ -178,7 +194,8 @@ def _one_step(
     return spent, early_stopping.validate(plan, desk, progress, number, seen)
 
 
-def _named(plan: Plan, number: int) -> str:
+def named(plan: Plan, number: int) -> str:
+    """A round in words."""
     without = f", without {plan.left_out}" if plan.left_out else ""
     return f"round {number} of {plan.study.rounds_in_all}{without}"
 
@@ -194,14 +211,14 @@ def gather(
     doing: str,
     body: bytes | None = None,
 ) -> Iterator[Said[M]]:
-    """Ask all sites of a plan; again and again those that are missing, if the study waits.
+    """Ask the sites of a plan that have not replied; again and again, if the study waits.
 
     Yields every answer; the caller puts into `seen` who has replied.
 
     Raises:
         StudyFailed: at the deadline too few have replied, or one too few if the study stops then.
     """
-    wanted, pause = plan.sites, timeouts.MISSING_AGAIN_S[0]
+    wanted, pause = seen.missing(plan.sites), timeouts.MISSING_AGAIN_S[0]
     while True:
         desk.store.say(plan.study.digest, f"{doing}: waiting for {', '.join(wanted)}")
         for said in desk.talk.ask(
@@ -230,17 +247,20 @@ def _train(
 ) -> tuple[Vector, dict[str, Spent]]:
     """Ask for updates and fold each as it arrives; the weighted mean, and what each site spent."""
     strategy = plan.study.strategy
-    length = newton.update_length(plan.study, len(progress.state.model))
+    parameters = len(progress.state.model)
+    travelling = parameters if progress.travelling is None else progress.travelling
+    length = newton.update_length(plan.study, travelling)
     fold, spent = Fold(length, desk.scratch), dict[str, Spent]()
-    question = Train(statistics=plan.statistics)
+    question, trainers = Train(statistics=plan.statistics), replace(plan, sites=plan.trainers)
+    hand_out(trainers, desk, progress, number, seen, must=True)
     for said in gather(
-        replace(plan, sites=plan.trainers),
+        replace(plan, sites=progress.able(plan.trainers)),
         desk,
         question,
         Update,
         round=number,
         seen=seen,
-        doing=f"{_named(plan, number)}, training",
+        doing=f"{named(plan, number)}, training",
         body=progress.packed(question, progress.state.model),
     ):
         steps = plan.steps.get(said.site, 0)
@@ -257,7 +277,10 @@ def _train(
         seen.count_in(site)
         if update.spent is not None:
             spent[site] = update.spent
-    return fold.mean(), spent
+    mean = fold.mean()
+    if travelling < parameters:  # nothing of the others has changed
+        mean = np.concatenate([mean, np.zeros(parameters - travelling, np.float32)])
+    return mean, spent
 
 
 def _evaluate(
@@ -266,12 +289,13 @@ def _evaluate(
     """What sites say of a model on their held-out patients; a silent site is left out."""
     found = {}
     at = plan.study.track(number)
+    hand_out(plan, desk, progress, number, seen, must=False)
     model, final = final_model(progress.state) if at.last else progress.state.model, at.final
     question = Evaluate(statistics=plan.statistics)
     body = progress.packed(question, model)
     del model
     for said in desk.talk.ask(
-        tuple(name for name in plan.sites if not for_good(seen.refused.get(name, ""))),
+        tuple(n for n in progress.able(plan.sites) if not for_good(seen.refused.get(n, ""))),
         question,
         Evaluated,
         round=number,

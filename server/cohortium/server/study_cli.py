@@ -85,9 +85,9 @@ def _begin_with(study: Study, file: Path) -> "Vector | None":
     """The parameters that the study's file gives, checked against its model; None for none."""
     if study.transfer == Transfer():
         return None
-    from cohortium.server.starting import check_frozen, start_vector
+    from cohortium.server.starting import check_patterns, start_vector
 
-    check_frozen(study)
+    check_patterns(study)
     given = start_file(file)
     return None if given is None else start_vector(study, given)
 

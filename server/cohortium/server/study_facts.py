@@ -20,7 +20,15 @@ from cohortium.common.metrics.performance import of_study
 from cohortium.server.export import model_card
 from cohortium.server.gates import final_evaluations
 from cohortium.server.opened import Opened
-from cohortium.server.release import Dossier, Judged, examine, judge, raise_flags, standing
+from cohortium.server.release import (
+    Dossier,
+    Judged,
+    examine,
+    judge,
+    no_whole_model,
+    raise_flags,
+    standing,
+)
 from cohortium.server.reports.blinding import audit_over_all_sites, over_all_sites
 from cohortium.server.signed import Disposition, Kept, Released
 from cohortium.server.store import RoundRecord, StudyRow
@@ -85,7 +93,7 @@ def _model(
         card=model_card(dossier, judged, kept, opened) if kept else "",
         release=_esignature(kept, key) if kept else None,
         overridden=len(kept.document.overridden) if kept else 0,
-        reason=kept.document.reason if kept else found.problem,
+        reason=kept.document.reason if kept else found.problem or no_whole_model(dossier.row.study),
     )
 
 

@@ -41,7 +41,8 @@ def without(row: StudyRow, site: str, from_round: int, store: Store) -> Study:
         values["training"]["shared_stream_rows"] = tuple(n for name, n in pairs if name != site)
     if kept:
         values["continues"] = _continues(row, kept, store).model_dump()
-        values["transfer"] |= {"start": None, "initialise": ()}  # its model has them already
+        anew = study.transfer.initialise if study.transfer.adapters else ()  # what is not frozen
+        values["transfer"] |= {"start": None, "initialise": anew}  # its model has them already
     elif study.transfer.start is not None:
         raise UsageError(
             f"{study.name} begins with parameters of a file, which only `study submit` brings: "

@@ -15,7 +15,7 @@ import torch
 from cohortium.common import arrays
 from cohortium.common.errors import UsageError
 from cohortium.common.files import write_whole
-from cohortium.common.models.building import study_module
+from cohortium.common.models.building import released_module
 from cohortium.common.preprocessing.decode import Chance, decode
 from cohortium.common.study import Study
 from cohortium.server.model_file import final_vector
@@ -46,7 +46,7 @@ def synthesise(row: StudyRow, store: Store, rows: int, seed: int, out: Path) -> 
     """
     study = row.study
     _check(study, out)
-    module = study_module(study)
+    module = released_module(study)
     assert isinstance(module, Generator)
     arrays.load_into(module, final_vector(row, store))
     with torch.no_grad():

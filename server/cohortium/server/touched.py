@@ -11,6 +11,7 @@ from cohortium.common.audit.events import Event
 from cohortium.common.audit.records import records_of
 from cohortium.common.errors import CohortiumError, SignatureError, UsageError
 from cohortium.server.checkpoints import Checkpoints
+from cohortium.server.holding import sent
 from cohortium.server.model_file import describe
 from cohortium.server.opened import Opened
 from cohortium.server.store import StudyRow
@@ -128,7 +129,7 @@ def _models(opened: Opened, row: StudyRow, first: int) -> Iterator[tuple[int, st
     for number in sorted(checkpoints.rounds()):
         if number >= first:
             try:
-                yield number, sha256_of(checkpoints.load(number).model)
+                yield number, sha256_of(sent(row.study, checkpoints.load(number).model))
             except CohortiumError:
                 continue  # it is damaged: nobody uses it
 

@@ -48,7 +48,7 @@ class Shadow:
     def train(self, module: nn.Module, features: Vector, labels: Vector, look: Look) -> None:
         """All rounds; `look` gets the model before each release, and the released sum.
 
-        Of the sum, (t,), those values of the model, (d,), that are trained.
+        Of the sum, (trained,), those values of the model, (d,), that are trained.
         """
         model = arrays.flatten(module)
         rounds = self.study.rounds_at_a_site
@@ -121,14 +121,13 @@ class Attacker:
         self._releases = 0
 
     def look(self, model: Vector, released: Wide) -> None:
-        """Learn from one release: the model (d,), and the sum of what of it is trained, (t,)."""
+        """Learn from one release: the model (d,), and the sum of what of it is trained."""
         q = self._rate
         arrays.load_into(self._module, model)
         own = self._clipped()
         known = full_batch.clipped_sum(
             self._module, *self._others, self._study.task.kind, self._clip_norm
         )
-        known = known[arrays.trained(self._module)]
         expected = q * (known + own.sum(axis=0, dtype=np.float64) / 2)
         self._products += q * (own @ (released - expected))
         self._overlaps += q**2 * (own @ own.T)
@@ -151,17 +150,15 @@ class Attacker:
         return max(found, key=lambda run: run.epsilon)
 
     def _clipped(self) -> Vector:
-        """The canaries' gradients, clipped, (m, t)."""
-        named = dict(self._module.named_parameters())
-        trained = {name: p.detach() for name, p in named.items() if p.requires_grad}
-        still = {name: p for name, p in named.items() if not p.requires_grad}
+        """The canaries' gradients, clipped, (m, trained)."""
+        named = {name: p.detach() for name, p in arrays.trained_of(self._module)}
 
         def loss(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            logits = functional_call(self._module, {**still, **values}, (x[None],))
+            logits = functional_call(self._module, values, (x[None],))
             return per_example(self._study.task.kind, logits, y[None])[0]
 
         each = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
-        found = each(trained, *self._canaries)
+        found = each(named, *self._canaries)
         flat = torch.cat([g.flatten(1) for g in found.values()], dim=1).nan_to_num(0.0)
         norms = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
         clipped: Vector = (flat * (self._clip_norm / norms.clamp(min=self._clip_norm))).numpy()
@@ -179,7 +176,8 @@ def audit(study: Study, device: torch.device, noise: float = 1.0) -> OneRun:
         raise UsageError(f"{study.name} promises no privacy: there is nothing to audit")
     features, labels = patients(study, MOST + OTHERS, np.random.default_rng())
     module, copy = (study_module(study) for _ in range(2))
-    count = _canaries(int(arrays.trained(module).sum()), mechanism.steps)
+    trained = sum(p.numel() for _, p in arrays.trained_of(module))
+    count = _canaries(trained, mechanism.steps)
     planted: Mask = NoiseSource().uniform(count) < 0.5
     attacker = Attacker(
         study,

@@ -77,14 +77,14 @@ def train(
     )
     team.add_up([torch.from_numpy(total)])
     noise = source.gaussian(total.shape, plan.noise_multiplier * plan.clip_norm)
-    moves = arrays.trained(module)
-    noise[: len(moves)] *= moves  # what is frozen tells nothing, and gets no noise
     mean = (total + noise) / plan.nominal_rows
     loss = None
     if plan.tell_loss:
         mean, loss = mean[:-1], float(mean[-1]) * LOSS_CAP / (LOSS_SHARE * plan.clip_norm)
+    delta = np.zeros(len(start), np.float32)
+    delta[arrays.trained(module)] = -mean  # what is frozen tells nothing, and gets no noise
     return LocalUpdate(
-        (-mean).astype(np.float32),
+        delta,
         Mechanism(
             sampler="full-batch",
             sample_rate=1.0,
@@ -104,27 +104,26 @@ def clipped_sum(
     tell_loss: bool = False,
     class_weights: tuple[float, ...] = (),
 ) -> NDArray[np.float64]:
-    """Sum over rows of each row's gradient, scaled down to norm `clip_norm` where above; (d,).
+    """Sum over rows of each row's gradient, scaled down to norm `clip_norm` where above.
 
-    With `tell_loss` (d + 1,): before the scaling a row's loss follows its gradient, capped at
-    LOSS_CAP and scaled so that the cap is LOSS_SHARE of `clip_norm`.
+    (trained,), in the order of `arrays.trained_of`. With `tell_loss` one more: before the scaling
+    a row's loss follows its gradient, capped at LOSS_CAP and scaled so that the cap is LOSS_SHARE
+    of `clip_norm`.
 
     One row more or less moves it by at most `clip_norm`, whatever the parameters are: a gradient
     that overflows counts as zero instead of spoiling, and so betraying, the sum.
     """
     module.train()
     gradients = _per_example(module, outcome, class_weights)
-    parameters = {n: p.detach() for n, p in module.named_parameters() if p.requires_grad}
-    sizes = {name: p.numel() for name, p in module.named_parameters()}
-    size = sum(sizes.values())
+    parameters = {name: p.detach() for name, p in arrays.trained_of(module)}
+    size = sum(p.numel() for p in parameters.values())
     total = torch.zeros(size + tell_loss, dtype=torch.float64)
     physical = memory.fitting(module, features, of_each=True, device=features.device)
     physical.rows = min(physical.rows, max(1, CHUNK_VALUES // size))
 
     def sum_up(rows: Tensor) -> None:
         found, losses = gradients(parameters, features[rows], labels[rows])
-        parts = [_of(found, name, len(rows), wide) for name, wide in sizes.items()]
-        flat = torch.cat(parts, dim=1).double()
+        flat = torch.cat([found[name].flatten(1).cpu() for name in parameters], dim=1).double()
         flat.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         if tell_loss:
             flat = torch.cat([flat, _scaled(losses, clip_norm)], dim=1)
@@ -133,11 +132,6 @@ def clipped_sum(
     if len(features):
         physical.over(torch.arange(len(features), device=features.device), sum_up)
     return total.numpy()
-
-
-def _of(found: dict[str, Tensor], name: str, rows: int, wide: int) -> Tensor:
-    """(rows, wide) of one parameter on the processor; zeros of one that is frozen."""
-    return found[name].flatten(1).cpu() if name in found else torch.zeros(rows, wide)
 
 
 def _scaled(losses: Tensor, clip_norm: float) -> Tensor:

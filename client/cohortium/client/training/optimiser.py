@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from cohortium.common import arrays
 from cohortium.common.schedule import learning_rate
 from cohortium.common.training import Training
 
@@ -42,7 +43,7 @@ class Optimiser:
 
     def bare(self, module: nn.Module) -> torch.optim.Optimizer:
         """Without the L1 penalty: its steps are given what was released."""
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        trained = [parameter for _, parameter in arrays.trained_of(module)]
         if self.name == "sgd":
             return torch.optim.SGD(
                 trained,

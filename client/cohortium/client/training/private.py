@@ -178,7 +178,7 @@ def refuse_unfit(module: nn.Module) -> None:
 def _physical(module: nn.Module, features: Tensor, device: torch.device) -> Physical:
     physical = memory.fitting(module, features, of_each=True, device=device)
     if device.type == "cpu":
-        values = sum(p.numel() for p in module.parameters())
+        values = sum(p.numel() for p in module.parameters() if p.requires_grad)
         physical.rows = min(physical.rows, max(1, PASS_VALUES // values))
     return physical
 

@@ -105,7 +105,7 @@ def _pull(module: nn.Module, anchors: list[Tensor], strength: float) -> None:
 def _whole(module: nn.Module) -> NDArray[np.float32]:
     """All parameters, put together from every process."""
     parts = []
-    for parameter in module.parameters():
+    for _, parameter in arrays.named(module):
         whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
         parts.append(whole.detach().reshape(-1).cpu())
     flat: NDArray[np.float32] = torch.cat(parts).numpy()

@@ -1,13 +1,16 @@
 """Options in, a torch module out."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from cohortium.common import arrays
 from cohortium.common.errors import ProtocolError
 from cohortium.common.layout import Layout
+from cohortium.common.models.adapters import adapt, of_adapter
 from cohortium.common.models.adversarial import adversarial
 from cohortium.common.models.autoencoder import autoencoder
 from cohortium.common.models.cnn1d import cnn1d
@@ -25,7 +28,7 @@ from cohortium.common.models.sequence import Per
 from cohortium.common.models.tensor_train import tensor_train
 from cohortium.common.models.transformer import transformer
 from cohortium.common.study import Study
-from cohortium.common.transfer import matches
+from cohortium.common.transfer import Transfer, matches
 
 Builder = Callable[..., nn.Module]  # each takes the document of its own family
 
@@ -76,16 +79,50 @@ def build_seeded(
     options: ModelDocument, layout: Layout, outputs: int, seed: int, per: Per = "patient"
 ) -> nn.Module:
     """As `build` after `torch.manual_seed(seed)`; the caller's random state is left as it was."""
-    with _GENERATOR, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed):
         return build(options, layout, outputs, per)
 
 
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def study_module(study: Study) -> nn.Module:
-    """The module of a study, initialised by its seed: the same at every site."""
-    seed = study.training.seed
-    module = build_seeded(study.model, study.layout, study.outputs, seed, study.task.per)
-    for name, parameter in module.named_parameters():
-        if matches(name, study.transfer.freeze):
-            parameter.requires_grad_(False)
+    """The module that a study trains, initialised by its seed: the same at every site.
+
+    What `transfer` freezes needs no gradient; that and what is each site's own stays (`arrays.py`).
+    """
+    transfer = study.transfer
+    with _seeded(study.training.seed):
+        module = build(study.model, study.layout, study.outputs, study.task.per)
+        if transfer.adapters is not None:
+            module = adapt(module, transfer.adapters, transfer.initialise)
+    frozen = {name for name, _ in module.named_parameters() if not _is_trained(name, transfer)}
+    for name in frozen:
+        module.get_parameter(name).requires_grad_(False)
+    own = {name for name, _ in module.named_parameters() if matches(name, transfer.own)}
+    arrays.let_stay(module, frozen | own)
     return module
+
+
+def travelling(study: Study) -> int | None:
+    """How many parameters travel, which are the vector's first; None for all."""
+    if not study.transfer.holds:
+        return None
+    with torch.device("meta"):  # nothing of that size is made
+        return arrays.travelling(study_module(study))
+
+
+def released_module(study: Study) -> nn.Module:
+    """The module whose parameters a released model holds: nothing adapted, nothing frozen."""
+    seed = study.training.seed
+    return build_seeded(study.model, study.layout, study.outputs, seed, study.task.per)
+
+
+def _is_trained(name: str, transfer: Transfer) -> bool:
+    if transfer.adapters is not None:
+        return of_adapter(name) or matches(name, transfer.initialise)
+    return not matches(name, transfer.freeze)

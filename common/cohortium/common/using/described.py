@@ -83,13 +83,13 @@ def load_module(folder: Path, study: Study) -> "nn.Module":
     """
     import torch
 
-    from cohortium.common.models.building import study_module
+    from cohortium.common.models.building import released_module
 
     try:
         from safetensors.torch import load_file
     except ImportError:
         raise UsageError("reading a model needs a package: pip install safetensors") from None
-    path, module = folder / MODEL_FILE, study_module(study)
+    path, module = folder / MODEL_FILE, released_module(study)
     try:
         found = load_file(path)
     except FileNotFoundError:

@@ -145,7 +145,7 @@ def _text(document: dict[str, Any]) -> str:
         "approvals      signed by each hospital's own key before anything ran",
         "privacy        spent and capped by each hospital's own ledger, unit: patient",
         f"model          {document['model']}",
-        f"model card     {document['card']}",
+        *([f"model card     {document['card']}"] if document["card"] else []),
         f"report         {document['report']}",
         f"evidence       {audit['bundle']}: {audit['verified']}, cosigned by {cosigned}",
         f"               python {audit['verifier']} {audit['bundle']} --policy {audit['policy']}",

@@ -17,7 +17,7 @@ from cohortium.common.study import Study, load_study
 from cohortium.server.config import CoordinatorDir
 from cohortium.server.demo.data import DemoData
 from cohortium.server.demo.processes import Daemon, command, stop_all
-from cohortium.server.demo.releasing import release
+from cohortium.server.demo.releasing import release, site_model
 from cohortium.server.demo.sealing import seal
 from cohortium.server.opened import Opened, open_coordinator
 from cohortium.server.progress import line
@@ -188,7 +188,13 @@ def _finish(
     out = CoordinatorDir(demo.coordinator_dir).study(row.study.name, row.digest)
     _wait_for(out / "report.html")
     left: dict[str, Any] = {"model": None, "card": None, "release": None, "flags": None}
-    if row.state == "completed":
+    if row.state == "completed" and row.study.transfer.own:
+        first, place = demo.data.sites[0], demo.workdir / "model"
+        left["model"] = site_model(row.study.name, demo.site_dir(first), place)
+        demo.say(
+            f"\nno model is released: each site has a part of it; {place} is the one of {first}"
+        )
+    elif row.state == "completed":
         left = release(row.study.name, demo.coordinator_dir, demo.workdir / "model", demo.say)
     audit = seal(demo.coordinator_dir, demo.workdir, demo.say)
     demo.close()

@@ -1,12 +1,15 @@
 """A study of the user's own in the demonstration: its documents, and one file for each site."""
 
 import re
+import shutil
 from pathlib import Path
 
 from cohortium.common.document import read_toml
 from cohortium.common.errors import CohortiumError, UsageError
-from cohortium.common.study import load_study
+from cohortium.common.study import load_study, start_file
 from cohortium.server.demo.data import MINIMUM_CELL, DemoData
+
+START = "start.safetensors"
 
 
 def own_study(study: Path, tables: Path, directory: Path, rounds: int | None) -> DemoData:
@@ -24,13 +27,16 @@ def own_study(study: Path, tables: Path, directory: Path, rounds: int | None) ->
     loaded = load_study(study)
     found = {site: _file(tables, site) for site in loaded.sites.names}
     schema = study.parent / read_toml(study)["data"]["schema"]
-    text = study.read_text(encoding="utf-8")
+    text, start = study.read_text(encoding="utf-8"), start_file(study)
     text = re.sub(r"(?m)^schema = .*$", 'schema = "schema.toml"', text)
     if rounds is not None:
         text = re.sub(r"(?m)^rounds = \d+", f"rounds = {rounds}", text)
     try:
         directory.mkdir(parents=True)
         (directory / "schema.toml").write_text(schema.read_text(encoding="utf-8"), encoding="utf-8")
+        if start is not None:
+            shutil.copy(start, directory / START)
+            text = re.sub(r"(?m)^start = .*$", f'start = "{START}"', text)
         (directory / "study.toml").write_text(text, encoding="utf-8")
     except OSError as error:
         raise CohortiumError(f"{directory}: cannot be written ({error.strerror})") from None

@@ -52,6 +52,12 @@ def release(study: str, coordinator: Path, out: Path, say: Callable[[str], None]
     return {**{key: exported[key] for key in wanted}, "flags": len(found["flags"])}
 
 
+def site_model(study: str, site: Path, out: Path) -> str:
+    """Write the whole model of a site with parameters of its own; the path of its file."""
+    written = command("site", "model", study, "--out", str(out), "--dir", str(site))
+    return str(written["files"][0])
+
+
 def _state(gate: Mapping[str, Any]) -> str:
     return "OPEN" if gate["open"] else "closed"
 

@@ -137,6 +137,7 @@ class ReportData(Document):
     by group. `blinding`: `none`, `blinded`, or `coordinator`: the coordinator's own copy of a study
     whose shared reports are blinded. `traffic`: over all sites, where a
     blinded report does not give it by site. `release` is None before the study has completed.
+    `own`: patterns of the parameters that are each site's own, with which it was measured.
     """
 
     study: str
@@ -147,6 +148,7 @@ class ReportData(Document):
     state: str
     blinding: Literal["none", "blinded", "coordinator"] = "none"
     minimum_cell: Count | None = None
+    own: tuple[str, ...] = ()
     promise: Promise = Promise()
     sites: tuple[SiteReport, ...]
     summary: Summary = Summary()
