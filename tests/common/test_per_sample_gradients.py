@@ -135,20 +135,17 @@ def losses(module: Any, features: Tensor, labels: Tensor, outcome: Outcome) -> T
 def by_loop(
     module: nn.Module, features: Tensor, labels: Tensor, outcome: Outcome
 ) -> list[list[Tensor]]:
-    """Each patient's gradients, one after the other."""
+    """Each patient's gradients of what is trained, one after the other."""
     found = []
+    trained = [p for p in module.parameters() if p.requires_grad]
     for patient in range(len(features)):
         here = slice(patient, patient + 1)
         loss = losses(module, features[here], labels[here], outcome).sum()
-        trained = [p for p in module.parameters() if p.requires_grad]
-        parts = dict(
-            zip(trained, torch.autograd.grad(loss, trained, allow_unused=True), strict=True)
-        )
-        given = [parts.get(p) for p in module.parameters()]
+        parts = torch.autograd.grad(loss, trained, allow_unused=True)
         found.append(
             [
                 torch.zeros_like(p) if part is None else part
-                for p, part in zip(module.parameters(), given, strict=True)
+                for p, part in zip(trained, parts, strict=True)
             ]
         )
     return found
@@ -166,7 +163,8 @@ def test_gradients_by_opacus_are_those_of_a_loop(name: str, per: Per) -> None:
     refuse_unfit(module)
     wrapped: Any = GradSampleModule(module, loss_reduction="sum")
     torch.autograd.backward(losses(wrapped, features, labels, outcome).sum())
-    for place, parameter in enumerate(module.parameters()):
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for place, parameter in enumerate(trained):
         given = getattr(parameter, "grad_sample", None)
         loop = torch.stack([patient[place] for patient in expected])
         given = torch.zeros_like(loop) if given is None else given
