@@ -180,6 +180,20 @@ def survival(data: Path, out: Path) -> None:
         write(out / f"{site}.csv", rows, columns)
 
 
+HEART = ("cleveland", "hungarian", "switzerland", "va")
+HEART_COLUMNS = ("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang")
+
+
+def synthetic(data: Path, out: Path) -> None:
+    """Angiography at four hospitals, the rows and the split of the FLamby benchmark."""
+    for site in HEART:
+        rows = read(data / "heart_flamby" / f"{site}.csv")
+        for row in rows:
+            row |= {name: f"{float(row[name]):g}" for name in (*HEART_COLUMNS, "oldpeak")}
+            row["disease"] = row["label"]
+        write(out / f"{site}.csv", rows, (*HEART_COLUMNS, "oldpeak", "disease", "split"))
+
+
 EXAMPLES: Mapping[str, Callable[[Path, Path], None]] = {
     "splice": splice,
     "omics": omics,
@@ -188,6 +202,7 @@ EXAMPLES: Mapping[str, Callable[[Path, Path], None]] = {
     "solubility": solubility,
     "radiographs": radiographs,
     "survival": survival,
+    "synthetic": synthetic,
 }
 
 

@@ -167,7 +167,7 @@ def test_two_processes_train_on_gpus_as_one(tmp_path: Any) -> None:
     assert together[0]["noise"].tobytes() == together[1]["noise"].tobytes()
 
 
-@pytest.mark.parametrize("name", sorted(set(TRIED) - {"vae"}))
+@pytest.mark.parametrize("name", sorted(set(TRIED) - {"vae", "gan"}))
 def test_every_model_trains_there_as_on_a_processor(name: str) -> None:
     layout = TRIED[name][1]
     rows = np.tile(rows_of(layout).numpy(), (8, 1))

@@ -62,7 +62,7 @@ def test_two_processes_do_what_one_does(
     assert np.abs(alone[engine]).max() > 0.001
 
 
-@pytest.mark.parametrize("engine", ["plain", "private", "coins", "noise"])
+@pytest.mark.parametrize("engine", ["plain", "private", "coins", "gan", "noise"])
 def test_both_end_with_the_same_bits_whoever_draws(
     both: list[Mapping[str, Any]], engine: str
 ) -> None:

@@ -24,6 +24,7 @@ from cohortium.common.arrays import flatten
 from cohortium.common.layout import table_layout
 from cohortium.common.models.building import build_seeded
 from cohortium.common.models.options import ModelOptions
+from cohortium.common.models.options_generative import AdversarialModel
 from cohortium.common.privacy.noise import NoiseSource
 
 N, WIDE = 37, 200_000
@@ -40,6 +41,14 @@ def mlp() -> nn.Module:
     return build_seeded(ModelOptions(name="mlp", hidden=(16,)), table_layout(4), 1, seed=2)
 
 
+def gan(team: Team) -> nn.Module:
+    torch.manual_seed(team.rank)  # each draws codes and blur of its own
+    options = AdversarialModel(
+        name="gan", hidden=(8,), latent=2, discriminator=(8,), generator_every=1
+    )
+    return build_seeded(options, table_layout(4), 4, seed=2)
+
+
 def batches() -> list[np.ndarray]:
     return own_stream(N, 15, 6, 1, 0, 0)
 
@@ -51,6 +60,7 @@ def every_engine(team: Team, device: torch.device) -> dict[str, Any]:
     full = full_batch.train(mlp(), *args, FULL, NoiseSource(), device, team)
     coins = replace(PRIVATE, sample_rate=0.5, local_steps=8)
     wide = (np.zeros(WIDE, np.float32), np.zeros((0, WIDE), np.float32), Y[:0])
+    game = replace(PRIVATE, outcome="generation")
     noise = replace(PRIVATE, optimiser=Optimiser(1.0), local_steps=1, noise_multiplier=2.0)
     return {
         "plain": plain.train(mlp(), *args, PLAIN, batches(), device, team=team).delta,
@@ -58,6 +68,9 @@ def every_engine(team: Team, device: torch.device) -> dict[str, Any]:
         "full": full.delta,
         "loss": full.loss,
         "coins": private.train(mlp(), *args, coins, NoiseSource(), device, team).delta,
+        "gan": private.train(
+            gan(team), flatten(gan(team)), X, X, game, NoiseSource(), device, team
+        ).delta,
         "noise": private.train(
             nn.Linear(WIDE, 1, bias=False), *wide, noise, NoiseSource(), device, team
         ).delta,

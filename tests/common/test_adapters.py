@@ -26,7 +26,7 @@ def adapted(module: nn.Module) -> nn.Module:
     return module
 
 
-@pytest.mark.parametrize("name", list(TRIED))
+@pytest.mark.parametrize("name", sorted(set(TRIED) - {"gan"}))  # with adapters it is refused
 def test_gradients_of_adapters_are_those_of_a_loop(name: str) -> None:
     plain, features, labels, outcome = made(name, "patient")
     assert linear_layers(plain)

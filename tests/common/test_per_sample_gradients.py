@@ -14,6 +14,7 @@ from cohortium.client.training.private import PrivatePlan, refuse_unfit, train
 from cohortium.common.arrays import flatten
 from cohortium.common.layout import ATOM, BOND, Block, Layout
 from cohortium.common.loss import Outcome, per_example
+from cohortium.common.models.adversarial import Adversarial
 from cohortium.common.models.autoencoder import VariationalAutoencoder
 from cohortium.common.models.building import BUILDERS, build_seeded
 from cohortium.common.models.options import FAMILIES, NAMES, ModelDocument
@@ -48,6 +49,7 @@ TRIED: dict[str, tuple[dict[str, Any], Layout]] = {
     "mps": ({"bond": 3}, NUMBERS),
     "autoencoder": ({"hidden": (5,), "latent": 2}, TABLE),
     "vae": ({"hidden": (5,), "latent": 2, "activation": "tanh"}, NUMBERS),
+    "gan": ({"hidden": (5,), "latent": 2, "discriminator": (4, 3)}, NUMBERS),
     "fusion": ({"how": "attention", "width": 4, "hidden": (5,)}, BOTH),
 }
 
@@ -104,7 +106,7 @@ def molecules(rng: np.random.Generator, block: Block) -> np.ndarray[Any, Any]:
 
 def question(name: str, per: Per, layout: Layout, features: Tensor) -> tuple[Outcome, int, Tensor]:
     """An outcome that the model can have, its number of outputs, and labels."""
-    if name in ("autoencoder", "vae"):
+    if name in ("autoencoder", "vae", "gan"):
         return "reconstruction", layout.inputs, features
     if per == "patient":
         return "binary", 1, torch.arange(PATIENTS) % 2.0
@@ -120,7 +122,7 @@ def made(name: str, per: Per) -> tuple[nn.Module, Tensor, Tensor, Outcome]:
     chosen, features = options(name), rows(TRIED[name][1])
     outcome, outputs, labels = question(name, per, layout, features)
     module = build_seeded(chosen, layout, outputs, seed=1, per=per)
-    if isinstance(module, VariationalAutoencoder):
+    if isinstance(module, VariationalAutoencoder | Adversarial):
         module.draws = False  # a loop would draw other codes
     return module, features, labels, outcome
 
@@ -133,16 +135,17 @@ def losses(module: Any, features: Tensor, labels: Tensor, outcome: Outcome) -> T
 def by_loop(
     module: nn.Module, features: Tensor, labels: Tensor, outcome: Outcome
 ) -> list[list[Tensor]]:
-    """Each patient's gradients, one after the other."""
+    """Each patient's gradients of what is trained, one after the other."""
     found = []
+    trained = [p for p in module.parameters() if p.requires_grad]
     for patient in range(len(features)):
         here = slice(patient, patient + 1)
         loss = losses(module, features[here], labels[here], outcome).sum()
-        parts = torch.autograd.grad(loss, list(module.parameters()), allow_unused=True)
+        parts = torch.autograd.grad(loss, trained, allow_unused=True)
         found.append(
             [
                 torch.zeros_like(p) if part is None else part
-                for p, part in zip(module.parameters(), parts, strict=True)
+                for p, part in zip(trained, parts, strict=True)
             ]
         )
     return found
@@ -160,7 +163,8 @@ def test_gradients_by_opacus_are_those_of_a_loop(name: str, per: Per) -> None:
     refuse_unfit(module)
     wrapped: Any = GradSampleModule(module, loss_reduction="sum")
     torch.autograd.backward(losses(wrapped, features, labels, outcome).sum())
-    for place, parameter in enumerate(module.parameters()):
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for place, parameter in enumerate(trained):
         given = getattr(parameter, "grad_sample", None)
         loop = torch.stack([patient[place] for patient in expected])
         given = torch.zeros_like(loop) if given is None else given

@@ -79,10 +79,8 @@ def _trained(
 ) -> LocalUpdate:
     module = study_module(study)
     mechanism = planned(study)
-    if team.sharded and (mechanism is not None or study.training.batches == "full"):
-        from cohortium.client.training.sharded import refusal
-
-        raise refusal("training on gradients of single patients (privacy, full batches)")
+    if team.sharded:
+        _refuse_parts(study)
     data = (module, start, cohort.features, cohort.labels)
     place = torch.device(device)
     if study.strategy.name == "newton":
@@ -93,6 +91,15 @@ def _trained(
         return _plain(study, cohort, round_number, site, data, place, team)
     plan = private_plan(study, cohort.nominal, round_number)
     return private.train(*data, plan, NoiseSource(), place, team)
+
+
+def _refuse_parts(study: Study) -> None:
+    from cohortium.client.training.sharded import refusal
+
+    if study.privacy.mechanism != "none" or study.training.batches == "full":
+        raise refusal("training on gradients of single patients (privacy, full batches)")
+    if study.model.name == "gan":
+        raise refusal("a gan, whose generator follows the whole discriminator")
 
 
 def private_plan(study: Study, nominal: int, round_number: int = 1) -> private.PrivatePlan:

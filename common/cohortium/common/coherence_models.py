@@ -7,10 +7,12 @@ finds out at a hospital.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from cohortium.common.coherence_adversarial import check_adversarial
 from cohortium.common.document import nearest
 from cohortium.common.layout import Block
 from cohortium.common.models.options_base import ModelDocument
 from cohortium.common.models.options_fusion import FusionModel
+from cohortium.common.models.options_generative import AdversarialModel
 from cohortium.common.models.options_graph import NetworkModel
 from cohortium.common.models.options_image import Cnn2dModel, ResnetModel
 from cohortium.common.models.options_sequence import Cnn1dModel
@@ -20,6 +22,7 @@ from cohortium.common.preprocessing.decoding import check_decodable
 if TYPE_CHECKING:
     from cohortium.common.study import Study
 
+GENERATORS = ("vae", "gan")
 GROUPS = 4  # of the group norms that take no number of their own
 MOST_SITES = 2000  # of a tensor train: its matrices are multiplied one after the other
 
@@ -28,11 +31,13 @@ def check_shapes(study: "Study") -> None:
     """The sizes of the model's layers fit the sizes of the blocks."""
     model, blocks = study.model, study.layout.by_name
     if study.task.kind == "generation":
-        if model.name != "vae":
+        if model.name not in GENERATORS:
             raise ValueError(
                 f'model.name: a {model.name} gives patients back, and makes none; use "vae"'
             )
         check_decodable(study)
+    if isinstance(model, AdversarialModel):
+        check_adversarial(model, study)
     if isinstance(model, FusionModel):
         _check_branches(model, study)
         return

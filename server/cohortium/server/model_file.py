@@ -15,11 +15,14 @@ from cohortium.common.models.building import build, study_module
 from cohortium.common.preprocessing.encode import feature_names
 from cohortium.common.preprocessing.recipe import recipe
 from cohortium.common.study import Study
+from cohortium.common.transfer import matches
 from cohortium.common.using.described import told_of
 from cohortium.server.aggregation.optimizer import final_model
 from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.reports.report_data import ModelReport
 from cohortium.server.store import Store, StudyRow
+
+Layout = dict[str, tuple[int, ...]]
 
 MODEL_FILE = "model.safetensors"
 LOAD = "from safetensors.torch import load_file; parameters = load_file('model.safetensors')"
@@ -58,8 +61,8 @@ def pieces(row: StudyRow, store: Store) -> Iterator[bytes]:
     layout = dict(_layout(study))
     for name, shape in layout.items():
         starts[name], end = end, end + _size(shape)
-    yield _header(layout, _metadata(row, store))
-    for name in sorted(layout):
+    yield _header(_released(layout, study), _metadata(row, store))
+    for name in sorted(_released(layout, study)):
         first, last = starts[name], starts[name] + _size(layout[name])
         for start in range(first, last, PIECE):
             yield vector[start : min(start + PIECE, last)].astype("<f4").tobytes()
@@ -74,7 +77,7 @@ def describe(row: StudyRow, store: Store) -> ModelReport:
     return ModelReport(
         file=MODEL_FILE,
         sha256=digest.hexdigest(),
-        parameters=sum(_size(shape) for _, shape in _layout(row.study)),
+        parameters=sum(map(_size, _released(dict(_layout(row.study)), row.study).values())),
         bytes=size,
         load=LOAD,
     )
@@ -86,11 +89,17 @@ def _layout(study: Study) -> list[tuple[str, tuple[int, ...]]]:
         return arrays.layout(build(study.model, study.layout, study.outputs, study.task.per))
 
 
+def _released(layout: Layout, study: Study) -> Layout:
+    """Without what the model's family keeps back."""
+    kept = study.model.withheld
+    return {name: shape for name, shape in layout.items() if not matches(name, kept)}
+
+
 def _size(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _header(layout: dict[str, tuple[int, ...]], metadata: dict[str, str]) -> bytes:
+def _header(layout: Layout, metadata: dict[str, str]) -> bytes:
     """Tensors by name, as the library sorts those of one type."""
     header: dict[str, object] = {"__metadata__": metadata}
     offset = 0

@@ -7,15 +7,16 @@ training cost (post-processing; Dwork & Roth 2014, Proposition 2.1).
 import csv
 import json
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
 from cohortium.common import arrays
 from cohortium.common.errors import UsageError
 from cohortium.common.files import write_whole
-from cohortium.common.models.autoencoder import VariationalAutoencoder
 from cohortium.common.models.building import released_module
-from cohortium.common.preprocessing.decode import decode
+from cohortium.common.preprocessing.decode import Chance, decode
 from cohortium.common.study import Study
 from cohortium.server.model_file import final_vector
 from cohortium.server.store import Store, StudyRow
@@ -27,6 +28,16 @@ ABOUT = (
 )
 
 
+@runtime_checkable
+class Generator(Protocol):
+    """A model that makes rows (rows, inputs) of nobody, and says how far inputs lie from them."""
+
+    @property
+    def spread(self) -> float: ...
+
+    def sample(self, rows: int, generator: torch.Generator) -> torch.Tensor: ...
+
+
 def synthesise(row: StudyRow, store: Store, rows: int, seed: int, out: Path) -> Path:
     """Write so many rows as a table of the study's schema; the file that says what they are.
 
@@ -36,11 +47,12 @@ def synthesise(row: StudyRow, store: Store, rows: int, seed: int, out: Path) -> 
     study = row.study
     _check(study, out)
     module = released_module(study)
-    assert isinstance(module, VariationalAutoencoder)
+    assert isinstance(module, Generator)
     arrays.load_into(module, final_vector(row, store))
     with torch.no_grad():
         drawn = module.eval().sample(rows, torch.Generator().manual_seed(seed)).numpy()
-    columns = decode(drawn, study)
+    chance = Chance(module.spread, np.random.default_rng(seed)) if module.spread else None
+    columns = decode(drawn, study, chance)
     with out.open("x", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, delimiter=study.data_model.table.delimiter, lineterminator="\n")
         writer.writerow(columns)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cohortium.client.training import memory
 from cohortium.client.training.batch_order import Batch
+from cohortium.client.training.generator import follower
 from cohortium.client.training.memory import Physical
 from cohortium.client.training.optimiser import Optimiser
 from cohortium.client.training.team import ALONE, Team
@@ -97,6 +98,7 @@ class _Descent:
         self._features, self._labels, self._anchors = features, labels, anchors
         self._trained = [p for p in module.parameters() if p.requires_grad]
         self._optimiser = plan.optimiser.of(module)
+        self._follow = follower(module, plan.optimiser, team)
         self._device = features.device
         self._memory = memory.fitting(module, features, of_each=False, device=self._device)
         self._scaler = torch.amp.GradScaler(
@@ -112,6 +114,7 @@ class _Descent:
                         'training.precision = "float16": gradients overflow at every scale; the '
                         'study needs "bfloat16" or "float32", or scaled inputs'
                     )
+            self._follow()
 
     def _step(self, batch: Tensor) -> bool:
         """One step; not taken where float16 overflowed, whose scale is then half as large."""

@@ -18,6 +18,7 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from cohortium.client.training import memory
+from cohortium.client.training.generator import follower
 from cohortium.client.training.memory import Physical
 from cohortium.client.training.optimiser import Optimiser
 from cohortium.client.training.team import ALONE, Team
@@ -144,6 +145,7 @@ def train(
     module.to(device)
     data = torch.tensor(features, device=device), torch.tensor(labels, device=device)
     physical = _physical(module, data[0], device)
+    follow = follower(module, plan.optimiser, team)
     wrapped = GradSampleModule(module, loss_reduction="sum")
     try:
         optimiser = OwnNoise(plan.optimiser.of(module), plan, source, team)
@@ -151,6 +153,7 @@ def train(
             drawn = poisson_sample(len(features), plan.sample_rate, source)
             batch = team.share(team.batch_of_first(drawn, device))
             _step(wrapped, optimiser, *data, batch, plan, physical)
+            follow()
     finally:
         wrapped.to_standard_module()
     return LocalUpdate(arrays.flatten(module) - start, _mechanism(plan))

@@ -1,5 +1,7 @@
 """Autoencoders: the inputs through a narrow layer and back, plainly or as a distribution."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -35,8 +37,10 @@ class Autoencoder(nn.Module):
 class VariationalAutoencoder(Autoencoder):
     """(B, inputs + 1): the last is `beta` times each patient's divergence from the prior.
 
-    Kingma & Welling 2014, Equation 10, with a Gaussian likelihood of variance 1/2; `beta` as in
-    Higgins et al. 2017. In training a code is drawn for each patient while `draws` is set.
+    Kingma & Welling 2014, Equation 10; `beta` as in Higgins et al. 2017. A squared error and
+    `beta` times the divergence are together `beta` times the bound of a Gaussian likelihood of
+    variance beta / 2. In training a code is drawn for each patient
+    while `draws` is set.
     """
 
     def __init__(self, options: AutoencoderModel, inputs: int) -> None:
@@ -58,8 +62,13 @@ class VariationalAutoencoder(Autoencoder):
         return found
 
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
-        """(rows, inputs) of patients who never were; from the prior, and so from no patient."""
+        """(rows, inputs) of patients who never were, as codes of the prior have them on average."""
         return self.decode(torch.randn(rows, self.latent, generator=generator))
+
+    @property
+    def spread(self) -> float:
+        """Deviation of an input from what a code says of it."""
+        return math.sqrt(self._beta / 2)
 
 
 def autoencoder(options: AutoencoderModel, layout: Layout, outputs: int) -> nn.Module:

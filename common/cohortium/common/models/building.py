@@ -11,6 +11,7 @@ from cohortium.common import arrays
 from cohortium.common.errors import ProtocolError
 from cohortium.common.layout import Layout
 from cohortium.common.models.adapters import adapt, of_adapter
+from cohortium.common.models.adversarial import adversarial
 from cohortium.common.models.autoencoder import autoencoder
 from cohortium.common.models.cnn1d import cnn1d
 from cohortium.common.models.fusion import fusion
@@ -49,6 +50,7 @@ BUILDERS: dict[str, Builder] = {
     "mps": tensor_train,
     "autoencoder": autoencoder,
     "vae": autoencoder,
+    "gan": adversarial,
     "fusion": lambda options, layout, outputs: fusion(options, layout, outputs, build),
 }
 

@@ -15,7 +15,7 @@ from cohortium.common.models.options_base import (
     TableModel,
 )
 from cohortium.common.models.options_fusion import FusionModel
-from cohortium.common.models.options_generative import AutoencoderModel
+from cohortium.common.models.options_generative import AdversarialModel, AutoencoderModel
 from cohortium.common.models.options_graph import GraphModel, NetworkModel
 from cohortium.common.models.options_image import Cnn2dModel, ResnetModel
 from cohortium.common.models.options_sequence import Cnn1dModel, RecurrentModel, TransformerModel
@@ -37,6 +37,7 @@ Model = Annotated[
     | NetworkModel
     | FusionModel
     | AutoencoderModel
+    | AdversarialModel
     | OdeModel
     | TensorTrainModel,
     Field(discriminator="name"),

@@ -20,12 +20,14 @@ class ModelDocument(GrownDocument):
 
     blocks: which kinds of blocks it reads; several: whether more than one of them.
     outcomes: the kinds of task that it can have. Both are checked in `coherence.py`.
+    withheld: patterns of the parameters that a released model is without.
     """
 
     later: ClassVar[frozenset[str]] = frozenset()
     blocks: ClassVar[tuple[BlockKind, ...]] = ()
     several: ClassVar[bool] = False
     outcomes: ClassVar[tuple[str, ...]] = ONE_ANSWER
+    withheld: ClassVar[tuple[str, ...]] = ()
 
     name: str
     dropout: Dropout = 0.0

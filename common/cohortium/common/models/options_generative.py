@@ -23,3 +23,24 @@ class AutoencoderModel(ModelDocument):
     latent: PositiveInt = 8
     beta: PositiveFloat = 1.0
     activation: Activation = "relu"
+
+
+class AdversarialModel(ModelDocument):
+    """`gan`: a generator that no patient moves, and a discriminator (Goodfellow et al. 2014).
+
+    `hidden`: widths of the generator, from `latent` numbers to the inputs; `discriminator`: those
+    of the other, which alone has the `dropout`. The generator steps after every `generator_every`
+    steps of the discriminator. A release holds the generator only.
+    """
+
+    blocks: ClassVar[tuple[BlockKind, ...]] = ("table", "numbers")
+    several: ClassVar[bool] = True
+    outcomes: ClassVar[tuple[str, ...]] = ("generation",)
+    withheld: ClassVar[tuple[str, ...]] = ("discriminator.*",)
+
+    name: Literal["gan"]
+    hidden: Widths = (32,)
+    latent: PositiveInt = 8
+    discriminator: Widths = (32,)
+    generator_every: PositiveInt = 5
+    activation: Activation = "leaky_relu"
