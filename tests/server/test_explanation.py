@@ -285,3 +285,28 @@ def test_a_site_without_the_package_says_so_before_anything_runs(
     monkeypatch.setattr(consent, "find_spec", lambda name: None)
     with pytest.raises(StudyFailed, match=r"policy.packages .*cohortium\[explain\]"):
         explained(tmp_path, asked(tmp_path, TABLE))
+
+
+def test_a_few_rules_imitate_the_model_at_a_site(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model that goes by age: the first question is about age, and most answers agree."""
+    study = asked(tmp_path, TABLE)
+    explained(tmp_path, study, rows=150)
+    where = ["--dir", str(tmp_path / "sites" / "a")]
+    with pytest.raises(SystemExit) as ended:
+        main(["site", "explain", "reads", "--rules", "--json", *where])
+    found = json.loads(capsys.readouterr().out)
+    assert ended.value.code == 0
+    assert all(rule["conditions"][0].startswith("age ") for rule in found["rules"])
+    assert {rule["says"] for rule in found["rules"]} == {"no", "yes"}
+    assert all(rule["patients"] >= 10 for rule in found["rules"])
+    assert found["fidelity"] > max(0.8, found["simplest"])
+    with pytest.raises(SystemExit):
+        main(["site", "explain", "reads", "--rules", *where])
+    assert "nothing of it is sent" in capsys.readouterr().out
+    for words in ([], ["--rules", "--row", "3"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["site", "explain", "reads", *words, *where])
+        assert ended.value.code == 2
+        assert "not both" in capsys.readouterr().err

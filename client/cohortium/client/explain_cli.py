@@ -1,5 +1,6 @@
-"""`cohortium site explain`: why a study's model says what it says of one patient of this site."""
+"""`cohortium site explain`: why a study's model says what it says of this site's patients."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import click
@@ -12,31 +13,38 @@ from cohortium.common.explanation import Method, unfit
 if TYPE_CHECKING:
     from cohortium.client.explaining import Reasons
     from cohortium.common.study import Study
+    from cohortium.common.table import Table
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
 METHODS = click.Choice(list(get_args(Method)))
 SHOWN = 15
 WIDTH = 24  # of a bar
-STAYS = "(this is about one patient and stays here: nothing of it is sent)"
+STAYS = "(this is about patients of this site and stays here: nothing of it is sent)"
 
 
 def explain(
     study: StudyName,
     directory: StateDir,
-    row: Annotated[int, typer.Option(min=1, help="The patient: 1 is the table's first.")],
+    row: Annotated[
+        int | None, typer.Option(min=1, help="One patient: 1 is the table's first.")
+    ] = None,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="All of them: a few rules that imitate the model.")
+    ] = False,
     method: Annotated[
         str | None, typer.Option(click_type=METHODS, help="How; by default the study's first.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Explain the final model's answer for one patient of this site's table, to this site alone.
+    """Explain a study's final model to this site alone: for one patient, or as a few rules.
 
     Example: cohortium site explain heart-study --row 12 --dir DIR
     """
     from cohortium.client import final_model, halt
-    from cohortium.client.explaining import reasons
     from cohortium.client.site import open_site
 
+    if (row is None) != rules:
+        raise UsageError("say --row NUMBER, for one patient, or --rules, for all; not both")
     opened = open_site(directory)
     known = opened.studies.by_name(study)
     asked, name = known.study.explanation, known.study.data.dataset
@@ -48,33 +56,79 @@ def explain(
             f"{known.study.name} has no final model here: a site keeps one after the last round "
             "of a study with [explanation]; another model is asked by `cohortium predict`"
         )
-    chosen: Any = method or asked.methods[0]
-    reason = unfit(known.study, chosen)
+    table = _table(opened, known.study)
+    if row is None:
+        _emit_rules(opened.name, known.study, table, *kept, as_json)
+    else:
+        chosen: Any = method or asked.methods[0]
+        _emit_row(opened.name, known.study, table, *kept, row, chosen, as_json)
+
+
+def _emit_row(
+    site: str,
+    study: "Study",
+    known: "Table",
+    model: Any,
+    statistics: Any,
+    row: int,
+    method: Any,
+    as_json: bool,
+) -> None:
+    from cohortium.client.explaining import reasons
+    from cohortium.common.preprocessing.encode import encode_inputs
+
+    reason = unfit(study, method)
     if reason:
-        raise UsageError(f"--method {chosen} {reason}")
-    model, statistics = kept
-    features = _features(opened, known.study, statistics)
-    if row > len(features):
-        raise UsageError(f"--row {row}: the table of {name} has {len(features)} rows")
-    found = reasons(known.study, model, features[row - 1], chosen)
+        raise UsageError(f"--method {method} {reason}")
+    if row > known.rows:
+        raise UsageError(f"--row {row}: the table of {study.data.dataset} has {known.rows} rows")
+    features = encode_inputs(known, study, site, statistics)
+    found = reasons(study, model, features[row - 1], method)
     document = {
-        "study": known.study.name,
+        "study": study.name,
         "row": row,
-        "method": chosen,
+        "method": method,
         "about": found.about,
         "answer": found.answer,
         "empty": found.empty,
         "columns": dict(found.columns),
     }
-    emit(document, _text(found, chosen), as_json)
+    emit(document, _text(found, method), as_json)
 
 
-def _features(opened: Any, study: "Study", statistics: Any) -> Any:
+def _emit_rules(
+    site: str, study: "Study", known: "Table", model: Any, statistics: Any, as_json: bool
+) -> None:
+    from cohortium.client.surrogate import surrogate
+
+    found = surrogate(study, known, model, statistics, site)
+    rows = [
+        (
+            " and ".join(rule.conditions) or "always",
+            rule.says,
+            str(rule.patients),
+            "" if rule.share is None else f"{100 * rule.share:.0f} %",
+        )
+        for rule in found.rules
+    ]
+    words = [table(("WHERE", "THE MODEL SAYS", "OF PATIENTS", "AND OF THEM"), rows, "no rule")]
+    if found.fidelity is None:
+        words.append("nobody is held out here, so that nobody can say how well they imitate it")
+    else:
+        beside = f"; always the commonest answer: {found.simplest:.3f}" if found.simplest else ""
+        kind = "share of the same answers" if found.rules[0].share is not None else "R^2"
+        words.append(
+            f"fidelity on {found.held_out} held-out patients ({kind}): {found.fidelity:.3f}{beside}"
+        )
+    document = {"study": study.name, **asdict(found)}
+    emit(document, "\n\n".join([*words, STAYS]), as_json)
+
+
+def _table(opened: Any, study: "Study") -> "Table":
     from cohortium.client.cohort import load_table
-    from cohortium.common.preprocessing.encode import encode_inputs
 
     dataset = opened.directory.load_dataset(study.data.dataset)
-    return encode_inputs(load_table(study, dataset, opened.name), study, opened.name, statistics)
+    return load_table(study, dataset, opened.name)
 
 
 def _text(found: "Reasons", method: str) -> str:
