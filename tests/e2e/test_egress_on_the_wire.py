@@ -151,7 +151,7 @@ def run_whole(made: Deployment, root: Path) -> Study:
 
 def run_into_walls(made: Deployment, root: Path, trigger: Path) -> None:
     """One study meets a broken cell and a table that is gone, the next a library that betrays."""
-    hasty = {"round_deadline = 60.0": "round_deadline = 4.0"}
+    hasty = {"round_deadline = 60.0": "round_deadline = 20.0"}
     write_table(made, SITES[0], BROKEN)
     for name in ("broken", "betrayed"):
         write_wire_study(made, root, name, **hasty)

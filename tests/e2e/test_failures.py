@@ -68,12 +68,13 @@ def unfit(
     return {name: consortium.finish(name).lines for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rules", "for_the_operator"),
     [
         ("other-schema", {"data.schema"}, "another schema"),
         ("one-class", {"data.unfit"}, "one class only"),
-        ("three-patients", {"policy.minimum_patients", "data.unfit"}, ""),
+        ("three-patients", {"policy.minimum_patients", "data.unfit", "data.batch"}, ""),
         ("no-label", {"policy.minimum_patients", "data.unfit"}, ""),
         (NOT_AT_C, {"data.dataset"}, f'no dataset "{NOT_AT_C}"'),
     ],

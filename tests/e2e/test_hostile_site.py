@@ -40,6 +40,7 @@ CHANGES = {"rounds = 4": "rounds = 3"}
 SERVER = 1  # Flower's id of the coordinator
 
 
+@pytest.mark.slow
 def test_a_reply_in_another_sites_name_never_enters_the_model_nor_evicts_the_site(
     consortium: Deployment, tmp_path: Path
 ) -> None:

@@ -60,9 +60,9 @@ def interrupted(place: Path, after: str, number: signal.Signals, *, group: bool)
 @pytest.mark.parametrize(
     ("after", "group"),
     [
-        (STARTED, True),
+        pytest.param(STARTED, True, marks=pytest.mark.slow),
         pytest.param(STARTED, False, marks=pytest.mark.slow),
-        (JOINING, False),
+        pytest.param(JOINING, False, marks=pytest.mark.slow),
         pytest.param(JOINING, True, marks=pytest.mark.slow),
         (ROUND, True),
         pytest.param(ROUND, False, marks=pytest.mark.slow),

@@ -177,6 +177,7 @@ def test_site_stop_ends_a_training_of_hours_and_the_coordinator_is_told(
     assert events_of(consortium, "a", study, "round.update.sent") == []
 
 
+@pytest.mark.slow
 def test_site_stop_ends_a_process_that_hangs_and_the_others_go_on(
     consortium: Deployment, clinics: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -238,6 +239,7 @@ def test_a_site_that_paused_and_resumed_pays_each_round_once(
     assert actions.index("run.paused") < actions.index("run.resumed")
 
 
+@pytest.mark.slow
 def test_a_table_that_changes_amid_a_study_is_not_used_until_a_person_approves_again(
     consortium: Deployment, clinics: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -285,6 +287,7 @@ def test_review_of_a_second_study_says_what_changed(
     assert consortium.finish("version-1").code == 0
 
 
+@pytest.mark.slow
 def test_where_two_persons_must_approve_one_is_not_enough(
     consortium: Deployment, clinics: dict[str, Path], tmp_path: Path
 ) -> None:

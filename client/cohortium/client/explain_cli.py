@@ -43,9 +43,9 @@ def explain(
     from cohortium.client import final_model, halt
     from cohortium.client.site import open_site
 
+    opened = open_site(directory)
     if (row is None) != rules:
         raise UsageError("say --row NUMBER, for one patient, or --rules, for all; not both")
-    opened = open_site(directory)
     known = opened.studies.by_name(study)
     asked, name = known.study.explanation, known.study.data.dataset
     if opened.directory.is_withdrawn(name):
