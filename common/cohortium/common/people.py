@@ -46,6 +46,7 @@ READING = frozenset(
         "study list",
         "study report",
         "study touched",
+        "study tune",  # opens nobody's records
         "study validate",
         "study watch",
     }
