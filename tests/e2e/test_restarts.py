@@ -60,11 +60,11 @@ def interrupted(place: Path, after: str, number: signal.Signals, *, group: bool)
 @pytest.mark.parametrize(
     ("after", "group"),
     [
-        pytest.param(STARTED, True, marks=pytest.mark.slow),
+        (STARTED, True),
         pytest.param(STARTED, False, marks=pytest.mark.slow),
         pytest.param(JOINING, False, marks=pytest.mark.slow),
         pytest.param(JOINING, True, marks=pytest.mark.slow),
-        (ROUND, True),
+        pytest.param(ROUND, True, marks=pytest.mark.slow),
         pytest.param(ROUND, False, marks=pytest.mark.slow),
     ],
 )

@@ -127,6 +127,7 @@ def assert_completes(watching: Running) -> list[dict[str, Any]]:
     return watching.lines[:-1]
 
 
+@pytest.mark.slow
 def test_a_run_reaches_only_the_sites_that_it_names_and_that_approved_it(
     consortium: Deployment, clinics: dict[str, Path], tmp_path: Path
 ) -> None:

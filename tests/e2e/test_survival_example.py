@@ -38,20 +38,23 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(tables: Path) -> pd.DataFrame:
-    """Everybody, with inputs as the schema's public centres and spreads have them."""
+    """Everybody, with inputs as the schema's public centres and spreads have them.
+
+    What is further from the centre than 2.5 spreads counts as 2.5, as in every study.
+    """
     found = pd.concat([pd.read_csv(tables / f"{name}.csv").assign(site=name) for name in SITES])
     return pd.DataFrame(
         {
-            "age": (found["age"] - 55) / 12,
+            "age": ((found["age"] - 55) / 12).clip(-2.5, 2.5),
             "meno": found["meno"],
             "middle": (found["size"] == "20-50").astype(int),
             "large": (found["size"] == ">50").astype(int),
             "two": (found["grade"] == 2).astype(int),
             "three": (found["grade"] == 3).astype(int),
             "hormon": found["hormon"],
-            "nodes": found["log_nodes"] - 1,
-            "pgr": (found["log_pgr"] - 3.5) / 2,
-            "er": (found["log_er"] - 3.5) / 2,
+            "nodes": (found["log_nodes"] - 1).clip(-2.5, 2.5),
+            "pgr": ((found["log_pgr"] - 3.5) / 2).clip(-2.5, 2.5),
+            "er": ((found["log_er"] - 3.5) / 2).clip(-2.5, 2.5),
             "days": found["days"],
             "relapse": found["relapse"],
             "site": found["site"],
