@@ -8,12 +8,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from cohortium.common.explaining import told
 from cohortium.common.explaining.attribution import answers, attribute
 from cohortium.common.explaining.columns import columns
 from cohortium.common.explanation import Method
 from cohortium.common.models.building import study_module
 from cohortium.common.study import Study, load_study
 
+OMICS, SURVIVAL = "omics/study.toml", "survival/study.toml"
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -108,3 +110,28 @@ def test_every_input_that_may_vary_is_one_columns() -> None:
         assert len({column.name for column in columns(study)}) == len(columns(study))
     names = [column.name for column in columns(study_of("survival/study.toml"))]
     assert names[:4] == ["age", "meno", "size", "grade"]
+
+
+@pytest.mark.parametrize("method", ["gradient_shap", "kernel_shap", "lime"])
+def test_what_is_drawn_follows_from_the_seed_and_moves_nobody_elses(method: Method) -> None:
+    study = study_of(OMICS if method == "gradient_shap" else SURVIVAL)
+    module, rows = study_module(study).eval(), rows_of(study, 3)
+    found = attribute(study, module, rows, method)
+    np.random.seed(5)
+    first = np.random.uniform()
+    np.random.seed(5)
+    assert (attribute(study, module, rows, method) == found).all()
+    assert np.random.uniform() == first
+
+
+def test_of_too_many_columns_a_block_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Places of a sequence, too, whose names do not begin with that of the block and a colon."""
+    monkeypatch.setattr(told, "MOST_TOLD", 50)
+    study = study_of("splice/study.toml")
+    (block,) = study.layout.blocks
+    rows = rows_of(study, 12)
+    of, every = np.zeros(12, np.int64), np.ones_like(rows)
+    found = told.told(study, "integrated_gradients", rows, every, of, least=10)
+    assert found is not None
+    sizes = {name: one.size for name, one in found.columns.items()}
+    assert sizes == {"sequence": block.stop - block.first}

@@ -5,6 +5,8 @@ which is public: a number's centre, a flag's middle, a category's first code, no
 pixel. What is explained is one number for each patient: see `answer`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -48,10 +50,22 @@ def attribute(
         return np.zeros_like(rows, dtype=np.float32)
     parts = []
     for number, part in enumerate(torch.split(x, AT_ONCE)):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed + number)
+        with _drawn(seed + number):
             parts.append(_METHODS[method](study, module, part).detach())
     return torch.cat(parts).numpy().astype(np.float32)
+
+
+@contextmanager
+def _drawn(seed: int) -> Iterator[None]:
+    """From this seed, as Captum draws: from torch's and numpy's generators, left as they were."""
+    before = np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
 
 
 def answer(study: Study, logits: Tensor, chosen: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from cohortium.common.study import Study
 class Column:
     """A column as people know it, such as `age` or `mrna:ESR1`, and its places in a row."""
 
+    block: str
     name: str
     places: tuple[int, ...]
 
@@ -33,17 +34,18 @@ def _of_block(study: Study, block: Block) -> Iterator[Column]:
         case "numbers":
             names = block.names or tuple(f"component {k}" for k in range(1, len(values) + 1))
             for name, place in zip(names, values, strict=True):
-                yield Column(f"{block.name}:{name}", (place,))
+                yield Column(block.name, f"{block.name}:{name}", (place,))
         case "sequence":
             for number, place in enumerate(values, start=1):
-                yield Column(f"{block.name} {number}", (place,))
+                yield Column(block.name, f"{block.name} {number}", (place,))
         case "series":
             times, width = block.shape
             for number in range(times):
                 first = block.first + number * width
-                yield Column(f"{block.name} {number + 1}", tuple(range(first, first + width)))
+                time = tuple(range(first, first + width))
+                yield Column(block.name, f"{block.name} {number + 1}", time)
         case _:
-            yield Column(block.name, tuple(values))
+            yield Column(block.name, block.name, tuple(values))
 
 
 def _of_table(study: Study, block: Block) -> Iterator[Column]:
@@ -58,4 +60,4 @@ def _of_table(study: Study, block: Block) -> Iterator[Column]:
             owner = "site"
         found.setdefault(owner, []).append(block.first + place)
     for name, places in found.items():
-        yield Column(name, tuple(places))
+        yield Column(block.name, name, tuple(places))

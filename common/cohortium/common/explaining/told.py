@@ -9,7 +9,6 @@ from cohortium.common.explaining.columns import Column, columns
 from cohortium.common.explaining.document import Mean, Rows, Told
 from cohortium.common.explanation import MOST_TOLD, Method
 from cohortium.common.layout import Block
-from cohortium.common.schema import CategoryColumn
 from cohortium.common.study import Study
 from cohortium.common.task import MulticlassTask, MultilabelTask
 from cohortium.common.wide_columns import SequenceColumn
@@ -54,9 +53,7 @@ def classes(study: Study) -> tuple[str, ...]:
     task = study.task
     match task:
         case MulticlassTask():
-            column = study.data_model.columns[task.label]
-            assert isinstance(column, CategoryColumn)
-            return column.labels or column.codes
+            return task.classes(study.data_model)
         case MultilabelTask():
             return task.labels
         case _:
@@ -64,13 +61,13 @@ def classes(study: Study) -> tuple[str, ...]:
 
 
 def _merged(found: tuple[Column, ...]) -> tuple[Column, ...]:
-    """One column for each block of the table where there are too many to tell one by one."""
+    """One column for each block where there are too many to tell one by one."""
     if len(found) <= MOST_TOLD:
         return found
     blocks: dict[str, list[int]] = {}
     for column in found:
-        blocks.setdefault(column.name.split(":")[0], []).extend(column.places)
-    return tuple(Column(name, tuple(places)) for name, places in blocks.items())
+        blocks.setdefault(column.block, []).extend(column.places)
+    return tuple(Column(name, name, tuple(places)) for name, places in blocks.items())
 
 
 def _means(found: Iterable[Column], attributions: Floats, least: int) -> dict[str, Mean]:
