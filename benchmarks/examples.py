@@ -19,22 +19,13 @@ import numpy as np
 import torch
 from examples.prepare import EXAMPLES
 from numpy.typing import NDArray
+from tests.any_study import ALLOW
 
 from benchmarks.federations import HeldOut, Tables, held_out
 from cohortium.common.participation import Sites
 from cohortium.common.study import Study, load_study
 
 FOLDER = Path(__file__).parents[1] / "examples"
-POLICY = {
-    "purposes": '["HMB", "GRU"]',
-    "allow_unprotected": "true",
-    "allow_exact_counts": "true",
-    "allow_explanations": "true",
-    "minimum_patients": "5",
-    "minimum_cell": "2",
-    "max_rounds": "1000",
-    "max_epsilon_per_study": "20.0",
-}
 RESAMPLES = 1000
 POOLED = "pooled"
 
@@ -186,14 +177,14 @@ def lines(example: str, tables: Tables, only: str | None = None) -> list[Line]:
     for run in RUNS[example]:
         if only in (None, run.file):
             study = load_study(FOLDER / IN_FOLDER.get(example, example) / run.file)
-            seen = [held_out(one, tables, POLICY) for one in begun(study, run.seeds)]
+            seen = [held_out(one, tables, ALLOW) for one in begun(study, run.seeds)]
             private = "" if study.privacy.mechanism == "none" else ", private"
             where = f"{run.what}{private}, {len(tables)} sites" + _seeds(run)
             found += _measured(example, where, run, seen)
             simplest = simplest or _simplest(example, study, seen[0])
             if run.pooled:
                 with TemporaryDirectory() as name:
-                    together = held_out(*pooled(study, tables, Path(name)), POLICY)
+                    together = held_out(*pooled(study, tables, Path(name)), ALLOW)
                 found += _measured(example, f"{run.what}, pooled rows", run, [together])
     return simplest + found
 

@@ -13,21 +13,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import tomli_w
-import torch
 from numpy.typing import NDArray
 from tests.federation import Federation, approve, coordinate, make_any_site, set_policy
 from tests.transport import free_port
 
 from cohortium.client.cohort import Cohort, load_table, prepare
 from cohortium.client.config import DatasetConfig
+from cohortium.client.scoring import scores
 from cohortium.client.site import Site
-from cohortium.common import arrays
 from cohortium.common.errors import CohortiumError, UnreachableError
 from cohortium.common.identity import SigningKey
 from cohortium.common.messages import Evaluated
 from cohortium.common.metrics.tallies import SiteEvaluation
-from cohortium.common.models.building import study_module
-from cohortium.common.predict import predictions
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
 from cohortium.server.coordinator import run_study
@@ -103,7 +100,9 @@ def measured(study: Study, tables: Tables, policy: Policy) -> Measured:
         return Measured(
             evaluations=last.evaluations,
             sent={site: kinds[Evaluated.kind] for site, kinds in last.received.items()},
-            scores={name: _scores(study, cohort, model) for name, cohort in cohorts.items()},
+            scores={
+                name: scores(study, model, cohort.test_features) for name, cohort in cohorts.items()
+            },
             labels={name: cohort.test_labels > 0.5 for name, cohort in cohorts.items()},
             levels={name: cohort.test_attributes for name, cohort in cohorts.items()},
         )
@@ -139,7 +138,9 @@ def held_out(study: Study, tables: Tables, policy: Policy) -> HeldOut:
         cohorts = [_cohort(site, study, statistics) for site in sites]
         return HeldOut(
             model=model,
-            predictions=np.concatenate([_scores(study, cohort, model) for cohort in cohorts]),
+            predictions=np.concatenate(
+                [scores(study, model, cohort.test_features) for cohort in cohorts]
+            ),
             outcomes=np.concatenate([cohort.test_labels for cohort in cohorts]),
             epsilon=max(site.ledger(study).balance().epsilon_spent for site in sites),
         )
@@ -174,15 +175,6 @@ def assembled(study: Study, tables: Tables, policy: Policy) -> Iterator[Federati
 def _cohort(site: Site, study: Study, statistics: Statistics | None = None) -> Cohort:
     dataset = site.directory.load_dataset(study.data.dataset)
     return prepare(load_table(study, dataset, site.name), study, site.name, statistics)
-
-
-def _scores(study: Study, cohort: Cohort, model: NDArray[np.float32]) -> NDArray[np.float64]:
-    """A model's predictions of held-out patients."""
-    module = study_module(study)
-    arrays.load_into(module, model)
-    module.eval()
-    with torch.no_grad():
-        return predictions(study, module(torch.from_numpy(cohort.test_features)))
 
 
 @dataclass(frozen=True)

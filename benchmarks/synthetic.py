@@ -36,10 +36,9 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.federations import Tables, assembled
 from benchmarks.membership import Found, attack, bound, likelihood, nearest
 from cohortium.client.data.table import read_table
-from cohortium.common import arrays
+from cohortium.client.scoring import loaded
 from cohortium.common.errors import CohortiumError
 from cohortium.common.metrics.auroc import auroc
-from cohortium.common.models.building import study_module
 from cohortium.common.preprocessing.encode import encode_inputs, feature_names
 from cohortium.common.privacy.plan import planned_in_all
 from cohortium.common.study import Study, load_study
@@ -147,9 +146,7 @@ def _made(study: Study, files: Tables, folder: Path, seed: int) -> tuple[Path, t
         row = federation.store.study(study.name)
         out = folder / "synthetic.csv"
         synthesise(row, federation.store, DRAWN, seed, out)
-    module = study_module(study)
-    arrays.load_into(module, model)
-    return out, module.eval()
+    return out, loaded(study, model)
 
 
 def _worth(rows: Vector, held_out: Vector, outcome: int) -> Worth:

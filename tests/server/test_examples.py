@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
-from benchmarks.examples import POLICY, RUNS, Line, measured, tables_in
+from benchmarks.examples import RUNS, Line, measured, tables_in
 from benchmarks.federations import assembled
 from examples.prepare import EXAMPLES
+from tests.any_study import ALLOW
 
 from cohortium.common.explaining.pooled import pooled
 from cohortium.common.study import load_study
@@ -52,7 +53,7 @@ def test_the_logos_of_splice_junctions_show_gt_and_ag(tmp_path: Path) -> None:
         pytest.skip("dna/ is not here; COHORTIUM_TEST_DATA names the directory above")
     EXAMPLES["splice"](DATA, tmp_path)
     study = load_study(ROOT / "examples/splice/study.toml")
-    with assembled(study, tables_in(tmp_path), POLICY) as federation:
+    with assembled(study, tables_in(tmp_path), ALLOW) as federation:
         run_study(study, federation.desk(study))
         last = federation.store.rounds(study.digest)[-1].evaluations
     (told,) = pooled({site: found.explained for site, found in last.items()})

@@ -16,7 +16,7 @@ from cohortium.client.selftest_cli import selftest
 from cohortium.client.witness_cli import alarms, witness
 from cohortium.common import daemon
 from cohortium.common.audit.events import os_user
-from cohortium.common.console import JsonFlag, StateDir, emit, note, table
+from cohortium.common.console import JsonFlag, StateDir, StudyName, emit, note, table
 from cohortium.common.errors import CohortiumError, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ for one in (incident, results, model, explain, crossvalidate, witness, selftest)
     site.command()(one)
 
 Person = Annotated[str, typer.Option("--as", help="Who decides, by name: it is signed and kept.")]
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
 
 
 @site.command()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import click
 import typer
 
-from cohortium.common.console import JsonFlag, StateDir, emit, table
+from cohortium.common.console import JsonFlag, StateDir, StudyName, emit, table
 from cohortium.common.errors import UsageError
 from cohortium.common.explanation import Method, unfit
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from cohortium.common.study import Study
     from cohortium.common.table import Table
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
 METHODS = click.Choice(list(get_args(Method)))
 SHOWN = 15
 WIDTH = 24  # of a bar

@@ -7,13 +7,12 @@ import torch
 from numpy.typing import NDArray
 
 from cohortium.client.cohort import Cohort
-from cohortium.common import arrays
+from cohortium.client.scoring import loaded
 from cohortium.common.explaining.attribution import answers, attribute, chosen_classes
 from cohortium.common.explaining.columns import columns
 from cohortium.common.explaining.document import Told
 from cohortium.common.explaining.told import classes, told
 from cohortium.common.explanation import Method
-from cohortium.common.models.building import study_module
 from cohortium.common.study import Study
 
 Floats = NDArray[np.float32]
@@ -28,14 +27,12 @@ class Reasons:
         answer, empty: what the model says of the patient, and of one without anything known, in
             the units of `attribution.answer`.
         columns: what each adds, the largest first.
-        inputs: the same for every input of the row (inputs,).
     """
 
     about: str
     answer: float
     empty: float
     columns: tuple[tuple[str, float], ...]
-    inputs: Floats
 
 
 def leaves(study: Study, cohort: Cohort, model: Floats, minimum_cell: int) -> tuple[Told, ...]:
@@ -44,7 +41,7 @@ def leaves(study: Study, cohort: Cohort, model: Floats, minimum_cell: int) -> tu
     if asked is None:
         return ()
     rows = cohort.test_features[: asked.patients]
-    module = _module(study, model)
+    module = loaded(study, model)
     chosen = _chosen(module, rows)
     found = (
         told(study, method, rows, attribute(study, module, rows, method), chosen, minimum_cell)
@@ -55,7 +52,7 @@ def leaves(study: Study, cohort: Cohort, model: Floats, minimum_cell: int) -> tu
 
 def reasons(study: Study, model: Floats, row: Floats, method: Method) -> Reasons:
     """Why the model says what it says of one patient; row is (inputs,) as encoded."""
-    module = _module(study, model)
+    module = loaded(study, model)
     rows = row[None]
     inputs = attribute(study, module, rows, method)[0]
     added = ((column.name, float(inputs[list(column.places)].sum())) for column in columns(study))
@@ -66,14 +63,7 @@ def reasons(study: Study, model: Floats, row: Floats, method: Method) -> Reasons
         answer=float(answers(study, module, rows)[0]),
         empty=float(answers(study, module, rows, method)[0]),
         columns=tuple(sorted(added, key=lambda one: -abs(one[1]))),
-        inputs=inputs,
     )
-
-
-def _module(study: Study, model: Floats) -> torch.nn.Module:
-    module = study_module(study)
-    arrays.load_into(module, model)
-    return module.eval()
 
 
 def _chosen(module: torch.nn.Module, rows: Floats) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 import typer
 
-from cohortium.common.console import JsonFlag, StateDir, emit, note, table
+from cohortium.common.console import JsonFlag, StateDir, StudyName, emit, note, table
 from cohortium.common.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from cohortium.common.metrics.performance import Estimate, Performance
     from cohortium.common.study import Study
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
 KINDS = click.Choice(["stratified", "leave-one-out", "time-ordered"])
 NOT_SENT = "(these numbers stay here: nothing of them is sent)"
 

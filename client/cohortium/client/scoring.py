@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from cohortium.common import arrays
 from cohortium.common.loss import per_example, weighted
@@ -39,11 +40,20 @@ def mean_loss(
     return float(losses.double().mean())
 
 
+def loaded(study: Study, model: npt.NDArray[np.float32]) -> nn.Module:
+    """The study's module with a model's parameters, in evaluation mode.
+
+    Raises:
+        ProtocolError: `model` does not fit the study.
+    """
+    module = study_module(study)
+    arrays.load_into(module, model)
+    return module.eval()
+
+
 def _logits(
     study: Study, model: npt.NDArray[np.float32], features: npt.NDArray[np.float32]
 ) -> torch.Tensor:
-    module = study_module(study)
-    arrays.load_into(module, model)
-    module.eval()
+    module = loaded(study, model)
     with torch.no_grad():
         return torch.cat([module(part) for part in torch.split(torch.from_numpy(features), ROWS)])

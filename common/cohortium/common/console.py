@@ -30,6 +30,8 @@ StateDir = Annotated[
     ),
 ]
 
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
+
 people = Console(stderr=True, highlight=False)
 
 

@@ -16,6 +16,7 @@ from cohortium.common.models.building import released_module
 from cohortium.common.using.checked import checked_onnx
 from cohortium.common.using.described import (
     LOADER_FILE,
+    MODEL_FILE,
     ONNX_FILE,
     STUDY_FILE,
     described,
@@ -24,7 +25,7 @@ from cohortium.common.using.described import (
 from cohortium.server.adapters_file import adapters
 from cohortium.server.gates import final_evaluations
 from cohortium.server.model_card import Facts, card
-from cohortium.server.model_file import MODEL_FILE, final_vector, pieces
+from cohortium.server.model_file import final_vector, pieces
 from cohortium.server.opened import Opened
 from cohortium.server.release import Dossier, Judged, require_released
 from cohortium.server.signed import CONTEXTS, Disposition, Kept, Released

@@ -16,7 +16,7 @@ from cohortium.common.preprocessing.encode import feature_names
 from cohortium.common.preprocessing.recipe import recipe
 from cohortium.common.study import Study
 from cohortium.common.transfer import matches
-from cohortium.common.using.described import told_of
+from cohortium.common.using.described import MODEL_FILE, told_of
 from cohortium.server.aggregation.optimizer import final_model
 from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.reports.report_data import ModelReport
@@ -24,7 +24,6 @@ from cohortium.server.store import Store, StudyRow
 
 Layout = dict[str, tuple[int, ...]]
 
-MODEL_FILE = "model.safetensors"
 LOAD = "from safetensors.torch import load_file; parameters = load_file('model.safetensors')"
 PIECE = 2**20  # parameters
 ALIGNED = 8  # bytes, that the header's length is a multiple of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cohortium.common.audit.events import Actor
-from cohortium.common.console import JsonFlag, StateDir, emit, table
+from cohortium.common.console import JsonFlag, StateDir, StudyName, emit, table
 from cohortium.common.document import one_line, parse
 from cohortium.common.errors import UsageError
 from cohortium.server.opened import Opened, open_coordinator
@@ -16,7 +16,6 @@ from cohortium.server.signed import MAX_REASON, Decision, Signer
 if TYPE_CHECKING:
     from cohortium.server.release import Dossier, Judged, Standing
 
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
 Person = Annotated[str, typer.Option("--as", help="The name that the signature bears.")]
 
 

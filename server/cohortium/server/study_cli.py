@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cohortium.common import daemon
-from cohortium.common.console import JsonFlag, StateDir, emit, note, table
+from cohortium.common.console import JsonFlag, StateDir, StudyName, emit, note, table
 from cohortium.common.errors import RefusedError, UnreachableError, UsageError
 from cohortium.common.study import Study, load_study
 from cohortium.common.transfer import Transfer
@@ -31,7 +31,6 @@ REPORT_S = 10.0
 EXIT_CODES = {"completed": 0, "failed": 1, "stopped": 1}
 
 StudyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The study.toml.")]
-StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name, or digits of the digest.")]
 
 
 @study.command()

@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from cohortium.common.audit.events import Thing
-from cohortium.common.console import JsonFlag, StateDir, emit
+from cohortium.common.console import JsonFlag, StateDir, StudyName, emit
 from cohortium.server.opened import open_coordinator
-from cohortium.server.release_cli import StudyName
 
 
 def synthesise(
