@@ -142,9 +142,10 @@ def test_the_command_and_the_loader_alone_predict_the_same(file: str, tmp_path: 
     ran = subprocess.run(alone, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     theirs = list(csv.reader(ran.stdout.splitlines()))
-    assert ours[0][1:] == theirs[0] == list(described(study, None).outputs)
+    assert ours[0] == theirs[0] == [ours[0][0], *described(study, None).outputs]
+    assert [line[0] for line in ours] == [line[0] for line in theirs]
     assert len(ours) == len(theirs) == ROWS + 1
-    np.testing.assert_allclose(numbers(ours, 1), numbers(theirs, 0), rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(numbers(ours, 1), numbers(theirs, 1), rtol=1e-4, atol=2e-5)
     assert np.ptp(numbers(ours, 1), axis=0).max() > 1e-4  # they do depend on the patient
     if "gene" in study.data.features:
         assert ours[0][0] == "patient"
@@ -234,12 +235,16 @@ def test_states_and_contacts_are_written_as_a_schema_would_read_them() -> None:
     contacts = {"kind": "contacts", "label": "touch", "of": "chain", "apart": 2}
     table = Table({}, {}, np.arange(2), {}, {"chain": np.array(["ACD", ""])})
     states = study_of(columns, "days", {"name": "lstm"}, task=labelling, **base)
+    none = np.zeros((2, 0), np.float32)
     likely = np.zeros((2, 4, 3))
     likely[0, :, 1] = likely[0, 1, 2] = 0.4
     likely[0, 1, 1] = 0.3
-    assert list(cells(states, table, likely)) == [["ECE"], [""]]
+    assert list(cells(described(states, None), table, none, likely)) == [["ECE"], [""]]
     touching = study_of(columns, "days", {"name": "transformer"}, task=contacts, **base)
     maps = np.zeros((2, 4, 4))
     maps[0, 0, 2] = maps[0, 0, 1] = maps[0, 1, 3] = 0.9  # near by, and beyond the end
-    assert list(cells(touching, table, maps.reshape(2, 16))) == [["1-3"], [""]]
-    assert next(cells(touching, table, np.zeros((2, 16)))) == ["-"]
+    assert list(cells(described(touching, None), table, none, maps.reshape(2, 16))) == [
+        ["1-3"],
+        [""],
+    ]
+    assert next(cells(described(touching, None), table, none, np.zeros((2, 16)))) == ["-"]

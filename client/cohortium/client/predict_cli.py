@@ -59,8 +59,8 @@ def _check(found: "Described", site: str) -> None:
     study = found.study
     if not found.outputs:
         raise UsageError(
-            f"{study.name}: a model of kind {study.task.kind} says nothing of a patient that a "
-            "line could hold"
+            f"{study.name}: a model of kind {study.task.kind} makes rows of nobody and says "
+            "nothing of a patient; load_model.py beside it draws such rows"
         )
     if study.preprocessing.site_intercept and site not in study.sites.names:
         names = ", ".join(study.sites.names)
@@ -87,7 +87,7 @@ def _cells(
         features = encode_inputs(part, study, site, found.statistics)
         with torch.no_grad():
             values = predictions(study, module(torch.from_numpy(features)))
-        yield from cells(study, part, values)
+        yield from cells(found, part, features, values)
 
 
 def _complete(table: "Table", study: "Study") -> "NDArray[np.bool_]":

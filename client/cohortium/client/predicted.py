@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 from cohortium.common.study import Study
 from cohortium.common.table import Table
-from cohortium.common.task import ContactsTask, LabellingTask
+from cohortium.common.task import ContactsTask, LabellingTask, ReconstructionTask
+from cohortium.common.using.described import Described
+from cohortium.common.using.loader import given_back
 from cohortium.common.wide_columns import NO_PAIRS
 
 DIGITS = 6  # of a prediction, as many as float32 is good for
@@ -16,17 +18,24 @@ LIKELY = 0.5  # a contact that is more likely than not is named
 Wide = NDArray[np.float64]
 
 
-def cells(study: Study, table: Table, values: Wide) -> Iterator[list[str]]:
+def cells(
+    found: Described, table: Table, features: NDArray[np.float32], values: Wide
+) -> Iterator[list[str]]:
     """For each patient of a table a cell for each of `prediction_names`.
 
     Args:
+        features: of these patients, (n, inputs).
         values: as `predict.predictions` gives them for these patients.
     """
+    study = found.study
     match study.task:
         case LabellingTask() as task:
             yield from _states(task, study, table, values)
         case ContactsTask() as task:
             yield from _contacts(task, table, values)
+        case ReconstructionTask():
+            columns = study.data_model.model_dump(mode="json")["columns"]
+            yield from given_back(found.recipe, columns, features, values)
         case _:
             for row in values.reshape(table.rows, -1).tolist():
                 yield [f"{value:.{DIGITS}g}" for value in row]

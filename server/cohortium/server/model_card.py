@@ -20,6 +20,7 @@ from cohortium.common.metrics.performance import Estimate, Performance
 from cohortium.common.study import Study
 from cohortium.common.transfer import Transfer
 from cohortium.common.tuning import tuned_in_words
+from cohortium.common.using.answer import in_words
 from cohortium.server.gates import (
     OVERALL,
     Flag,
@@ -90,7 +91,7 @@ def card(facts: Facts) -> str:
         _flags(facts),
         _section("Safeguards that were turned off", _listed(_turned_off(study)) or "None."),
         _section("Limits", LIMITS),
-        _section("How to load it", LOAD),
+        _section("How to load it", LOAD, f"Where they lie beside this card: {in_words(study)}"),
         _proof(facts),
     )
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -120,9 +121,10 @@ def _front_matter(study: Study) -> str:
 
 def _head(facts: Facts) -> str:
     said = facts.release.document
+    verb = "Makes" if facts.study.task.kind == "generation" else "Predicts"
     return (
         f"# {plain(facts.study.name)}\n\n"
-        f"Predicts {plain(facts.study.task.outcome)}. Not a medical device.\n\n"
+        f"{verb} {plain(facts.study.task.outcome)}. Not a medical device.\n\n"
         f"Signed by **{plain(said.signer.name)}** on {said.at}: {said.meaning}."
     )
 

@@ -33,6 +33,7 @@ class Adversarial(nn.Module):
         self.discriminator = perceptron(*told)
         self.latent = options.latent
         self.every = options.generator_every
+        self.spread = options.spread
         self.draws = True
 
     def forward(self, features: Tensor) -> Tensor:
@@ -49,11 +50,13 @@ class Adversarial(nn.Module):
         like = next(self.generator.parameters()).new_zeros(rows, 1)
         return softplus(-self._told(self.generator(self._codes(like)))).mean()
 
-    spread = 0.0  # rows are as they are made, and vary as it has learnt that patients do
-
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
         """(rows, inputs) of patients who never were."""
-        found: Tensor = self.generator(torch.randn(rows, self.latent, generator=generator))
+        return self.decode(torch.randn(rows, self.latent, generator=generator))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(B, inputs) of nobody from codes (B, latent)."""
+        found: Tensor = self.generator(codes)
         return found
 
     def _told(self, rows: Tensor) -> Tensor:

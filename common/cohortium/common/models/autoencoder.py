@@ -1,7 +1,5 @@
 """Autoencoders: the inputs through a narrow layer and back, plainly or as a distribution."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +44,7 @@ class VariationalAutoencoder(Autoencoder):
     def __init__(self, options: AutoencoderModel, inputs: int) -> None:
         super().__init__(options, inputs, 2 * options.latent)
         self._beta = options.beta
+        self.spread = options.spread
         self.draws = True
 
     def forward(self, features: Tensor) -> Tensor:
@@ -64,11 +63,6 @@ class VariationalAutoencoder(Autoencoder):
     def sample(self, rows: int, generator: torch.Generator) -> Tensor:
         """(rows, inputs) of patients who never were, as codes of the prior have them on average."""
         return self.decode(torch.randn(rows, self.latent, generator=generator))
-
-    @property
-    def spread(self) -> float:
-        """Deviation of an input from what a code says of it."""
-        return math.sqrt(self._beta / 2)
 
 
 def autoencoder(options: AutoencoderModel, layout: Layout, outputs: int) -> nn.Module:

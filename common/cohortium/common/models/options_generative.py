@@ -1,5 +1,6 @@
 """Models that give the inputs back, or make new ones."""
 
+import math
 from typing import ClassVar, Literal
 
 from pydantic import PositiveFloat, PositiveInt
@@ -24,6 +25,11 @@ class AutoencoderModel(ModelDocument):
     beta: PositiveFloat = 1.0
     activation: Activation = "relu"
 
+    @property
+    def spread(self) -> float:
+        """Deviation of an input from what a vae's code says of it."""
+        return math.sqrt(self.beta / 2)
+
 
 class AdversarialModel(ModelDocument):
     """`gan`: a generator that no patient moves, and a discriminator (Goodfellow et al. 2014).
@@ -37,6 +43,7 @@ class AdversarialModel(ModelDocument):
     several: ClassVar[bool] = True
     outcomes: ClassVar[tuple[str, ...]] = ("generation",)
     withheld: ClassVar[tuple[str, ...]] = ("discriminator.*",)
+    spread: ClassVar[float] = 0.0  # rows are as they are made, and vary as it has learnt
 
     name: Literal["gan"]
     hidden: Widths = (32,)

@@ -9,9 +9,8 @@ from cohortium.common.preprocessing.encode import encode_inputs
 from cohortium.common.preprocessing.mock import mock_table
 from cohortium.common.preprocessing.statistics import Statistics
 from cohortium.common.study import Study
-from cohortium.common.task import ContactsTask, LabellingTask
-from cohortium.common.using.described import prediction_names
-from cohortium.common.using.onnx_form import AGREEMENT, disagreement, onnx_form
+from cohortium.common.using.answer import CODES
+from cohortium.common.using.onnx_form import AGREEMENT, Floats, disagreement, onnx_form, taken
 
 ROWS = 64
 SEED = 1
@@ -23,19 +22,12 @@ def checked_onnx(study: Study, module: nn.Module, statistics: Statistics | None)
 
     A release is exported with or without it: what it cannot be is told, and is no failure.
     """
-    reason = _none(study, module)
-    if reason:
-        note(f"without model.onnx: {reason}")
+    if sum(parameter.numel() for parameter in module.parameters()) > MOST:
+        note(f"without model.onnx: it would hold more than {MOST} parameters")
         return None
     try:
         graph = onnx_form(study, module)
-        table = mock_table(study, ROWS, np.random.default_rng(SEED))
-        if study.preprocessing.scaling == "site-standard":
-            rows = np.random.default_rng(SEED).standard_normal((ROWS, study.layout.inputs))
-            features = rows.astype(np.float32)
-        else:
-            features = encode_inputs(table, study, study.sites.names[0], statistics)
-        apart = disagreement(study, module, graph, features)
+        apart = disagreement(study, module, graph, _rows(study, module, statistics))
     except CohortiumError as error:
         note(f"without model.onnx: {error}")
         return None
@@ -45,9 +37,11 @@ def checked_onnx(study: Study, module: nn.Module, statistics: Statistics | None)
     return graph
 
 
-def _none(study: Study, module: nn.Module) -> str:
-    if not prediction_names(study) or isinstance(study.task, LabellingTask | ContactsTask):
-        return f"a model of kind {study.task.kind} gives more than a few numbers a patient"
-    if sum(parameter.numel() for parameter in module.parameters()) > MOST:
-        return f"it would hold more than {MOST} parameters"
-    return ""
+def _rows(study: Study, module: nn.Module, statistics: Statistics | None) -> Floats:
+    """What the graph takes: features of mock patients, or codes where it takes no patient."""
+    rng = np.random.default_rng(SEED)
+    name, width = taken(study, module)
+    if name == CODES or study.preprocessing.scaling == "site-standard":
+        return rng.standard_normal((ROWS, width)).astype(np.float32)
+    table = mock_table(study, ROWS, rng)
+    return encode_inputs(table, study, study.sites.names[0], statistics)

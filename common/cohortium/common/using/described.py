@@ -17,9 +17,11 @@ from cohortium.common.task import (
     LabellingTask,
     MulticlassTask,
     MultilabelTask,
+    ReconstructionTask,
     RegressionTask,
     SurvivalTask,
 )
+from cohortium.common.using.answer import answer, given_back_names
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,13 +39,15 @@ class Described(Document):
     study: without the names of its sites where it is blinded.
     statistics: of all sites together, where the study has any; how many patients is not said.
     recipe: as `preprocessing/recipe.py` makes it, for those who have no Cohortium.
-    outputs: names of the predictions of one patient, in order.
+    outputs: names of the predictions of one patient, in order; none of a generator.
+    answer: what the graph takes and gives, as `answer.py` says.
     """
 
     study: Study
     statistics: Statistics | None
     recipe: tuple[Mapping[str, Any], ...]
     outputs: tuple[str, ...]
+    answer: Mapping[str, Any]
 
 
 def described(study: Study, statistics: Statistics | None) -> Described:
@@ -51,7 +55,13 @@ def described(study: Study, statistics: Statistics | None) -> Described:
     told = told_of(study)
     facts = tuple(one.model_dump(mode="json") for one in recipe(told, statistics))
     uncounted = None if statistics is None else _uncounted(statistics)
-    return Described(study=told, statistics=uncounted, recipe=facts, outputs=prediction_names(told))
+    return Described(
+        study=told,
+        statistics=uncounted,
+        recipe=facts,
+        outputs=prediction_names(told),
+        answer=answer(told),
+    )
 
 
 def written(found: Described) -> bytes:
@@ -109,7 +119,8 @@ def load_module(folder: Path, study: Study) -> "nn.Module":
 def prediction_names(study: Study) -> tuple[str, ...]:
     """What a patient's predictions are called, in the order of `predict.predictions`.
 
-    States and contacts along a sequence are one text; of inputs given back there is none.
+    States and contacts along a sequence are one text. Inputs given back are columns of the table,
+    and how far they are from the patient's. A generator says nothing of anybody.
     """
     task = study.task
     match task:
@@ -125,6 +136,8 @@ def prediction_names(study: Study) -> tuple[str, ...]:
             return tuple(f"survival_{horizon:g}" for horizon in task.horizons)
         case SurvivalTask():
             return ("log_hazard_ratio",)
+        case ReconstructionTask():
+            return given_back_names(study)
     return ()
 
 
