@@ -20,8 +20,8 @@ from cohortium.common.messages import EMPTY, Evaluate, Hold, Train
 from cohortium.common.models.adapters import of_adapter
 from cohortium.common.models.building import released_module, study_module
 from cohortium.common.study import Study, load_study
-from cohortium.common.using.described import described, load_module, written
-from cohortium.server.adapters_file import ADAPTERS_FILE, adapters
+from cohortium.common.using.described import ADAPTERS_FILE, described, load_module, written
+from cohortium.server.adapters_file import adapters
 from cohortium.server.aggregation.optimizer import ServerState
 from cohortium.server.checkpoints import Checkpoints
 from cohortium.server.model_file import final_vector, pieces

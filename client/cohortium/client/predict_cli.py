@@ -31,17 +31,26 @@ def predict(
     site: Annotated[
         str, typer.Option(help="Whose patients, for a model with an intercept for each site.")
     ] = "",
+    signed_by: Annotated[
+        str,
+        typer.Option(help="Fingerprint that the coordinator told: refuse what another key signed."),
+    ] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Predict for patients whose outcome nobody knows yet; the outcome's column is not read.
+
+    Where release.json lies in MODEL_DIR, a file that is not as it was signed is refused, with exit
+    code 3.
 
     Example: cohortium predict model --table new-patients.csv --out predictions.csv
     """
     from cohortium.client.data.table import read_table
     from cohortium.common.using.described import load_described
+    from cohortium.common.using.sealed import check_folder
 
     if out.exists():
         raise UsageError(f"{out} exists and is not overwritten: give another --out")
+    signer = check_folder(model, signed_by)
     found = load_described(model)
     study = found.study
     _check(found, site)
@@ -50,9 +59,16 @@ def predict(
     known = _complete(read, study)
     _write(out, found.outputs, key, read, list(_cells(model, found, read, site)), known)
     unknown = read.rows - int(known.sum())
-    document = {"out": str(out), "patients": read.rows, "without": unknown}
+    document = {
+        "out": str(out),
+        "patients": read.rows,
+        "without": unknown,
+        "signed_by": signer or None,
+    }
     gaps = f"; {unknown} lack an input that the model needs, and have none" if unknown else ""
-    emit(document, f"{out}: predictions of {study.name} for {read.rows} patients{gaps}", as_json)
+    whose = f"; the model is signed by {signer}" if signer else "; nobody's signature was checked"
+    text = f"{out}: predictions of {study.name} for {read.rows} patients{gaps}{whose}"
+    emit(document, text, as_json)
 
 
 def _check(found: "Described", site: str) -> None:

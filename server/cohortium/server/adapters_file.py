@@ -8,10 +8,9 @@ from safetensors.numpy import save
 from cohortium.common import arrays
 from cohortium.common.models.adapters import of_adapter
 from cohortium.common.models.building import study_module
+from cohortium.common.using.described import ADAPTERS_FILE
 from cohortium.server.model_file import trained_vector
 from cohortium.server.store import Store, StudyRow
-
-ADAPTERS_FILE = "adapters.safetensors"
 
 
 def adapters(row: StudyRow, store: Store) -> dict[str, Iterable[bytes]]:

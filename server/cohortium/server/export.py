@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files as files_of
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from cohortium.common.metrics.performance import performance
 from cohortium.common.models.building import released_module
 from cohortium.common.using.checked import checked_onnx
 from cohortium.common.using.described import (
+    CARD_FILE,
     LOADER_FILE,
     MODEL_FILE,
     ONNX_FILE,
+    RELEASE_FILE,
     STUDY_FILE,
     described,
     written,
 )
+from cohortium.common.using.sealed import EXPORT_CONTEXT, Exported, sha256_of
 from cohortium.server.adapters_file import adapters
 from cohortium.server.gates import final_evaluations
 from cohortium.server.model_card import Facts, card
@@ -30,12 +33,11 @@ from cohortium.server.opened import Opened
 from cohortium.server.release import Dossier, Judged, require_released
 from cohortium.server.signed import CONTEXTS, Disposition, Kept, Released
 
-CARD_FILE = "model-card.md"
-RELEASE_FILE = "release.json"
 HOW = (
     "An Ed25519 signature (hex) is over a context line and a document as JSON with sorted keys, "
     "without spaces, in UTF-8. The key is the coordinator's: compare its fingerprint with somebody "
-    "who knows it."
+    "who knows it. The document of `export` names the signature of `release` and the SHA-256 of "
+    "each file beside this one: compare with `sha256sum`. `cohortium predict` does all of it."
 )
 
 
@@ -51,13 +53,19 @@ def export(
     kept = require_released(dossier, judged, opened.signatures)
     contents: dict[str, Iterable[bytes]] = {
         MODEL_FILE: pieces(dossier.row, opened.store),
+        CARD_FILE: [],
+        RELEASE_FILE: [],
+    }
+    beside: dict[str, Iterable[bytes]] = {
         CARD_FILE: [model_card(dossier, judged, kept, opened).encode()],
-        RELEASE_FILE: [_release(judged, kept, dossier, opened)],
         **_usable(dossier, opened),
         **adapters(dossier.row, opened.store),
     }
+    listed = _exported(dossier, kept, beside)
+    contents |= beside
+    contents[RELEASE_FILE] = [_release(judged, kept, listed, dossier, opened)]
     present = out / MODEL_FILE
-    if present.exists() and _sha256(present) != dossier.model.sha256:
+    if present.exists() and sha256_of(present) != dossier.model.sha256:
         raise UsageError(f"{present} is another model and is not overwritten: give another --out")
     out.mkdir(parents=True, exist_ok=True)
     event = opened.log.append(
@@ -67,10 +75,10 @@ def export(
         obj=(Thing(t="model", h=f"sha256:{dossier.model.sha256}", bytes=dossier.model.bytes),),
         detail={"recipient": actor.id, "file": MODEL_FILE, "format": "safetensors"},
     )
-    for name, parts in contents.items():
+    for name in sorted(contents, key=lambda one: one == RELEASE_FILE):  # it tells of the others
         draft = out / f".{name}.draft"
         with draft.open("wb") as file:
-            file.writelines(parts)
+            file.writelines(contents[name])
         os.replace(draft, out / name)
     return tuple(out / name for name in contents), event.id
 
@@ -96,9 +104,17 @@ def model_card(
     return card(_facts(dossier, judged, kept, opened))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _exported(
+    dossier: Dossier, kept: Kept[Released], beside: Mapping[str, Iterable[bytes]]
+) -> Exported:
+    """The list of what leaves: the model as it was signed, and each file beside it."""
+    digests = {name: hashlib.sha256(b"".join(parts)).hexdigest() for name, parts in beside.items()}
+    return Exported(
+        study=dossier.row.digest,
+        model=dossier.model.sha256,
+        release=kept.signature.hex(),
+        files={MODEL_FILE: dossier.model.sha256, **digests},
+    )
 
 
 def _facts(
@@ -120,7 +136,11 @@ def _facts(
 
 
 def _release(
-    judged: Sequence[Judged], kept: Kept[Released], dossier: Dossier, opened: Opened
+    judged: Sequence[Judged],
+    kept: Kept[Released],
+    listed: Exported,
+    dossier: Dossier,
+    opened: Opened,
 ) -> bytes:
     """release.json; of a blinded study without the dispositions, as they may name a site."""
     blinded = dossier.row.study.evaluation.blinded
@@ -131,6 +151,11 @@ def _release(
         "key": opened.signatures.public.text,
         "fingerprint": opened.signatures.public.fingerprint,
         "release": _signed(kept),
+        "export": {
+            "context": EXPORT_CONTEXT.decode(),
+            "document": listed.model_dump(mode="json"),
+            "signature": opened.signatures.sign_export(listed).hex(),
+        },
         "dispositions": "blinded" if blinded else [_signed(one) for one in answers],
     }
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

@@ -19,6 +19,7 @@ from cohortium.common.database import Database
 from cohortium.common.document import Document, canonical, parse_json
 from cohortium.common.errors import ProtocolError, SignatureError
 from cohortium.common.identity import SigningKey, VerifyKey
+from cohortium.common.using.sealed import EXPORT_CONTEXT, RELEASE_CONTEXT, Exported
 from cohortium.server.gates import Flag
 from cohortium.server.store import Store, StudyRow
 
@@ -98,7 +99,7 @@ KINDS: dict[type[Disposition] | type[Released], str] = {
 }
 CONTEXTS: dict[type[Disposition] | type[Released], bytes] = {
     Disposition: b"cohortium-disposition-v1\n",
-    Released: b"cohortium-release-v1\n",
+    Released: RELEASE_CONTEXT,
 }
 
 
@@ -149,6 +150,10 @@ class Signatures:
                 event,
             ),
         )
+
+    def sign_export(self, document: Exported) -> bytes:
+        """The signature over what left; not kept, as the same files are signed the same again."""
+        return self._key().sign(EXPORT_CONTEXT + canonical(document))
 
     def disposition(self, flag: Flag) -> Kept[Disposition] | None:
         """The last word about a flag.

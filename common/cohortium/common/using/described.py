@@ -30,6 +30,9 @@ STUDY_FILE: Final = "study.json"
 MODEL_FILE: Final = "model.safetensors"
 ONNX_FILE: Final = "model.onnx"
 LOADER_FILE: Final = "load_model.py"
+ADAPTERS_FILE: Final = "adapters.safetensors"
+CARD_FILE: Final = "model-card.md"
+RELEASE_FILE: Final = "release.json"
 ROWS: Final = 2  # the fewest that have a deviation
 
 
