@@ -162,6 +162,26 @@ def test_inputs_given_back_exactly_are_the_patients_own_cells_without_error() ->
     assert one == ["72", "3", "1", "1.2", "-1.8", "0.01"]
 
 
+def test_an_input_and_a_column_of_one_name_are_not_taken_for_each_other() -> None:
+    columns = {name: COLUMNS[name] for name in ("stage", "days")}
+    columns["stage_2"] = COLUMNS["age"]
+    image = {"kind": "image", "height": 1, "width": 2}
+    data = {"dataset": "ward", "features": ["stage", "stage_2", "scan"]}
+    study = study_of(
+        {**columns, "scan": image},
+        "days",
+        {"name": "autoencoder"},
+        task={"kind": "reconstruction"},
+        data=data,
+    )
+    found = described(study, None)
+    assert found.outputs == ("stage", "stage_2", "reconstruction_error")  # pixels have no column
+    # stage 2; 70; the image is there, and has two pixels
+    row = np.array([[0.5, -0.5, 1, 1, 0.2, 0.3]], np.float32)
+    shown = json.loads(study.data_model.model_dump_json())["columns"]
+    assert loader.given_back(found.recipe, shown, row, row) == [["2", "70", "0"]]
+
+
 def test_a_column_that_a_table_lacks_leaves_the_line_empty_where_gaps_are_excluded(
     tmp_path: Path,
 ) -> None:

@@ -273,12 +273,12 @@ class Part(NamedTuple):
 
 def parts(recipe: Recipe, columns: Mapping[str, Any], rows: "np.ndarray") -> Iterator[Part]:
     """The columns of single values that inputs (n, inputs) hold, in the recipe's order."""
-    places = np.cumsum([0, *(entry.get("inputs", 1) for entry in recipe)]).tolist()
-    wide = {entry["name"]: rows[:, p:] for entry, p in zip(recipe, places, strict=False)}
-    gone = {e["column"]: wide[e["name"]][:, 0] + 0.5 for e in recipe if e["kind"] == "missing"}
+    ends = np.cumsum([entry.get("inputs", 1) for entry in recipe]).tolist()
+    placed = [(e, rows[:, end - e.get("inputs", 1) :]) for e, end in zip(recipe, ends, strict=True)]
+    gone = {e["column"]: mine[:, 0] + 0.5 for e, mine in placed if e["kind"] == "missing"}
     shares = dict[str, list[Any]]()
-    for entry in recipe:
-        mine, column = wide[entry["name"]], columns.get(entry.get("column") or entry["name"])
+    for entry, mine in placed:
+        column = columns.get(entry.get("column") or entry["name"])
         if column is None or entry["kind"] not in ("number", "code", "numbers"):
             continue
         if entry["kind"] == "numbers":
