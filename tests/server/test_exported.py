@@ -112,12 +112,21 @@ def test_what_was_trained_predicts_the_same_at_the_coordinator_by_command_and_by
     assert np.ptp(expected) > 0.05
 
 
-def test_the_list_of_an_export_names_every_file_beside_it(model: Path) -> None:
+def test_the_list_of_an_export_names_every_file_beside_it_and_is_logged(
+    exported: tuple[Path, Path], model: Path
+) -> None:
     told = json.loads((model / "release.json").read_text())
     assert sorted(path.name for path in model.iterdir()) == sorted([*FILES, "release.json"])
     assert told["export"]["document"]["files"] == {
         name: hashlib.sha256((model / name).read_bytes()).hexdigest() for name in FILES
     }
+    text = json.dumps(told["export"]["document"], sort_keys=True, separators=(",", ":"))
+    opened = open_coordinator(exported[0])
+    (event,) = opened.log.about(opened.store.study(NAME).digest, "model.downloaded")
+    opened.database.close()
+    digests = {thing.t: thing.h for thing in event.obj}
+    assert digests["export"] == f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    assert digests["model"] == f"sha256:{told['export']['document']['model']}"
 
 
 @pytest.mark.parametrize("name", FILES)

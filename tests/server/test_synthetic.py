@@ -10,11 +10,17 @@ from tests.any_study import federation_of, run, write_documents
 from tests.federation import Federation
 
 from cohortium.client.data.table import read_table
+from cohortium.common import arrays
 from cohortium.common.errors import DocumentError, UsageError
+from cohortium.common.models.building import released_module
 from cohortium.common.preprocessing.decode import Chance, decode
 from cohortium.common.preprocessing.encode import encode_inputs
 from cohortium.common.study import Study
+from cohortium.common.using import loader
+from cohortium.common.using.checked import checked_onnx
+from cohortium.common.using.described import described, written
 from cohortium.common.wide_columns import NumbersColumn
+from cohortium.server.model_file import final_vector
 from cohortium.server.synthetic import synthesise
 
 SCHEMA = """
@@ -130,6 +136,32 @@ def test_rows_obey_the_schema_and_know_what_goes_with_what(
     ill = table.codes["ill"] == 1
     assert 0.2 < ill.mean() < 0.8
     assert table.numbers["age"][ill].mean() > table.numbers["age"][~ill].mean() + 4
+
+
+def test_the_loader_of_the_exported_model_draws_rows_like_the_coordinators(
+    made: tuple[Study, Federation, Path], tmp_path: Path
+) -> None:
+    study, federation, _ = made
+    row, module = federation.store.study(study.name), released_module(study)
+    arrays.load_into(module, final_vector(row, federation.store))
+    graph = checked_onnx(study, module, None)
+    assert graph is not None
+    (tmp_path / "model.onnx").write_bytes(graph)
+    (tmp_path / "study.json").write_bytes(written(described(study, None)))
+    theirs = loader.Model(tmp_path).draw(2000, 7)
+    synthesise(row, federation.store, 2000, 7, tmp_path / "ours.csv")
+    with (tmp_path / "ours.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert list(theirs) == list(lines[0]) == HEADER
+    for name, codes in (("stage", ("i", "ii", "iii")), ("ill", ("0", "1"))):
+        for code in codes:
+            ours = sum(line[name] == code for line in lines) / 2000
+            assert theirs[name].count(code) / 2000 == pytest.approx(ours, abs=0.05)
+    for name in ("age", "gene:a", "gene:b"):
+        here = np.array([float(line[name] or "nan") for line in lines])
+        there = np.array([float(cell or "nan") for cell in theirs[name]])
+        assert np.nanmean(there) == pytest.approx(np.nanmean(here), abs=0.15 * np.nanstd(here))
+        assert np.nanstd(there) == pytest.approx(np.nanstd(here), rel=0.1)
 
 
 def test_the_same_seed_gives_the_same_rows_and_no_file_is_overwritten(

@@ -10,6 +10,7 @@ from typing import Any
 
 from cohortium.common import arrays
 from cohortium.common.audit.events import Actor, Thing
+from cohortium.common.document import digest
 from cohortium.common.errors import UsageError
 from cohortium.common.metrics.performance import performance
 from cohortium.common.models.building import released_module
@@ -72,7 +73,10 @@ def export(
         "model.downloaded",
         actor=actor,
         study=dossier.row.digest,
-        obj=(Thing(t="model", h=f"sha256:{dossier.model.sha256}", bytes=dossier.model.bytes),),
+        obj=(
+            Thing(t="model", h=f"sha256:{dossier.model.sha256}", bytes=dossier.model.bytes),
+            Thing(t="export", h=f"sha256:{digest(listed)}"),
+        ),
         detail={"recipient": actor.id, "file": MODEL_FILE, "format": "safetensors"},
     )
     for name in sorted(contents, key=lambda one: one == RELEASE_FILE):  # it tells of the others
