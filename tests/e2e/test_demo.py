@@ -19,7 +19,7 @@ def demonstrate(place: Path, *options: str) -> dict[str, Any]:
     """Run it to its end and return its only document."""
     demo = Running(place, "demo", "--workdir", str(place / "demo"), *options)
     try:
-        assert demo.wait(150) == 0, demo.stderr
+        assert demo.wait(280) == 0, demo.stderr
     finally:
         demo.kill_group()
     assert_nothing_runs(place)

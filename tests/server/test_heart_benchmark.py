@@ -46,6 +46,7 @@ def test_a_strategy_is_not_the_published_one(strategy: str, published: float, da
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_noise_of_epsilon_one_costs_more_than_it_should(data: Tables) -> None:
     found = [in_process(study_b(1.0), data, POLICY_B) for _ in range(50)]
     assert fmean(outcome.accuracy for outcome in found) >= 0.80
@@ -53,6 +54,7 @@ def test_noise_of_epsilon_one_costs_more_than_it_should(data: Tables) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_epsilon_one_does_well_only_on_the_split_it_was_tuned_on(data: Tables) -> None:
     studies = [study_b(1.0, seed) for seed in range(20) for _ in range(5)]
     found = [in_process(study, data, POLICY_B).accuracy for study in studies]

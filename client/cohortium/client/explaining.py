@@ -1,5 +1,6 @@
 """What the final model goes by on this site's held-out patients: what leaves, and what stays."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from cohortium.client.cohort import Cohort
 from cohortium.client.scoring import loaded
+from cohortium.common.explaining.atoms import added_by_atom, atom_names
 from cohortium.common.explaining.attribution import answers, attribute, chosen_classes
 from cohortium.common.explaining.columns import columns
 from cohortium.common.explaining.document import Told
@@ -55,15 +57,25 @@ def reasons(study: Study, model: Floats, row: Floats, method: Method) -> Reasons
     module = loaded(study, model)
     rows = row[None]
     inputs = attribute(study, module, rows, method)[0]
-    added = ((column.name, float(inputs[list(column.places)].sum())) for column in columns(study))
     chosen = _chosen(module, rows)
     names = classes(study)
     return Reasons(
         about=names[int(chosen[0])] if len(names) > 1 else "",
         answer=float(answers(study, module, rows)[0]),
         empty=float(answers(study, module, rows, method)[0]),
-        columns=tuple(sorted(added, key=lambda one: -abs(one[1]))),
+        columns=tuple(sorted(_added(study, row, inputs), key=lambda one: -abs(one[1]))),
     )
+
+
+def _added(study: Study, row: Floats, inputs: Floats) -> Iterator[tuple[str, float]]:
+    """What each column adds, and of a molecule each atom."""
+    blocks = {block.name: block for block in study.layout.blocks if block.kind == "molecule"}
+    for column in columns(study):
+        if column.block not in blocks:
+            yield column.name, float(inputs[list(column.places)].sum())
+    for block in blocks.values():
+        added = added_by_atom(block, inputs[None])[0].tolist()
+        yield from zip(atom_names(block, row), added, strict=False)  # beyond its atoms is nothing
 
 
 def _chosen(module: torch.nn.Module, rows: Floats) -> NDArray[np.int64]:

@@ -59,11 +59,13 @@ def unfit(study: "Study", method: Method) -> str:
     model, instead = study.model.name, "use integrated_gradients"
     if study.task.kind not in TOLD:
         return f"explains one answer for each patient; {study.task.kind} gives many"
-    if "molecule" in kinds:
+    if "molecule" in kinds and model != "gnn":
         return (
-            "cannot take a graph of atoms apart; read molecules as fingerprints "
+            f"cannot follow atoms through a {model}; read molecules as fingerprints "
             '(preprocessing.molecules = "fingerprint")'
         )
+    if "molecule" in kinds and method != "integrated_gradients":
+        return f"cannot take a graph of atoms apart; {instead}"
     if method == "grad_cam" and model not in ("cnn2d", "resnet"):
         return f"reads the maps of a convolution over images, which {model} has not; {instead}"
     if method == "attention" and model != "transformer":

@@ -26,6 +26,7 @@ CHANGES = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_study_with_a_model_of_500_mb_holds_less_than_three_at_each_side(tmp_path: Path) -> None:
     with deployment(tmp_path) as made:
         made.start_coordinator()

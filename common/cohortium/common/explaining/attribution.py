@@ -17,6 +17,8 @@ from torch.nn import functional
 
 from cohortium.common.explaining.columns import Column, columns
 from cohortium.common.explanation import Method
+from cohortium.common.layout import ATOM
+from cohortium.common.models.graph import GraphNetwork
 from cohortium.common.models.sequence import Letters
 from cohortium.common.models.transformer import attention_maps
 from cohortium.common.study import Study
@@ -24,6 +26,7 @@ from cohortium.common.task import MulticlassTask, MultilabelTask, RegressionTask
 
 Floats = NDArray[np.float32]
 STEPS = 64  # of an integral: Sundararajan et al. 2017 find 20 to 300 enough
+STEPS_OF_ATOMS = 128  # their layer norms are steep where nothing of an atom is known yet
 DRAWS = 32  # of gradient SHAP, for each patient
 AT_ONCE = 256  # rows through the model
 RIDGE = 1e-3  # of LIME's linear model, as the reference implementation's
@@ -96,11 +99,11 @@ def answers(study: Study, module: nn.Module, rows: Floats, beside: Method | None
     """What is explained of each row, (n,); or of the empty patient `beside` it of a method.
 
     An empty patient has every block that the row has. Where integrated gradients begin, the places
-    of its sequence are there, and no letter at any.
+    of its sequence are there, and no letter at any; its atoms and bonds, and nothing of any atom.
     """
     x = torch.from_numpy(np.ascontiguousarray(rows, np.float32))
     model, chosen, empty = _prepared(study, module, x)
-    silent = _letters(module) if beside == "integrated_gradients" else []
+    silent = _read_first(module) if beside == "integrated_gradients" else []
     hooks = [part.register_forward_hook(_silent) for part in silent]
     try:
         with torch.no_grad():
@@ -117,6 +120,15 @@ def _silent(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> 
 
 def _letters(module: nn.Module) -> list[Letters]:
     return [part for part in module.modules() if isinstance(part, Letters)]
+
+
+def _graphs(module: nn.Module) -> list[GraphNetwork]:
+    return [part for part in module.modules() if isinstance(part, GraphNetwork)]
+
+
+def _read_first(module: nn.Module) -> list[nn.Module]:
+    """The layers that give what a path through letters, or through atoms, begins without."""
+    return [*_letters(module), *(one.known for one in _graphs(module))]
 
 
 class _Answer(nn.Module):
@@ -145,8 +157,13 @@ def _integrated(study: Study, module: nn.Module, x: Tensor) -> Tensor:
     from captum.attr import IntegratedGradients, LayerIntegratedGradients
 
     model, chosen, empty = _prepared(study, module, x)
-    how = {"additional_forward_args": chosen, "n_steps": STEPS, "internal_batch_size": AT_ONCE}
-    letters = _letters(module)
+    how: dict[str, Any] = {"n_steps": STEPS, "internal_batch_size": AT_ONCE}
+    how["additional_forward_args"] = chosen
+    letters, graphs = _letters(module), _graphs(module)
+    if graphs:
+        how["n_steps"] = STEPS_OF_ATOMS
+        atoms = LayerIntegratedGradients(model, graphs[0].known).attribute(x, empty, **how)
+        return _at_atoms(study, x, atoms.sum(dim=2))
     if not letters:
         found = IntegratedGradients(model).attribute(x, empty, **how)
         return cast(Tensor, found)
@@ -254,6 +271,14 @@ def _at_places(study: Study, x: Tensor, places: Tensor) -> Tensor:
     """(n, inputs) from one number for each place of the only sequence."""
     (block,) = (block for block in study.layout.blocks if block.kind == "sequence")
     return _in_block(x, block.first, places)
+
+
+def _at_atoms(study: Study, x: Tensor, atoms: Tensor) -> Tensor:
+    """(n, inputs) from one number for each atom of the only molecule, at its element's place."""
+    (block,) = (block for block in study.layout.blocks if block.kind == "molecule")
+    spread = torch.zeros(*atoms.shape, ATOM)
+    spread[:, :, 0] = atoms
+    return _in_block(x, block.first, spread.flatten(1))
 
 
 def _in_block(x: Tensor, first: int, values: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 """What of a site's attributions may leave: means over enough patients, and no single one's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cohortium.common.explaining.atoms import added_by_kind, kind_names
 from cohortium.common.explaining.columns import Column, columns
 from cohortium.common.explaining.document import Mean, Rows, Told
 from cohortium.common.explanation import MOST_TOLD, Method
@@ -45,6 +46,7 @@ def told(
             if block.kind == "image" and study.explanation.saliency:
                 saliency[name] = _map(block, attributions[group])
     means = _means(_merged(columns(study)), attributions, least)
+    means |= _of_atoms(study, rows, attributions, least)
     return Told(method=method, columns=means, motifs=motifs, saliency=saliency)
 
 
@@ -75,10 +77,23 @@ def _means(found: Iterable[Column], attributions: Floats, least: int) -> dict[st
     for column in found:
         each = attributions[:, list(column.places)].astype(np.float64).sum(axis=1)
         if (each != 0).sum() >= least:
-            means[column.name] = Mean(
-                size=_rounded(np.abs(each).mean()), signed=_rounded(each.mean())
-            )
+            means[column.name] = _mean(each)
     return means
+
+
+def _of_atoms(
+    study: Study, rows: Floats, attributions: Floats, least: int
+) -> Iterator[tuple[str, Mean]]:
+    """By kind of atom, where enough patients have one."""
+    for block in study.layout.blocks:
+        if block.kind == "molecule":
+            for name, have, each in added_by_kind(block, rows, attributions):
+                if have.sum() >= least:
+                    yield name, _mean(each)
+
+
+def _mean(each: NDArray[np.float64]) -> Mean:
+    return Mean(size=_rounded(np.abs(each).mean()), signed=_rounded(each.mean()))
 
 
 def _motif(study: Study, block: Block, rows: Floats, attributions: Floats, least: int) -> Rows:
@@ -113,7 +128,7 @@ def check_told(study: Study, found: Iterable[Told]) -> None:
     methods = [one.method for one in found]
     if len(set(methods)) < len(methods) or not set(methods) <= set(asked.methods if asked else ()):
         raise ValueError("explanations by other methods than the study names")
-    known = {column.name for column in _merged(columns(study))} if methods else set()
+    known = set(_told_names(study)) if methods else set()
     shapes = dict(_shapes(study)) if methods else {}
     for one in found:
         if not set(one.columns) <= known:
@@ -124,6 +139,14 @@ def check_told(study: Study, found: Iterable[Told]) -> None:
             for rows in by_class.values():
                 if (len(rows), {len(row) for row in rows}) != shapes.get(kind):
                     raise ValueError(f"{kind} of another shape than the study's column")
+
+
+def _told_names(study: Study) -> Iterator[str]:
+    """Every name that a site's means may have."""
+    yield from (column.name for column in _merged(columns(study)))
+    for block in study.layout.blocks:
+        if block.kind == "molecule":
+            yield from kind_names(block)
 
 
 def _shapes(study: Study) -> Iterable[tuple[str, tuple[int, set[int]]]]:

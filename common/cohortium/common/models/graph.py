@@ -71,6 +71,7 @@ class GraphNetwork(nn.Module):
     def __init__(self, block: Block, options: GraphModel, outputs: int) -> None:
         super().__init__()
         self.molecule = Molecule(block)
+        self.known = nn.Identity()  # where explanations take hold of what is known of each atom
         self.enter = nn.Linear(sum(LEVELS), options.width)
         self.layers = nn.ModuleList(
             MessageLayer(options.width, options) for _ in range(options.layers)
@@ -82,7 +83,7 @@ class GraphNetwork(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         hot, there, bonds = self.molecule(features)
-        atoms = self.enter(hot) * there[..., None]
+        atoms = self.enter(self.known(hot)) * there[..., None]
         for layer in self.layers:
             atoms = layer(atoms, there, bonds)
         total = atoms.sum(dim=1)
