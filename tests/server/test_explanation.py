@@ -1,6 +1,8 @@
 """What the final model goes by: told by sites as means over enough patients, and by nobody else."""
 
 import json
+import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -277,6 +279,20 @@ def test_a_site_explains_one_of_its_patients_to_itself(
     with pytest.raises(SystemExit):
         main(["site", "explain", "reads", "--row", str(row), *where])
     assert "stays here" in capsys.readouterr().out
+    file = tmp_path / "patient.html"
+    drawn = ["site", "explain", "reads", "--row", str(row), "--html", str(file), *where]
+    with pytest.raises(SystemExit):
+        main(drawn)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    page = file.read_text()
+    for name, added in list(found["columns"].items())[:5]:
+        assert f'>{name}</th><td class="number">{added:+.4g}</td>' in page
+    assert re.sub("<[^>]+>", "", page.split('class="letters">')[1])[:LENGTH] in rows[row - 1]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(drawn)
+    assert ended.value.code == 2
+    assert "is not overwritten" in capsys.readouterr().err
 
 
 def test_a_site_without_the_package_says_so_before_anything_runs(

@@ -1,6 +1,7 @@
 """`cohortium site explain`: why a study's model says what it says of this site's patients."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import click
@@ -9,6 +10,7 @@ import typer
 from cohortium.common.console import JsonFlag, StateDir, StudyName, emit, table
 from cohortium.common.errors import UsageError
 from cohortium.common.explanation import Method, unfit
+from cohortium.common.files import write_whole
 
 if TYPE_CHECKING:
     from cohortium.client.explaining import Reasons
@@ -33,11 +35,15 @@ def explain(
     method: Annotated[
         str | None, typer.Option(click_type=METHODS, help="How; by default the study's first.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="With --row: also as a page, which only you may read.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the page.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Explain a study's final model to this site alone: for one patient, or as a few rules.
 
-    Example: cohortium site explain heart-study --row 12 --dir DIR
+    Example: cohortium site explain heart-study --row 12 --html patient.html --dir DIR
     """
     from cohortium.client import final_model, halt
     from cohortium.client.site import open_site
@@ -45,6 +51,10 @@ def explain(
     opened = open_site(directory)
     if (row is None) != rules:
         raise UsageError("say --row NUMBER, for one patient, or --rules, for all; not both")
+    if html is not None and rules:
+        raise UsageError("--html shows one patient: give --row NUMBER with it")
+    if html is not None and html.exists() and not force:
+        raise UsageError(f"{html} exists and is not overwritten: give --force or another --html")
     known = opened.studies.by_name(study)
     asked, name = known.study.explanation, known.study.data.dataset
     if opened.directory.is_withdrawn(name):
@@ -60,7 +70,7 @@ def explain(
         _emit_rules(opened.name, known.study, table, *kept, as_json)
     else:
         chosen: Any = method or asked.methods[0]
-        _emit_row(opened.name, known.study, table, *kept, row, chosen, as_json)
+        _emit_row(opened.name, known.study, table, *kept, row, chosen, html, as_json)
 
 
 def _emit_row(
@@ -71,6 +81,7 @@ def _emit_row(
     statistics: Any,
     row: int,
     method: Any,
+    html: Path | None,
     as_json: bool,
 ) -> None:
     from cohortium.client.explaining import reasons
@@ -91,8 +102,16 @@ def _emit_row(
         "answer": found.answer,
         "empty": found.empty,
         "columns": dict(found.columns),
+        "page": None if html is None else str(html),
     }
-    emit(document, _text(found, method), as_json)
+    text = _text(found, method)
+    if html is not None:
+        from cohortium.client.patient_page import page
+
+        drawn = page(study, row, method, found, features[row - 1])
+        write_whole(html, drawn, private=True)
+        text += f"\npage: {html}"
+    emit(document, text, as_json)
 
 
 def _emit_rules(

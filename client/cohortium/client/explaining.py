@@ -29,12 +29,14 @@ class Reasons:
         answer, empty: what the model says of the patient, and of one without anything known, in
             the units of `attribution.answer`.
         columns: what each adds, the largest first.
+        inputs: (inputs,) what each adds, as in the row that was explained.
     """
 
     about: str
     answer: float
     empty: float
     columns: tuple[tuple[str, float], ...]
+    inputs: Floats
 
 
 def leaves(study: Study, cohort: Cohort, model: Floats, minimum_cell: int) -> tuple[Told, ...]:
@@ -64,6 +66,7 @@ def reasons(study: Study, model: Floats, row: Floats, method: Method) -> Reasons
         answer=float(answers(study, module, rows)[0]),
         empty=float(answers(study, module, rows, method)[0]),
         columns=tuple(sorted(_added(study, row, inputs), key=lambda one: -abs(one[1]))),
+        inputs=inputs,
     )
 
 
