@@ -84,8 +84,8 @@ def page(study: Study, row: int, method: str, found: Reasons, patient: Floats) -
         '<meta name="robots" content="noindex"><meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
     )
-    head += element("title", title) + f"<style>{STYLE}</style></head><body><main>"
-    return head + join(*parts) + "</main></body></html>\n"
+    named = element("title", title) + f"<style>{STYLE}</style></head><body><main>"
+    return head + named + join(*parts) + "</main></body></html>\n"
 
 
 def _meaning(method: str) -> str:

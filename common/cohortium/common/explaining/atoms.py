@@ -31,7 +31,8 @@ def kinds_of(block: Block, rows: Floats) -> NDArray[np.int64]:
 
 def added_by_atom(block: Block, attributions: Floats) -> NDArray[np.float64]:
     """(n, atoms) what each adds, from attributions (n, inputs)."""
-    return _atoms(block, attributions).astype(np.float64).sum(axis=2)
+    added: NDArray[np.float64] = _atoms(block, attributions).astype(np.float64).sum(axis=2)
+    return added
 
 
 def added_by_kind(
