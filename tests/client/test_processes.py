@@ -197,6 +197,7 @@ def test_a_study_that_needs_too_much_memory_fails_and_says_so(tmp_path: Path) ->
         workshop.close_all()
 
 
+@pytest.mark.slow
 def test_own_and_personal_models_are_made_there_the_same(tmp_path: Path) -> None:
     text = "[evaluation]\nown_model = true\n[mitigation]\nrecalibrate = true\nditto = 0.5\n"
     study = write_study(tmp_path, PLAIN, text)

@@ -19,6 +19,7 @@ from tests.federation import PRIVATE
 SITES = ("a", "b", "c")
 
 
+@pytest.mark.slow
 def test_a_stopped_study_ends_as_stopped_and_the_sites_are_told(
     consortium: Deployment, tmp_path: Path
 ) -> None:

@@ -32,6 +32,7 @@ def test_published_fedavg_is_repeated_to_the_last_patient(data: Tables) -> None:
     assert found.epsilon == 0
 
 
+@pytest.mark.slow
 def test_a_true_epsilon_of_one_still_beats_the_majority_class(data: Tables) -> None:
     found = [in_process(study_b(1.0), data, POLICY_B) for _ in range(3)]
     assert fmean(outcome.accuracy for outcome in found) >= 0.76  # one draw: .82, deviation .016

@@ -46,6 +46,7 @@ def test_the_bound_of_full_batches_is_the_gaussian_ones() -> None:
     assert most.auc == pytest.approx(norm.cdf(1 / np.sqrt(2)), abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_model_that_learnt_its_patients_by_heart_is_caught_by_both_attacks() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(60, 8)).astype(np.float32)
