@@ -76,7 +76,7 @@ def answer_until_it_is_noticed(
     mallory: "Hostile",
     study: str,
     answered: set[str],
-    victim: "subprocess.Popen[str]",
+    victim: "subprocess.Popen[bytes]",
 ) -> None:
     """Answer whatever a is asked, of the study or as a witness, until the log says so.
 
