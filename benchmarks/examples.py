@@ -122,7 +122,7 @@ class Run:
     Attributes:
         file: of the study, in the example's folder. what: its words in the table.
         measures: names. seeds: so often begun differently; each patient is measured with each.
-        pooled: whether it also runs on everybody's rows at one site.
+        pooled: whether it also runs on everybody's rows at one site, as often.
     """
 
     file: str
@@ -135,7 +135,7 @@ class Run:
 ACCURACY = ("accuracy",)
 RUNS: Mapping[str, tuple[Run, ...]] = {
     "splice": (
-        Run("study.toml", "1D CNN", ACCURACY, pooled=True),
+        Run("study.toml", "1D CNN", ACCURACY, 5, pooled=True),
         Run("study-lstm.toml", "two-way LSTM", ACCURACY, pooled=True),
         Run("study-transformer.toml", "Transformer", ACCURACY, pooled=True),
     ),
@@ -184,8 +184,9 @@ def lines(example: str, tables: Tables, only: str | None = None) -> list[Line]:
             simplest = simplest or _simplest(example, study, seen[0])
             if run.pooled:
                 with TemporaryDirectory() as name:
-                    together = held_out(*pooled(study, tables, Path(name)), ALLOW)
-                found += _measured(example, f"{run.what}, pooled rows", run, [together])
+                    alike = [pooled(one, tables, Path(name)) for one in begun(study, run.seeds)]
+                    together = [held_out(*one, ALLOW) for one in alike]
+                found += _measured(example, f"{run.what}, pooled rows{_seeds(run)}", run, together)
     return simplest + found
 
 

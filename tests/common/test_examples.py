@@ -48,3 +48,11 @@ def test_pages_show_what_was_measured(example: str) -> None:
             f"| {one.what} | {one.measure} | {one.value:.3f} |"
             in (ROOT / "docs/examples.md").read_text()
         )
+
+
+def test_what_synthetic_patients_are_worth_stands_beside_the_others() -> None:
+    page = (FOLDER / "synthetic/README.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(rows) > 15
+    overview = (ROOT / "docs/examples.md").read_text()
+    assert [row for row in rows if row not in overview] == []

@@ -135,3 +135,40 @@ def test_of_too_many_columns_a_block_is_told_as_one(monkeypatch: pytest.MonkeyPa
     assert found is not None
     sizes = {name: one.size for name, one in found.columns.items()}
     assert sizes == {"sequence": block.stop - block.first}
+
+
+@pytest.mark.parametrize(("odd", "shown"), [(0, True), (3, False), (9, False), (10, True)])
+def test_a_place_is_not_told_where_its_letters_taken_from_it_leave_a_few(
+    odd: int, shown: bool
+) -> None:
+    """30 of one class have A at a place, and some another letter, which the logo hides."""
+    study = study_of("splice/study.toml")
+    (block,) = study.layout.blocks
+    rows = rows_of(study, 30)
+    rows[:, block.first :] = 1
+    rows[:odd, block.first + 4] = 2
+    found = told.told(
+        study,
+        "integrated_gradients",
+        rows,
+        np.random.default_rng(0).normal(size=rows.shape).astype(np.float32),
+        np.zeros(30, np.int64),
+        least=10,
+    )
+    assert found is not None
+    (motif,) = found.motifs.values()
+    assert [cell is not None for cell in motif[4]] == [True, odd >= 10, False, False]
+    assert (f"{block.name} 5" in found.columns) == shown
+    assert f"{block.name} 4" in found.columns
+
+
+def test_an_image_is_not_told_where_the_maps_of_classes_taken_from_it_leave_a_few() -> None:
+    study = study_of("radiographs/study.toml")
+    asked = study.explanation
+    assert asked is not None
+    assert asked.saliency
+    rows = rows_of(study, 12)
+    for classes in (np.zeros(12, np.int64), np.array([0] * 11 + [1])):
+        found = told.told(study, "grad_cam", rows, np.ones_like(rows), classes, least=10)
+        assert found is not None
+        assert set(found.columns) == (set() if classes.any() else {"image"})

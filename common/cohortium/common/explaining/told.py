@@ -5,16 +5,17 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from cohortium.common.explaining.atoms import added_by_kind, kind_names
+from cohortium.common.explaining.atoms import KINDS, added_by_kind, kind_names, kinds_of
 from cohortium.common.explaining.columns import Column, columns
 from cohortium.common.explaining.document import Mean, Rows, Told
 from cohortium.common.explanation import MOST_TOLD, Method
-from cohortium.common.layout import Block
+from cohortium.common.layout import ATOM, Block
 from cohortium.common.study import Study
 from cohortium.common.task import MulticlassTask, MultilabelTask
 from cohortium.common.wide_columns import SequenceColumn
 
 Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
 LEAST = 10  # patients behind any number that leaves, whatever a site allows beyond that
 DIGITS = 4
 
@@ -45,7 +46,8 @@ def told(
                 motifs[name] = _motif(study, block, rows[group], attributions[group], least)
             if block.kind == "image" and study.explanation.saliency:
                 saliency[name] = _map(block, attributions[group])
-    means = _means(_merged(columns(study)), attributions, least)
+    alone = _alone(study, rows, attributions, list(groups.values()), least)
+    means = _means(_merged(columns(study)), attributions, alone, least)
     means |= _of_atoms(study, rows, attributions, least)
     return Told(method=method, columns=means, motifs=motifs, saliency=saliency)
 
@@ -72,13 +74,44 @@ def _merged(found: tuple[Column, ...]) -> tuple[Column, ...]:
     return tuple(Column(name, name, tuple(places)) for name, places in blocks.items())
 
 
-def _means(found: Iterable[Column], attributions: Floats, least: int) -> dict[str, Mean]:
+def _means(
+    found: Iterable[Column], attributions: Floats, alone: Bools, least: int
+) -> dict[str, Mean]:
+    """By column; without those whose told parts, taken from them, would leave a few patients."""
     means = {}
     for column in found:
-        each = attributions[:, list(column.places)].astype(np.float64).sum(axis=1)
-        if (each != 0).sum() >= least:
+        places = list(column.places)
+        each = attributions[:, places].astype(np.float64).sum(axis=1)
+        left = alone[:, places].any(axis=1).sum()
+        if (each != 0).sum() >= least and not 0 < left < least:
             means[column.name] = _mean(each)
     return means
+
+
+def _alone(
+    study: Study, rows: Floats, attributions: Floats, groups: list[Bools], least: int
+) -> Bools:
+    """(n, inputs) what is behind a column, and behind none of the parts of it that are told too."""
+    assert study.explanation is not None
+    alone = np.zeros(rows.shape, np.bool_)
+    for block in study.layout.blocks:
+        here = alone[:, block.first : block.stop]
+        if block.kind == "sequence" and study.explanation.motifs:
+            letters = rows[:, block.first : block.stop]
+            here[:] = attributions[:, block.first : block.stop] != 0
+            for group in groups:
+                for number in range(1, block.levels - 1):
+                    those = group[:, None] & (letters == number)
+                    here &= ~(those & (those.sum(axis=0) >= least))
+        if block.kind == "image" and study.explanation.saliency:
+            here[:] = ~np.any([np.zeros(len(rows), np.bool_), *groups], axis=0)[:, None]
+        if block.kind == "molecule":
+            atoms = kinds_of(block, rows)
+            for number in range(len(KINDS)):
+                those = atoms == number
+                if those.any(axis=1).sum() < least:
+                    here[:, : ATOM * atoms.shape[1] : ATOM] |= those
+    return alone
 
 
 def _of_atoms(
