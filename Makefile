@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/cohortium demo
 
 test: .venv/ready
-	$(BIN)/pytest -m "not slow" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m "not slow" --hypothesis-profile repeatable --numprocesses 2 --dist loadfile
 
 test-slow: .venv/ready
 	$(BIN)/pytest -m slow --numprocesses 2 --dist loadfile
