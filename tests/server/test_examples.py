@@ -71,9 +71,11 @@ def test_the_logos_of_splice_junctions_show_gt_and_ag(tmp_path: Path) -> None:
 
 
 def at_sites_as_pooled(found: dict[str, Line]) -> None:
-    for what in ("1D CNN", "two-way LSTM", "Transformer"):
-        at_sites, pooled = found[f"{what}, 4 sites"], found[f"{what}, pooled rows"]
-        assert at_sites.value > pooled.value - 0.025  # 0.01, and what another seed moves
+    for what, seeds in (("1D CNN", ", 5 seeds"), ("two-way LSTM", ""), ("Transformer", "")):
+        at_sites = found[f"{what}, 4 sites{seeds}"]
+        together = found[f"{what}, pooled rows{seeds}"]
+        least = 0.01 if seeds else 0.025  # of one training, what another seed moves as well
+        assert at_sites.value > together.value - least
 
 
 def fusion_as_good(found: dict[str, Line]) -> None:
