@@ -15,6 +15,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field
 
 from cohortium.common.audit.events import Text
+from cohortium.common.continuation import Sha256
 from cohortium.common.database import Database
 from cohortium.common.document import Document, canonical, parse_json
 from cohortium.common.errors import ProtocolError, SignatureError
@@ -27,7 +28,6 @@ MAX_REASON = 500
 TAGS = b"cohortium-flag-tags-v1\n"
 
 Decision = Literal["accept", "mitigated", "not-applicable", "reopen"]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Reason = Annotated[str, Field(min_length=3, max_length=MAX_REASON)]
 
 

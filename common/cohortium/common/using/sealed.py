@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from cohortium.common.continuation import Sha256
 from cohortium.common.document import Document, parse_json
 from cohortium.common.errors import (
     IdentityError,
@@ -36,7 +37,6 @@ EXPORT_CONTEXT: Final = b"cohortium-export-v1\n"
 WRITTEN: Final = (MODEL_FILE, CARD_FILE, STUDY_FILE, ONNX_FILE, LOADER_FILE, ADAPTERS_FILE)
 AGAIN: Final = "ask the coordinator's operator to export the model again"
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
